@@ -1,0 +1,131 @@
+"""The provider's codes and status texts, and the outcome that they stand for.
+
+Facts: the provider's public pages on MMS postbacks and postback notification codes. The code says
+which track a postback belongs to and what normally became of it; for a few codes ("status was
+updated") the status text decides.
+"""
+
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+
+class Track(StrEnum):
+    """What a postback reports on. Message and discovery share a tracking-id but not a fate."""
+
+    MESSAGE = "message"
+    DISCOVERY = "discovery"
+    TEMPLATE = "template"
+
+
+class Outcome(StrEnum):
+    """What became of it."""
+
+    ACCEPTED = "accepted"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    EXPIRED = "expired"
+    REJECTED = "rejected"
+    FAILED = "failed"
+    UNSUPPORTED = "unsupported"
+    UNRECOGNISED = "unrecognised"
+    READY = "ready"
+
+
+class Code(NamedTuple):
+    """One row of the table.
+
+    Attributes:
+        track: what the postback reports on.
+        outcome: what the code says, where no status text refines it.
+        refined: whether the status text has the last word.
+    """
+
+    track: Track
+    outcome: Outcome
+    refined: bool = False
+
+
+_M, _D, _T = Track.MESSAGE, Track.DISCOVERY, Track.TEMPLATE
+
+CODES: Final[dict[str, Code]] = {
+    "N013": Code(_M, Outcome.ACCEPTED),
+    "N101": Code(_M, Outcome.SENT),
+    "N102": Code(_M, Outcome.DELIVERED, refined=True),
+    "N103": Code(_M, Outcome.EXPIRED),
+    "N202": Code(_M, Outcome.DELIVERED, refined=True),
+    "E011": Code(_M, Outcome.FAILED),
+    "E012": Code(_M, Outcome.FAILED),
+    "E013": Code(_M, Outcome.FAILED),
+    "E101": Code(_M, Outcome.FAILED),
+    "E102": Code(_M, Outcome.FAILED, refined=True),
+    "E202": Code(_M, Outcome.FAILED, refined=True),
+    "E999": Code(_M, Outcome.FAILED),
+    "N501": Code(_D, Outcome.SENT),
+    "N502": Code(_D, Outcome.DELIVERED, refined=True),
+    "E501": Code(_D, Outcome.FAILED),
+    "E502": Code(_D, Outcome.FAILED, refined=True),
+    "N003": Code(_T, Outcome.READY),
+    "E002": Code(_T, Outcome.FAILED),
+    "E003": Code(_T, Outcome.FAILED),
+    "E004": Code(_T, Outcome.FAILED),
+}
+
+# The last part of a status text, lower case and without spaces: how we write it, what it decides.
+_STATUS_WORDS: Final[dict[str, tuple[str, Outcome | None]]] = {
+    "sent": ("Sent", None),
+    "delivered": ("Delivered", Outcome.DELIVERED),
+    "expired": ("Expired", Outcome.EXPIRED),
+    "rejected": ("Rejected", Outcome.REJECTED),
+    "failed": ("Failed", Outcome.FAILED),
+    "notsupported": ("Not Supported", Outcome.UNSUPPORTED),
+    "unrecognised": ("Unrecognised", Outcome.UNRECOGNISED),
+    "unrecognized": ("Unrecognised", Outcome.UNRECOGNISED),
+}
+
+# A phase is the first digit of a rank: later in a message's life is higher, and a delivery
+# outranks every failure, because nothing un-delivers a handset. For templates a failure
+# outranks `ready`: what is corrupt stays corrupt.
+_PHASES: Final[dict[Outcome, int]] = {
+    Outcome.ACCEPTED: 1,
+    Outcome.SENT: 2,
+    Outcome.EXPIRED: 3,
+    Outcome.REJECTED: 3,
+    Outcome.FAILED: 3,
+    Outcome.UNSUPPORTED: 3,
+    Outcome.UNRECOGNISED: 3,
+    Outcome.DELIVERED: 4,
+    Outcome.READY: 3,
+}
+_TEMPLATE_FAILED_PHASE: Final = 4
+TERMINAL_PHASE: Final = 3
+
+
+def canonical_status(text: str) -> str:
+    """The one spelling of a status text that JSON and XML write differently.
+
+    `Message Sent/Delivered`, `delivered` and ` Delivered ` are all `Delivered`. A text that the
+    provider is not known to send comes back unchanged, without the space around it.
+    """
+    known = _STATUS_WORDS.get(_last_word(text))
+    return known[0] if known else text.strip()
+
+
+def outcome_of(code: str, status: str | None) -> Outcome:
+    """What a postback with this code (a key of `CODES`) and status text says became of it."""
+    row = CODES[code]
+    if not row.refined or status is None:
+        return row.outcome
+    _, decided = _STATUS_WORDS.get(_last_word(status), ("", None))
+    return decided or row.outcome
+
+
+def phase_of(track: Track, outcome: Outcome) -> int:
+    """How far in its life a track is with this outcome; see `_PHASES`."""
+    if track is Track.TEMPLATE and outcome is Outcome.FAILED:
+        return _TEMPLATE_FAILED_PHASE
+    return _PHASES[outcome]
+
+
+def _last_word(text: str) -> str:
+    last = text.rsplit("/", 1)[-1].lower()
+    return "".join(last.split()).removeprefix("message")

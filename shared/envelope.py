@@ -1,0 +1,39 @@
+"""A batch of postbacks as one AMQP message: msgpack, bodies as they came, nothing decoded."""
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+CONTENT_TYPE: Final = "application/vnd.mms-postbacks.batch+msgpack"
+MAX_POSTBACKS: Final = 500
+MAX_BYTES: Final = 1024 * 1024
+
+
+class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """One request as it reached the ingress.
+
+    Attributes:
+        received_at: microseconds since the Unix epoch.
+        source: which provider account it is; the last part of the URL's path, or `default`.
+        content_type: the request's Content-Type, empty when it had none. Kept, never believed.
+        body: the request's body, as it came.
+    """
+
+    received_at: int
+    source: str
+    content_type: str
+    body: bytes
+
+
+def encode(batch: Sequence[Arrival]) -> bytes:
+    return _encode(batch)
+
+
+def decode(message: bytes) -> list[Arrival]:
+    """Raises: msgspec.DecodeError: the message is not a batch."""
+    return _decode(message)
+
+
+_encode: Final = msgspec.msgpack.Encoder().encode
+_decode: Final = msgspec.msgpack.Decoder(list[Arrival]).decode

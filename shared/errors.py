@@ -1,0 +1,61 @@
+"""The catalogue of errors: what can go wrong here, and what to do about it.
+
+A class's docstring is its message where an instance brings none of its own.
+"""
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """Why a postback became a dead letter; the `x-reason` header of `mms.dead`."""
+
+    MALFORMED = "malformed"
+    INVALID = "invalid"
+    UNSUPPORTED_ORIGIN = "unsupported-origin"
+    UNKNOWN_CODE = "unknown-code"
+    NO_KEY = "no-key"
+    TOO_LONG = "too-long"
+    UNDELIVERABLE = "undeliverable"
+
+
+class PostbacksError(Exception):
+    """Something went wrong in mms-postbacks."""
+
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message or type(self).__doc__)
+
+
+class UndecodableError(PostbacksError):
+    """This body is not a postback that we understand; it belongs in the dead letters."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class SettingsError(PostbacksError):
+    """A setting has a value that cannot be used; see `--help` for what each one takes."""
+
+
+class TopologyConflictError(PostbacksError):
+    """RabbitMQ has a queue or exchange of this name that differs from what we declare."""
+
+
+class NotTakenError(PostbacksError):
+    """The broker did not take this publish: it said so, or there is no connection to it."""
+
+
+class FateUnknownError(PostbacksError):
+    """The broker may or may not have taken this publish: the answer never came."""
+
+
+class BrokerUnavailableError(PostbacksError):
+    """RabbitMQ cannot be reached; check MMS_AMQP_URL and that the server runs."""
+
+
+class StateUnavailableError(PostbacksError):
+    """Redis cannot take writes now; check MMS_REDIS_URL and that the server runs."""
+
+
+class OverloadedError(PostbacksError):
+    """More postbacks wait for a durable answer than MMS_MAX_WAITING allows."""

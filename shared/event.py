@@ -1,0 +1,63 @@
+"""A decided fate as a CloudEvent 1.0, and the routing key that subscribers bind to."""
+
+import hashlib
+import re
+from typing import Final
+
+import msgspec
+
+from shared.codes import Track
+from shared.postback import rfc3339
+from shared.record import Known, Record
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+
+
+class Event(msgspec.Struct, frozen=True):
+    """A CloudEvent 1.0 in structured JSON; field names are the specification's."""
+
+    type: str
+    source: str
+    id: str
+    time: str
+    subject: str
+    data: Known
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+
+    @property
+    def routing_key(self) -> str:
+        """`<track>.<outcome>.<operator-id or "unknown">`."""
+        operator = _UNROUTABLE.sub("_", self.data.operator_id or "unknown")[:64]
+        return f"{self.type.removeprefix('mms.')}.{operator}"
+
+    def encode(self) -> bytes:
+        return _encode(self)
+
+
+def event_of(record: Record, track: Track) -> Event:
+    """The event that tells of a track's present outcome, which must be terminal.
+
+    Its id depends on the key, the track and the deciding postback alone, so that the same change
+    told twice has the same id.
+    """
+    top = record.of(track)[0]
+    told = f"{record.key.redis}\0{track}\0{top.rank.identity}".encode()
+    return Event(
+        type=f"mms.{track}.{top.postback.outcome}",
+        source=f"/mms-postbacks/{record.key.source}",
+        id=hashlib.blake2b(told, digest_size=16).hexdigest(),
+        time=rfc3339(top.moment),
+        subject=record.key.id,
+        data=record.known(track),
+    )
+
+
+def decode_event(body: bytes) -> Event:
+    """Raises: msgspec.DecodeError: the body is no event of ours."""
+    return _decode(body)
+
+
+_UNROUTABLE: Final = re.compile(r"[^A-Za-z0-9_-]")  # a dot would make one word of the key into two
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(Event).decode

@@ -1,0 +1,268 @@
+"""A postback: its fields made one spelling, where it belongs, its identity and its rank.
+
+Two requests are the same postback when their normalised fields are the same, however they were
+spelled and whenever they came: that is the identity. The rank is a string that sorts postbacks of
+one track by how much they decide: phase, then the provider's time in UTC, then identity. Both are
+functions of the fields alone, which is why the order of arrival cannot matter.
+"""
+
+import hashlib
+from datetime import UTC, datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from shared.codes import (
+    CODES,
+    TERMINAL_PHASE,
+    Outcome,
+    Track,
+    canonical_status,
+    outcome_of,
+    phase_of,
+)
+from shared.dialects import FIELDS, Fields, NotText, parse
+from shared.errors import Reason, UndecodableError
+
+ORIGIN: Final = "MMS_MT"
+
+MAX_ID: Final = 256
+MAX_TEXT: Final = 1024
+MAX_EXTRA: Final = 32
+LIMITS: Final = {
+    "tracking-id": MAX_ID,
+    "mms-id": MAX_ID,
+    "operator-id": MAX_ID,
+    "aggregator-id": MAX_ID,
+    "client-reference": 64,
+    "status-details": 4096,
+}
+"""Characters allowed in a field; `MAX_TEXT` for all others. At most `MAX_EXTRA` unknown fields."""
+
+
+class Key(NamedTuple):
+    """What a record is filed under.
+
+    Attributes:
+        kind: `message` (also for discovery) or `template`.
+        source: the provider account that sent the postback.
+        id: the tracking-id, or the template's mms-id.
+    """
+
+    kind: str
+    source: str
+    id: str
+
+    @property
+    def redis(self) -> str:
+        """The Redis key; braces keep all of one record in one cluster slot."""
+        return f"mms:{self.kind}:{{{self.source}/{self.id}}}"
+
+
+class Postback(msgspec.Struct, frozen=True, array_like=True):
+    """The normalised fields of one postback, in the order in which they are stored.
+
+    The order is a stored format: add at the end only. The id that the record is filed under is
+    not repeated here, nor is `origin`, which is always `MMS_MT`.
+    """
+
+    code: str
+    status: str | None = None
+    status_details: str | None = None
+    sent_as: str | None = None
+    mms_id: str | None = None
+    from_: str | None = None
+    to: str | None = None
+    operator_id: str | None = None
+    operator_name: str | None = None
+    timestamp: str | None = None
+    handset: str | None = None
+    client_reference: str | None = None
+    campaign_ref: str | None = None
+    aggregator_id: str | None = None
+    audio_name: str | None = None
+    video_name: str | None = None
+    image_name: str | None = None
+    from_mask: str | None = None
+    os: str | None = None
+    extra: dict[str, str] | None = None
+
+    @property
+    def track(self) -> Track:
+        return CODES[self.code].track
+
+    @property
+    def outcome(self) -> Outcome:
+        return outcome_of(self.code, self.status)
+
+
+class Rank(NamedTuple):
+    """A rank taken apart. Its text has fixed width and only `[0-9a-f]`: any collation sorts it.
+
+    Attributes:
+        phase: how far in its life the track is with this postback.
+        time: the provider's time in UTC as 20 digits, `YYYYMMDDhhmmss` and microseconds; zeros
+            when the postback carries none.
+        identity: 24 hexadecimal digits.
+    """
+
+    phase: int
+    time: str
+    identity: str
+
+    def __str__(self) -> str:
+        return f"{self.phase}{self.time}{self.identity}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Rank":
+        return cls(int(text[0]), text[1:21], text[21:])
+
+    @property
+    def moment(self) -> datetime | None:
+        """The provider's time, or None when the postback carries none."""
+        if self.time == _NO_TIME:
+            return None
+        return datetime.fromisoformat(f"{self.time[:8]}T{self.time[8:14]}.{self.time[14:]}+00:00")
+
+    @property
+    def terminal(self) -> bool:
+        return self.phase >= TERMINAL_PHASE
+
+
+class Filing(NamedTuple):
+    """A postback with the record it belongs to and its rank there."""
+
+    key: Key
+    track: Track
+    rank: Rank
+    postback: Postback
+
+
+def decode(source: str, body: bytes) -> Filing:
+    """From a request's raw body to a filed postback.
+
+    Raises:
+        UndecodableError: it belongs in the dead letters; carries the reason.
+    """
+    return file(source, parse(body))
+
+
+def file(source: str, fields: Fields) -> Filing:
+    """Make sense of a postback's fields, as `dialects.parse` returns them.
+
+    Raises:
+        UndecodableError: it belongs in the dead letters; carries the reason.
+    """
+    row = CODES[_code(fields)]
+    texts = _texts(fields)
+    _check_lengths(texts)
+    if status := texts.get("status"):
+        texts["status"] = canonical_status(status)
+    time = _NO_TIME
+    if (timestamp := texts.get("timestamp")) and (moment := _utc(timestamp)):
+        time = moment.isoformat(timespec="microseconds")[:26].translate(_DIGITS_ONLY)
+        texts["timestamp"] = rfc3339(moment)
+    key = _key(source, row.track, texts)
+    phase = phase_of(row.track, outcome_of(texts["code"], texts.get("status")))
+    rank = Rank(phase, time, _identity(texts))
+    if row.track is not Track.TEMPLATE:
+        del texts["tracking-id"]
+    return Filing(key, row.track, rank, _postback(texts))
+
+
+_NO_TIME: Final = "0" * 20
+_DIGITS_ONLY: Final = str.maketrans("", "", "-:T.")
+_ATTRIBUTES: Final = {
+    name: "from_" if name == "from" else name.replace("-", "_")
+    for name in FIELDS
+    if name not in {"origin", "tracking-id"}
+}
+# Where a template's postback names its content, by code: the one that failed comes first.
+_CONTENT: Final = {
+    "E002": ("audio-name", "video-name", "image-name"),
+    "E003": ("video-name", "audio-name", "image-name"),
+    "E004": ("image-name", "audio-name", "video-name"),
+    "N003": ("audio-name",),
+}
+_pack: Final = msgspec.msgpack.Encoder().encode
+
+
+def rfc3339(moment: datetime) -> str:
+    """A UTC datetime as RFC 3339 with a `Z`."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
+def _code(fields: Fields) -> str:
+    origin, code = fields.get("origin"), fields.get("code")
+    if not isinstance(origin, str):
+        raise UndecodableError(Reason.INVALID, "no origin")
+    if not isinstance(code, str):
+        raise UndecodableError(Reason.INVALID, "no code")
+    if origin != ORIGIN:
+        raise UndecodableError(Reason.UNSUPPORTED_ORIGIN, f"origin is {origin[:40]}, not {ORIGIN}")
+    if code not in CODES:
+        raise UndecodableError(Reason.UNKNOWN_CODE, f"code {code[:40]} is not in the table")
+    return code
+
+
+def _texts(fields: Fields) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    for name, value in fields.items():
+        if isinstance(value, NotText):
+            detail = f"{name[:40]} is {value.what}, not text or number"
+            raise UndecodableError(Reason.INVALID, detail)
+        texts[name] = value
+    del texts["origin"]
+    return texts
+
+
+def _check_lengths(texts: dict[str, str]) -> None:
+    for name, text in texts.items():
+        limit = LIMITS.get(name, MAX_TEXT)
+        if len(text) > limit:
+            detail = f"{name[:40]} has {len(text)} characters, over its {limit}"
+            raise UndecodableError(Reason.TOO_LONG, detail)
+        if len(name) > MAX_ID:
+            detail = f"a field's name has {len(name)} characters, over its {MAX_ID}"
+            raise UndecodableError(Reason.TOO_LONG, detail)
+    if len(texts) > len(FIELDS) + MAX_EXTRA:
+        raise UndecodableError(Reason.TOO_LONG, f"{len(texts)} fields")
+
+
+def _utc(timestamp: str) -> datetime | None:
+    """A timestamp in UTC; None when it is no ISO 8601. Without an offset it is taken as UTC."""
+    try:
+        moment = datetime.fromisoformat(timestamp)
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _key(source: str, track: Track, texts: dict[str, str]) -> Key:
+    if track is not Track.TEMPLATE:
+        if tracking_id := texts.get("tracking-id"):
+            return Key("message", source, tracking_id)
+        raise UndecodableError(Reason.NO_KEY, f"{texts['code']} without a tracking-id")
+    for name in ("mms-id", *_CONTENT[texts["code"]]):
+        if found := texts.get(name):
+            if len(found) > MAX_ID:
+                detail = f"{name} is this template's id and has over {MAX_ID} characters"
+                raise UndecodableError(Reason.TOO_LONG, detail)
+            return Key("template", source, found)
+    raise UndecodableError(Reason.NO_KEY, f"{texts['code']} without mms-id or content name")
+
+
+def _identity(texts: dict[str, str]) -> str:
+    return hashlib.blake2b(_pack(sorted(texts.items())), digest_size=12).hexdigest()
+
+
+def _postback(texts: dict[str, str]) -> Postback:
+    known: dict[str, str] = {}
+    extra: dict[str, str] = {}
+    for name, text in texts.items():
+        attribute = _ATTRIBUTES.get(name)
+        if attribute is None:
+            extra[name] = text
+        else:
+            known[attribute] = text
+    return Postback(**known, extra=dict(sorted(extra.items())) or None)  # type: ignore[arg-type]  # names are those of _ATTRIBUTES

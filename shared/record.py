@@ -1,0 +1,186 @@
+"""A record: the set of postbacks received for one key, and what is known because of them.
+
+In Redis a record is a hash. Each postback is one field: its name is the track's letter and the
+postback's rank, its value the time of its first arrival and its fields. The highest name of a
+track is the track's state, so there is nothing else to keep in step. Everything here is a function
+of that set: it does not know in what order it was filled.
+"""
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+import msgspec
+
+from shared.codes import Outcome, Track
+from shared.postback import Filing, Key, Postback, Rank, rfc3339
+
+KEEP: Final = 64
+"""Postbacks kept for one key. Beyond it those of lowest rank are dropped and only counted."""
+
+DROPPED: Final = "dropped"
+"""The hash field that counts postbacks dropped because of `KEEP`; absent when there are none."""
+
+_LETTERS: Final = {Track.MESSAGE: "m", Track.DISCOVERY: "d", Track.TEMPLATE: "t"}
+_TRACKS: Final = {letter: track for track, letter in _LETTERS.items()}
+_TIME_DIGITS: Final = 16
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(Postback).decode
+
+
+def entry_name(filing: Filing) -> str:
+    """The hash field that a postback is stored under."""
+    return f"{_LETTERS[filing.track]}{filing.rank}"
+
+
+def entry_value(received_at: int, postback: Postback) -> bytes:
+    """What is stored for a postback that first arrived at `received_at` (microseconds, Unix)."""
+    return b"%0*d%b" % (_TIME_DIGITS, received_at, _pack(postback))
+
+
+def reference_key(source: str, client_reference: str) -> str:
+    """The Redis key of the set of tracking-ids that carry this reference of the customer's."""
+    return f"mms:ref:{{{source}/{client_reference}}}"
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One postback of a record.
+
+    Attributes:
+        received_at: microseconds since the Unix epoch; the earliest arrival if it came twice.
+    """
+
+    track: Track
+    rank: Rank
+    received_at: int
+    postback: Postback
+
+    @property
+    def moment(self) -> datetime:
+        """When it happened: the provider's time, else when it was received."""
+        return self.rank.moment or datetime.fromtimestamp(self.received_at / 1_000_000, UTC)
+
+
+class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
+    """What is known about one track of a record; the `data` of its events.
+
+    Attributes:
+        sent_at: when it was sent, RFC 3339 in UTC; None while no postback says so.
+        completed_at: when its fate was decided; None while it is not.
+        corrects: the terminal outcome that this one replaces, else None.
+        version: how many distinct postbacks the record has received; grows with every change.
+    """
+
+    tracking_id: str | None
+    mms_id: str | None
+    outcome: Outcome
+    code: str
+    status: str | None
+    status_details: str | None
+    sent_as: str | None
+    from_: str | None
+    to: str | None
+    operator_id: str | None
+    operator_name: str | None
+    handset: str | None
+    client_reference: str | None
+    campaign_ref: str | None
+    aggregator_id: str | None
+    sent_at: str | None
+    completed_at: str | None
+    corrects: Outcome | None
+    version: int
+
+
+class Record(msgspec.Struct, frozen=True):
+    """All that was received for one key.
+
+    Attributes:
+        entries: its postbacks by rank, lowest first.
+        dropped: how many more arrived than are kept.
+    """
+
+    key: Key
+    entries: tuple[Entry, ...]
+    dropped: int = 0
+
+    @property
+    def version(self) -> int:
+        return len(self.entries) + self.dropped
+
+    def tracks(self) -> list[Track]:
+        """The tracks that something is known about, in the order of `Track`."""
+        present = {entry.track for entry in self.entries}
+        return [track for track in Track if track in present]
+
+    def of(self, track: Track) -> list[Entry]:
+        """This track's postbacks, the deciding one first."""
+        return [entry for entry in reversed(self.entries) if entry.track is track]
+
+    def known(self, track: Track) -> Known:
+        """What is known about a track that is among `tracks()`.
+
+        The deciding postback says what became of it; a detail that it lacks comes from the
+        highest-ranked postback of the same track that has it.
+        """
+        entries = self.of(track)
+        top = entries[0]
+        template = self.key.kind == "template"
+        postbacks = [entry.postback for entry in entries]
+
+        def first(name: str) -> str | None:
+            return next((v for p in postbacks if (v := getattr(p, name)) is not None), None)
+
+        return Known(
+            tracking_id=None if template else self.key.id,
+            mms_id=first("mms_id") or (self.key.id if template else None),
+            outcome=top.postback.outcome,
+            code=top.postback.code,
+            status=top.postback.status,
+            status_details=top.postback.status_details,
+            sent_as=first("sent_as"),
+            from_=first("from_"),
+            to=first("to"),
+            operator_id=first("operator_id"),
+            operator_name=first("operator_name"),
+            handset=first("handset"),
+            client_reference=first("client_reference"),
+            campaign_ref=first("campaign_ref"),
+            aggregator_id=first("aggregator_id"),
+            sent_at=_sent_at(entries),
+            completed_at=rfc3339(top.moment) if top.rank.terminal else None,
+            corrects=_corrected(entries),
+            version=self.version,
+        )
+
+
+def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
+    """A record from its Redis hash; None when the hash is empty."""
+    if not fields:
+        return None
+    dropped = int(fields.get(DROPPED.encode(), 0))
+    entries = (
+        _entry(name.decode(), value) for name, value in fields.items() if name != DROPPED.encode()
+    )
+    return Record(key, tuple(sorted(entries, key=lambda entry: entry.rank)), dropped)
+
+
+def _entry(name: str, value: bytes) -> Entry:
+    return Entry(
+        track=_TRACKS[name[0]],
+        rank=Rank.parse(name[1:]),
+        received_at=int(value[:_TIME_DIGITS]),
+        postback=_unpack(value[_TIME_DIGITS:]),
+    )
+
+
+def _sent_at(entries: Iterable[Entry]) -> str | None:
+    sent = [entry.moment for entry in entries if entry.postback.outcome is Outcome.SENT]
+    return rfc3339(min(sent)) if sent else None
+
+
+def _corrected(entries: list[Entry]) -> Outcome | None:
+    if len(entries) > 1 and entries[1].rank.terminal:
+        return entries[1].postback.outcome
+    return None

@@ -1,0 +1,214 @@
+"""Every setting there is, with its default; nothing else in the project reads the environment.
+
+A setting comes from the environment (`MMS_` and its name in capitals), else from the TOML file
+that `MMS_CONFIG` names (its name in lower case, at the top level), else from here.
+"""
+
+import os
+import re
+import tomllib
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Final, NamedTuple
+
+import msgspec
+from msgspec import Meta
+
+from shared.errors import SettingsError
+
+
+class Seconds(float):
+    """A span of time; written `500ms`, `30s`, `15m`, `12h`, `7d`, or as a number of seconds."""
+
+
+class Bytes(int):
+    """A size; written `64KiB`, `1MiB`, `4GiB`, or as a number of bytes."""
+
+
+class Names(tuple[str, ...]):
+    """Names separated by commas."""
+
+    __slots__ = ()
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What all processes agree on."""
+
+    amqp_url: Annotated[
+        str, Meta(description="RabbitMQ; several URLs separated by commas are tried in turn")
+    ] = "amqp://guest:guest@127.0.0.1:5672/"
+    redis_url: Annotated[str, Meta(description="Redis, for the state")] = "redis://127.0.0.1:6379/0"
+    ingest_host: Annotated[str, Meta(description="address the ingress listens on")] = "127.0.0.1"
+    ingest_port: Annotated[int, Meta(description="port the ingress listens on")] = 8080
+    admin_host: Annotated[
+        str, Meta(description="address for health, readiness and metrics")
+    ] = "127.0.0.1"
+    admin_port: Annotated[
+        int, Meta(description="port for health, readiness and metrics; 0: 9090 ingress, 9091 worker")
+    ] = 0
+    sources: Annotated[
+        Names, Meta(description="provider accounts that may POST to /postbacks/{source}")
+    ] = Names(("default",))
+    max_body: Annotated[Bytes, Meta(description="largest request body; larger: 413")] = Bytes(65536)
+    max_waiting: Annotated[
+        int, Meta(description="postbacks that may wait for a durable answer; more: 503")
+    ] = 10_000
+    spool_path: Annotated[
+        str, Meta(description="where postbacks go while RabbitMQ is away; empty: nowhere, 503")
+    ] = "var/spool.db"
+    spool_max_bytes: Annotated[Bytes, Meta(description="largest spool; beyond: 503")] = Bytes(2**30)
+    state_ttl: Annotated[
+        Seconds, Meta(description="how long a record is kept after its last change")
+    ] = Seconds(7 * 86400)
+    prefetch: Annotated[
+        int, Meta(description="batches a worker takes before it has acknowledged one")
+    ] = 16
+    queue_max_bytes: Annotated[
+        Bytes, Meta(description="limit of mms.postbacks.state and of mms.dead, each")
+    ] = Bytes(4 * 2**30)
+    delivery_limit: Annotated[
+        int, Meta(description="deliveries of a batch before it becomes a dead letter")
+    ] = 20
+    archive_max_age: Annotated[
+        Seconds, Meta(description="how long the archive and the event log reach back")
+    ] = Seconds(8 * 86400)
+    archive_max_bytes: Annotated[
+        Bytes, Meta(description="limit of the archive and of the event log, each")
+    ] = Bytes(20 * 2**30)
+    log_level: Annotated[str, Meta(description="DEBUG, INFO, WARNING or ERROR")] = "INFO"
+
+
+class Row(NamedTuple):
+    """One setting as people see it."""
+
+    variable: str
+    default: str
+    description: str
+
+
+def load(environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings from the environment and from the file that `MMS_CONFIG` names.
+
+    Raises:
+        SettingsError: names the setting, where it came from and what it takes.
+    """
+    given: dict[str, tuple[str, str]] = {}
+    if path := environ.get("MMS_CONFIG"):
+        given |= {name: (value, f"{name} in {path}") for name, value in _file(path).items()}
+    for name in Settings.__struct_fields__:
+        if (value := environ.get(_variable(name))) is not None:
+            given[name] = (value, _variable(name))
+    hints = typing.get_type_hints(Settings)
+    values = {
+        name: _parse(hints[name], value, origin) for name, (value, origin) in given.items()
+    }
+    settings = Settings(**values)
+    _check(settings)
+    return settings
+
+
+def describe() -> Iterator[Row]:
+    """All settings in the order of the struct, for `--help`."""
+    hints = typing.get_type_hints(Settings, include_extras=True)
+    for field in msgspec.structs.fields(Settings):
+        description = next(
+            meta.description or "" for meta in hints[field.name].__metadata__
+        )
+        yield Row(_variable(field.name), _shown(field.default), description)
+
+
+def _variable(name: str) -> str:
+    return f"MMS_{name.upper()}"
+
+
+def _file(path: str) -> dict[str, str]:
+    try:
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from error
+    unknown = sorted(set(table) - set(Settings.__struct_fields__))
+    if unknown:
+        raise SettingsError(f"{path} has settings that do not exist: {', '.join(unknown)}")
+    return {
+        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
+        for name, value in table.items()
+    }
+
+
+def _parse(kind: type, text: str, origin: str) -> object:
+    try:
+        return _PARSERS[kind](text.strip())
+    except ValueError as error:
+        wanted = kind.__doc__ if kind in {Seconds, Bytes, Names} else f"A {kind.__name__}."
+        raise SettingsError(f"{origin} is {text!r}, which cannot be read. {wanted}") from error
+
+
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
+_BYTES: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
+_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+
+
+def seconds(text: str) -> Seconds:
+    """Raises: ValueError: not a span of time as `Seconds` describes it."""
+    amount, unit = _amount(text)
+    if unit not in _SECONDS:
+        raise ValueError(text)
+    return Seconds(amount * _SECONDS[unit])
+
+
+def _bytes(text: str) -> Bytes:
+    amount, unit = _amount(text)
+    if unit not in _BYTES:
+        raise ValueError(text)
+    return Bytes(amount * _BYTES[unit])
+
+
+def _amount(text: str) -> tuple[float, str]:
+    match = _AMOUNT.fullmatch(text)
+    if match is None:
+        raise ValueError(text)
+    return float(match[1]), match[2]
+
+
+def _names(text: str) -> Names:
+    return Names(name.strip() for name in text.split(",") if name.strip())
+
+
+_PARSERS: Final[dict[type, Callable[[str], object]]] = {
+    str: str,
+    int: int,
+    Seconds: seconds,
+    Bytes: _bytes,
+    Names: _names,
+}
+
+
+def _check(settings: Settings) -> None:
+    for source in settings.sources:
+        if not re.fullmatch(r"[a-z0-9-]{1,32}", source):
+            raise SettingsError(f"MMS_SOURCES has {source!r}; a source is [a-z0-9-]{{1,32}}")
+    if not settings.sources:
+        raise SettingsError("MMS_SOURCES is empty; nobody could send a postback")
+    for name in ("max_body", "max_waiting", "state_ttl", "prefetch", "delivery_limit"):
+        if getattr(settings, name) <= 0:
+            raise SettingsError(f"{_variable(name)} must be more than 0")
+    if settings.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
+        raise SettingsError("MMS_LOG_LEVEL takes DEBUG, INFO, WARNING or ERROR")
+
+
+def _shown(default: object) -> str:
+    if isinstance(default, Names):
+        return ",".join(default)
+    if isinstance(default, Seconds):
+        return _in_units(default, {"d": 86400, "h": 3600, "m": 60, "s": 1})
+    if isinstance(default, Bytes):
+        return _in_units(default, {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1})
+    return str(default)
+
+
+def _in_units(amount: float, units: dict[str, int]) -> str:
+    unit, size = next((unit, size) for unit, size in units.items() if amount % size == 0)
+    return f"{amount / size:.0f}{unit}"

@@ -1,0 +1,1 @@
+"""From a batch of postbacks to state and events."""
