@@ -73,7 +73,7 @@ def parse(body: bytes) -> Fields:
     raise UndecodableError(Reason.MALFORMED, "the body is neither JSON nor XML nor a form")
 
 
-# Names are matched without case, hyphens and underscores: `tracking-id`, `trackingid`, `TRACKINGID`.
+# Names match without case, hyphens and underscores: `tracking-id`, `trackingid`, `TRACKINGID`.
 _CANONICAL: Final = {name.replace("-", ""): name for name in FIELDS} | {"spid": "operator-id"}
 _SPELLINGS: Final = (
     {name: name for name in FIELDS}

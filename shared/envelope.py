@@ -27,11 +27,16 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 def encode(batch: Sequence[Arrival]) -> bytes:
+    """A batch as the body of one AMQP message."""
     return _encode(batch)
 
 
 def decode(message: bytes) -> list[Arrival]:
-    """Raises: msgspec.DecodeError: the message is not a batch."""
+    """The batch that a message's body holds.
+
+    Raises:
+        msgspec.DecodeError: it holds none.
+    """
     return _decode(message)
 
 

@@ -59,3 +59,7 @@ class StateUnavailableError(PostbacksError):
 
 class OverloadedError(PostbacksError):
     """More postbacks wait for a durable answer than MMS_MAX_WAITING allows."""
+
+
+class SpoolUnavailableError(PostbacksError):
+    """The local spool cannot take this batch; see MMS_SPOOL_PATH and MMS_SPOOL_MAX_BYTES."""

@@ -54,7 +54,11 @@ def event_of(record: Record, track: Track) -> Event:
 
 
 def decode_event(body: bytes) -> Event:
-    """Raises: msgspec.DecodeError: the body is no event of ours."""
+    """The event that a message's body holds.
+
+    Raises:
+        msgspec.DecodeError: it holds none of ours.
+    """
     return _decode(body)
 
 

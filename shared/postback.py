@@ -265,4 +265,4 @@ def _postback(texts: dict[str, str]) -> Postback:
             extra[name] = text
         else:
             known[attribute] = text
-    return Postback(**known, extra=dict(sorted(extra.items())) or None)  # type: ignore[arg-type]  # names are those of _ATTRIBUTES
+    return Postback(**known, extra=dict(sorted(extra.items())) or None)

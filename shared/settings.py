@@ -41,11 +41,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     redis_url: Annotated[str, Meta(description="Redis, for the state")] = "redis://127.0.0.1:6379/0"
     ingest_host: Annotated[str, Meta(description="address the ingress listens on")] = "127.0.0.1"
     ingest_port: Annotated[int, Meta(description="port the ingress listens on")] = 8080
-    admin_host: Annotated[
-        str, Meta(description="address for health, readiness and metrics")
-    ] = "127.0.0.1"
+    admin_host: Annotated[str, Meta(description="address for health, readiness and metrics")] = (
+        "127.0.0.1"
+    )
     admin_port: Annotated[
-        int, Meta(description="port for health, readiness and metrics; 0: 9090 ingress, 9091 worker")
+        int, Meta(description="port for health, readiness and metrics; 0: 9090 or, worker, 9091")
     ] = 0
     sources: Annotated[
         Names, Meta(description="provider accounts that may POST to /postbacks/{source}")
@@ -100,10 +100,8 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
         if (value := environ.get(_variable(name))) is not None:
             given[name] = (value, _variable(name))
     hints = typing.get_type_hints(Settings)
-    values = {
-        name: _parse(hints[name], value, origin) for name, (value, origin) in given.items()
-    }
-    settings = Settings(**values)
+    values = {name: _parse(hints[name], value, origin) for name, (value, origin) in given.items()}
+    settings = msgspec.structs.replace(Settings(), **values)
     _check(settings)
     return settings
 
@@ -112,9 +110,7 @@ def describe() -> Iterator[Row]:
     """All settings in the order of the struct, for `--help`."""
     hints = typing.get_type_hints(Settings, include_extras=True)
     for field in msgspec.structs.fields(Settings):
-        description = next(
-            meta.description or "" for meta in hints[field.name].__metadata__
-        )
+        description = next(meta.description or "" for meta in hints[field.name].__metadata__)
         yield Row(_variable(field.name), _shown(field.default), description)
 
 

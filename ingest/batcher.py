@@ -1,0 +1,106 @@
+"""Group commit: what arrives while a commit is under way goes into the next one.
+
+No timer and no target size: when nothing is under way a postback goes out alone at once, and the
+busier it gets the larger the batches become. So the cost of a durable answer is shared exactly
+when there is something to share it among.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
+from shared.errors import OverloadedError, PostbacksError
+
+_OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
+
+Commit = Callable[[Sequence[Arrival]], Awaitable[None]]
+
+
+class Batcher:
+    """Collects arrivals into batches and commits them, a few at a time.
+
+    Args:
+        commit: makes a batch durable, or raises a `PostbacksError`; must limit its own time.
+        in_flight: commits under way at once.
+        max_waiting: arrivals that may wait for their turn.
+    """
+
+    def __init__(self, commit: Commit, *, in_flight: int = 2, max_waiting: int = 10_000) -> None:
+        self._commit = commit
+        self._in_flight = in_flight
+        self._max_waiting = max_waiting
+        self._waiting: deque[tuple[Arrival, asyncio.Future[None]]] = deque()
+        self._something_waits = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def waiting(self) -> int:
+        """Arrivals that are in no commit yet."""
+        return len(self._waiting)
+
+    def submit(self, arrival: Arrival) -> asyncio.Future[None]:
+        """Queue an arrival; the future is done once it is durable.
+
+        Raises:
+            OverloadedError: `max_waiting` arrivals wait already. The future raises the
+                `PostbacksError` of the commit when its batch could not be made durable.
+        """
+        if len(self._waiting) >= self._max_waiting:
+            raise OverloadedError
+        durable = asyncio.get_running_loop().create_future()
+        self._waiting.append((arrival, durable))
+        self._something_waits.set()
+        return durable
+
+    async def run(self) -> None:
+        """Commit batches until `stop` is called and nothing waits any more."""
+        async with asyncio.TaskGroup() as committers:
+            for _ in range(self._in_flight):
+                committers.create_task(self._commit_batches())
+
+    def stop(self) -> None:
+        """Let `run` return when all that was submitted has been committed."""
+        self._stopping = True
+        self._something_waits.set()
+
+    async def _commit_batches(self) -> None:
+        while True:
+            await self._something_waits.wait()
+            if not self._waiting:
+                if self._stopping:
+                    return
+                self._something_waits.clear()
+                continue
+            batch, answers = self._take()
+            try:
+                await self._commit(batch)
+            except PostbacksError as error:
+                _answer(answers, error)
+            else:
+                _answer(answers, None)
+
+    def _take(self) -> tuple[list[Arrival], list[asyncio.Future[None]]]:
+        batch: list[Arrival] = []
+        answers: list[asyncio.Future[None]] = []
+        size = 0
+        while self._waiting and len(batch) < MAX_POSTBACKS:
+            arrival, durable = self._waiting[0]
+            size += len(arrival.body) + len(arrival.content_type) + _OVERHEAD
+            if batch and size > MAX_BYTES:
+                break
+            self._waiting.popleft()
+            batch.append(arrival)
+            answers.append(durable)
+        return batch, answers
+
+
+def _answer(answers: list[asyncio.Future[None]], error: PostbacksError | None) -> None:
+    for durable in answers:
+        if durable.done():  # its request was given up
+            continue
+        if error is None:
+            durable.set_result(None)
+        else:
+            durable.set_exception(error)

@@ -1,0 +1,48 @@
+"""Is it worth asking the broker? After one failure, not until a probe has succeeded."""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+FIRST_PAUSE: Final = 0.5
+LONGEST_PAUSE: Final = 5.0
+
+
+class Breaker:
+    """A circuit breaker: closed while publishes succeed, open from a failure to a success.
+
+    While it is open nothing but a probe may go to the broker, one every pause; the pause doubles
+    from `FIRST_PAUSE` to `LONGEST_PAUSE` seconds.
+
+    Args:
+        clock: seconds, monotonic.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._pause = FIRST_PAUSE
+        self._next_probe = 0.0
+        self.reason: str | None = None
+
+    @property
+    def closed(self) -> bool:
+        return self.reason is None
+
+    def may_probe(self) -> bool:
+        """Whether a probe is due; the caller that gets True makes it."""
+        if self.closed or self._clock() < self._next_probe:
+            return False
+        self._next_probe = self._clock() + self._pause
+        return True
+
+    def failed(self, reason: str) -> None:
+        """A publish or a probe was not confirmed."""
+        if not self.closed:
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+        self.reason = reason
+        self._next_probe = self._clock() + self._pause
+
+    def succeeded(self) -> None:
+        """A publish or a probe was confirmed."""
+        self.reason = None
+        self._pause = FIRST_PAUSE

@@ -1,0 +1,116 @@
+"""The `mms-ingest` process: puts the parts together, runs them, stops them in order."""
+
+import asyncio
+import logging
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+import click
+from aiohttp import web
+
+from ingest import metrics
+from ingest.batcher import Batcher
+from ingest.breaker import Breaker
+from ingest.drain import drain
+from ingest.durable import Durable
+from ingest.publisher import Publisher
+from ingest.server import PATH, Server
+from ingest.spool import Spool
+from shared import cli, health, settings
+from shared.log import configure
+from shared.settings import Settings
+
+ADMIN_PORT: Final = 9090
+
+GRACE: Final = 10.0
+"""Seconds that requests under way have to finish when the process is told to stop."""
+
+log: Final = logging.getLogger("mms-ingest")
+
+
+class Ingest:
+    """All parts of the ingress in one process."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._breaker = Breaker()
+        self._publisher = Publisher(settings)
+        self._spool = (
+            Spool(Path(settings.spool_path), settings.spool_max_bytes)
+            if settings.spool_path
+            else None
+        )
+        self._durable = Durable(self._publisher, self._breaker, self._spool)
+        self._batcher = Batcher(self._durable.commit, max_waiting=settings.max_waiting)
+        self._server = Server(settings, self._batcher)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set, then finish what is under way."""
+        public = web.ServerRunner(self._server.aiohttp_server(), shutdown_timeout=GRACE)
+        admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
+        async with asyncio.TaskGroup() as parts:
+            endless = [parts.create_task(self._publisher.run())]
+            if self._spool is not None:
+                endless.append(parts.create_task(drain(self._spool, self._durable, self._breaker)))
+            batcher = parts.create_task(self._batcher.run())
+            try:
+                await self._listen(public, admin)
+                await stop.wait()
+                log.info("stopping: no new connections, finishing what is under way")
+                self._server.stopping = True
+            finally:
+                await public.cleanup()
+                self._batcher.stop()
+                await batcher
+                for part in endless:
+                    part.cancel()
+                await admin.cleanup()
+        if self._spool is not None:
+            await self._spool.close()
+        log.info("stopped")
+
+    async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:
+        host, port = self._settings.ingest_host, self._settings.ingest_port
+        admin_port = self._settings.admin_port or ADMIN_PORT
+        await health.listen(admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT")
+        await health.listen(public, host, port, "MMS_INGEST_PORT")
+        log.info("listening on http://%s:%d%s, pid %d", host, port, PATH, os.getpid())
+
+    def _readiness(self) -> Mapping[str, str | None]:
+        """Ready while a postback can be made durable; the spool counts, so RabbitMQ may be away."""
+        broker = self._breaker.reason or self._publisher.problem
+        stopping = "told to stop" if self._server.stopping else None
+        if self._spool is None:
+            return {"stopping": stopping, "rabbitmq": broker}
+        states = {"stopping": stopping, "spool": None}
+        if broker is not None:
+            return {**states, f"rabbitmq ({broker}; postbacks go to the spool)": None}
+        return {**states, "rabbitmq": None}
+
+    def _refresh(self) -> None:
+        metrics.BREAKER_OPEN.set(not self._breaker.closed)
+        metrics.WAITING.set(self._batcher.waiting)
+        if self._spool is not None:
+            depth = self._spool.depth
+            metrics.SPOOL_POSTBACKS.set(depth.postbacks)
+            metrics.SPOOL_AGE.set(time.time() - depth.oldest if depth.oldest is not None else 0)
+
+
+@click.command(epilog=cli.settings_help())
+@click.version_option(package_name="mms-postbacks")
+def main() -> None:
+    """Receive the provider's postbacks over HTTP and make them durable.
+
+    Answers 200 only after RabbitMQ's confirm or the spool's fsync. Starts and serves without
+    RabbitMQ too: postbacks then wait in the spool.
+    """
+    cli.run(_main())
+
+
+async def _main() -> None:
+    loaded = settings.load()
+    configure(loaded.log_level)
+    await Ingest(loaded).run(cli.stop_event())

@@ -1,0 +1,166 @@
+"""The durable local queue: where batches wait while RabbitMQ is away.
+
+An SQLite file in WAL mode with `synchronous=FULL`: a batch that `add` has returned for is on disk
+and survives kill -9 and power loss. All of SQLite runs on one thread of its own, so that an fsync
+never holds up the event loop. Several processes may share a file; one of them at a time drains
+it, by a lock that the operating system releases when its holder dies.
+"""
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NamedTuple, TypeVar
+
+from shared.errors import SettingsError, SpoolUnavailableError
+
+ADD_LIMIT: Final = 1.5
+"""Seconds that writing a batch may take before it counts as not written."""
+
+_PAGE: Final = 4096
+_T = TypeVar("_T")
+
+
+class Spooled(NamedTuple):
+    """One batch in the spool; `id` grows with every batch added."""
+
+    id: int
+    batch: bytes
+
+
+class Depth(NamedTuple):
+    """How full the spool is.
+
+    Attributes:
+        oldest: seconds since the Unix epoch when the oldest batch came, None when there is none.
+    """
+
+    batches: int
+    postbacks: int
+    oldest: float | None
+
+
+class Spool:
+    """A bounded first-in-first-out queue of batches in one file.
+
+    Args:
+        path: made with its folder when it is not there.
+        max_bytes: limit of the file's size.
+
+    Raises:
+        SettingsError: the file cannot be opened or is no spool.
+    """
+
+    def __init__(self, path: Path, max_bytes: int) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._database = self._thread.submit(_open, path, max_bytes).result()
+        except (OSError, sqlite3.Error) as error:
+            self._thread.shutdown()
+            message = f"MMS_SPOOL_PATH is {path}, which cannot be used as a spool: {error}"
+            raise SettingsError(message) from error
+        self._drain_lock: int | None = None
+        self.depth = self._thread.submit(self._measure).result()
+
+    async def add(self, batch: bytes, postbacks: int) -> None:
+        """Write a batch; returns when it is on disk.
+
+        Args:
+            postbacks: how many the batch holds, for `depth`.
+
+        Raises:
+            SpoolUnavailableError: the spool or its disk is full or broken, or too slow.
+        """
+        try:
+            async with asyncio.timeout(ADD_LIMIT):
+                await self._run(lambda: self._insert(batch, postbacks))
+        except sqlite3.Error as error:
+            raise SpoolUnavailableError(f"the spool {self._path} refuses: {error}") from error
+        except TimeoutError as error:
+            message = f"the spool {self._path} took over {ADD_LIMIT:g} s"
+            raise SpoolUnavailableError(message) from error
+
+    async def oldest(self, limit: int) -> list[Spooled]:
+        """Up to `limit` batches, oldest first."""
+        return await self._run(lambda: self._select(limit))
+
+    async def remove(self, ids: list[int]) -> None:
+        """Forget batches that are safe elsewhere."""
+        await self._run(lambda: self._delete(ids))
+
+    async def measure(self) -> Depth:
+        """Bring `depth` up to date; another process may share the file."""
+        self.depth = await self._run(self._measure)
+        return self.depth
+
+    def lock_for_draining(self) -> bool:
+        """Whether this process is the one that drains; asks again at each call until it is."""
+        if self._drain_lock is None:
+            descriptor = os.open(f"{self._path}-drain", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return False
+            self._drain_lock = descriptor
+        return True
+
+    async def close(self) -> None:
+        """Close the file; what is in it stays for the next process."""
+        await self._run(self._database.close)
+        self._thread.shutdown()
+        if self._drain_lock is not None:
+            os.close(self._drain_lock)
+
+    async def _run(self, step: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+
+    def _insert(self, batch: bytes, postbacks: int) -> None:
+        now = time.time()
+        self._database.execute(
+            "INSERT INTO spool (spooled_at, postbacks, batch) VALUES (?, ?, ?)",
+            (now, postbacks, batch),
+        )
+        batches, total, oldest = self.depth
+        self.depth = Depth(batches + 1, total + postbacks, now if oldest is None else oldest)
+
+    def _select(self, limit: int) -> list[Spooled]:
+        rows = self._database.execute("SELECT id, batch FROM spool ORDER BY id LIMIT ?", (limit,))
+        return [Spooled(*row) for row in rows]
+
+    def _delete(self, ids: list[int]) -> None:
+        with self._database:
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.executemany("DELETE FROM spool WHERE id = ?", [(id_,) for id_ in ids])
+        self.depth = self._measure()
+
+    def _measure(self) -> Depth:
+        row = self._database.execute(
+            "SELECT count(*), coalesce(sum(postbacks), 0), min(spooled_at) FROM spool"
+        ).fetchone()
+        return Depth(*row)
+
+
+def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
+    database = sqlite3.connect(
+        path, timeout=ADD_LIMIT, isolation_level=None, check_same_thread=False
+    )
+    database.execute(f"PRAGMA page_size = {_PAGE}")
+    database.execute("PRAGMA journal_mode = WAL")
+    database.execute("PRAGMA synchronous = FULL")
+    database.execute(f"PRAGMA max_page_count = {max(16, max_bytes // _PAGE)}")
+    database.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}")
+    database.execute(
+        "CREATE TABLE IF NOT EXISTS spool ("
+        " id INTEGER PRIMARY KEY AUTOINCREMENT,"
+        " spooled_at REAL NOT NULL,"
+        " postbacks INTEGER NOT NULL,"
+        " batch BLOB NOT NULL)"
+    )
+    return database

@@ -1,0 +1,168 @@
+"""RabbitMQ, with a time limit on every call: open a session, publish and be sure of the answer.
+
+A session is one plain connection with one confirming channel. It does not reconnect: a connection
+that heals itself hides an outage from the code that must react to it. Who needs a session for
+ever opens the next one itself. Publishing goes through the channel below aio-pika's, which does
+not hold its lock until the socket is drained and so lets several publishes be under way at once.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.exceptions import DeliveryError, PublishError
+from pamqp.commands import Basic
+from yarl import URL
+
+from shared import topology
+from shared.errors import BrokerUnavailableError, FateUnknownError, NotTakenError
+from shared.log import mask
+from shared.settings import Settings
+
+CONNECT_LIMIT: Final = 5.0
+CLOSE_LIMIT: Final = 2.0
+HEARTBEAT: Final = 10
+"""Seconds; after about twice as long a silent connection counts as lost."""
+
+
+class Session:
+    """One connection to RabbitMQ and one channel with publisher confirms on it."""
+
+    def __init__(self, connection: AbstractConnection, channel: aiormq.Channel) -> None:
+        self.connection = connection
+        self.channel = channel
+
+    @property
+    def open(self) -> bool:
+        return not (self.connection.is_closed or self.channel.is_closed)
+
+    async def publish(
+        self,
+        body: bytes,
+        *,
+        exchange: str,
+        routing_key: str = "",
+        properties: Basic.Properties,
+        limit: float,
+    ) -> None:
+        """Publish persistently and `mandatory`; return once RabbitMQ has confirmed it.
+
+        Args:
+            limit: seconds to wait for the confirm.
+
+        Raises:
+            NotTakenError: refused by a queue, or no queue is bound.
+            FateUnknownError: no answer in time, or the connection broke before it came.
+        """
+        properties.delivery_mode = 2
+        try:
+            async with asyncio.timeout(limit):
+                await self.channel.basic_publish(
+                    body,
+                    exchange=exchange,
+                    routing_key=routing_key,
+                    properties=properties,
+                    mandatory=True,
+                    wait=False,
+                )
+        except PublishError as error:
+            raise NotTakenError(f"no queue is bound to {exchange}") from error
+        except DeliveryError as error:
+            raise NotTakenError(f"a queue of {exchange or routing_key} refused it") from error
+        except TimeoutError as error:
+            raise FateUnknownError(f"no confirm within {limit:g} s") from error
+        except asyncio.CancelledError as error:
+            if _cancelled_from_outside():
+                raise
+            raise FateUnknownError("the connection was closed before the confirm") from error
+        except Exception as error:  # aiormq rejects what waits with whatever closed the channel
+            raise FateUnknownError(f"the connection broke before the confirm: {error}") from error
+
+    async def closed(self) -> None:
+        """Return when the connection or the channel is no more."""
+        closings = [asyncio.ensure_future(self.connection.closed()), self.channel.closing]
+        await asyncio.wait(closings, return_when=asyncio.FIRST_COMPLETED)
+
+    async def close(self) -> None:
+        """Close it; gives up after `CLOSE_LIMIT` when the other side does not answer."""
+        with _already_broken():
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await self.connection.close()
+
+
+async def open_session(settings: Settings, *, name: str, prefetch: int | None = None) -> Session:
+    """Connect to the first RabbitMQ that answers and declare the topology.
+
+    Args:
+        name: shown in RabbitMQ's own list of connections.
+        prefetch: messages that a consumer on the session may have unacknowledged.
+
+    Raises:
+        BrokerUnavailableError: none of `amqp_url` answered; says why, for each.
+        TopologyConflictError: see `topology.declare`.
+    """
+    failures = []
+    for url in settings.amqp_url.split(","):
+        try:
+            return await _open(URL(url.strip()), settings, name, prefetch)
+        except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError) as error:
+            failures.append(f"{_shown(url)}: {str(error) or type(error).__name__}")
+    message = f"RabbitMQ cannot be reached ({'; '.join(failures)}); check MMS_AMQP_URL"
+    raise BrokerUnavailableError(mask(message))
+
+
+async def _open(url: URL, settings: Settings, name: str, prefetch: int | None) -> Session:
+    if "heartbeat" not in url.query:
+        url = url.update_query(heartbeat=HEARTBEAT)
+    connection = await aio_pika.connect(
+        url, timeout=CONNECT_LIMIT, client_properties={"connection_name": name}
+    )
+    try:
+        await topology.declare(connection, settings)
+        async with asyncio.timeout(CONNECT_LIMIT):
+            channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
+            if prefetch is not None:
+                await channel.set_qos(prefetch_count=prefetch)
+            return Session(connection, _concrete(await channel.get_underlay_channel()))
+    except BaseException:
+        with _already_broken():
+            await asyncio.wait_for(connection.close(), CLOSE_LIMIT)
+        raise
+
+
+def _concrete(channel: aiormq.abc.AbstractChannel) -> aiormq.Channel:
+    """The same channel, of the class that has `basic_publish(wait=False)`."""
+    if not isinstance(channel, aiormq.Channel):
+        raise TypeError(channel)
+    return channel
+
+
+def _cancelled_from_outside() -> bool:
+    """Whether this task was told to stop, as against a library cancelling what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+@contextlib.contextmanager
+def _already_broken() -> Iterator[None]:
+    """Closing what is broken may fail in any of these ways; it is closed all the same."""
+    with contextlib.suppress(TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError):
+        yield
+
+
+def _shown(url: str) -> str:
+    """A URL without its password."""
+    parsed = URL(url.strip())
+    return str(parsed.with_password("***") if parsed.password else parsed)
+
+
+async def backoff(attempt: int, *, longest: float = 5.0) -> None:
+    """Sleep before attempt number `attempt` (from 0) to reach a server again: 0.1 s, doubling."""
+    await asyncio.sleep(min(longest, 0.1 * 2.0 ** min(attempt, 10)))
+
+
+__all__: Sequence[str] = ("Session", "backoff", "open_session")

@@ -1,0 +1,54 @@
+"""What the commands have in common: settings in `--help`, clear errors, a clean stop."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Final, NoReturn
+
+import uvloop
+
+from shared import settings
+from shared.errors import PostbacksError
+
+STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def settings_help() -> str:
+    """The settings as a block for the end of `--help`; click keeps its lines as they are."""
+    rows = list(settings.describe())
+    width = max(len(row.variable) for row in rows)
+    lines = [f"  {row.variable:<{width}}  {row.description} [{row.default}]" for row in rows]
+    return "\n".join(
+        [
+            "\b",
+            "Settings, from the environment or from the TOML file that MMS_CONFIG names",
+            "(there in lower case and without MMS_); the environment wins:",
+            *lines,
+        ]
+    )
+
+
+def run(main: Coroutine[object, object, None]) -> None:
+    """Run a process's main coroutine; an error of ours becomes one line and exit status 2."""
+    try:
+        uvloop.run(main)
+    except* PostbacksError as errors:
+        fail(errors)
+
+
+def fail(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> NoReturn:
+    """Print what went wrong and leave."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    print(f"{sys.argv[0].rpartition('/')[2]}: {errors}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)
+
+
+def stop_event() -> asyncio.Event:
+    """An event that SIGINT, SIGTERM and SIGHUP set instead of ending the process."""
+    event = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, event.set)
+    return event

@@ -1,0 +1,114 @@
+"""The exchanges, queues and streams, declared alike by whichever process comes first.
+
+Declaring is idempotent: what is there already stays as it is, what is gone comes back. What is
+there but differs is a conflict that only a person can resolve.
+"""
+
+import asyncio
+import contextlib
+import re
+from typing import Final, NamedTuple
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractChannel, AbstractConnection
+
+from shared.errors import TopologyConflictError
+from shared.settings import Settings
+
+POSTBACKS: Final = "mms.postbacks"
+STATE_QUEUE: Final = "mms.postbacks.state"
+ARCHIVE: Final = "mms.postbacks.archive"
+EVENTS: Final = "mms.events"
+EVENT_LOG: Final = "mms.events.log"
+DEAD: Final = "mms.dead"
+
+TIME_LIMIT: Final = 5.0
+"""Seconds that a whole declaration may take."""
+
+
+class _Queue(NamedTuple):
+    name: str
+    exchange: str
+    routing_key: str
+    arguments: dict[str, str | int]
+
+
+_EXCHANGES: Final = {
+    POSTBACKS: aio_pika.ExchangeType.FANOUT,
+    EVENTS: aio_pika.ExchangeType.TOPIC,
+    DEAD: aio_pika.ExchangeType.FANOUT,
+}
+
+
+def _queues(settings: Settings) -> list[_Queue]:
+    bounded: dict[str, str | int] = {
+        "x-queue-type": "quorum",
+        "x-overflow": "reject-publish",
+        "x-max-length-bytes": int(settings.queue_max_bytes),
+    }
+    stream: dict[str, str | int] = {
+        "x-queue-type": "stream",
+        "x-max-age": f"{settings.archive_max_age:.0f}s",
+        "x-max-length-bytes": int(settings.archive_max_bytes),
+        "x-stream-max-segment-size-bytes": min(100_000_000, int(settings.archive_max_bytes) // 4),
+    }
+    state: dict[str, str | int] = {
+        "x-delivery-limit": settings.delivery_limit,
+        "x-dead-letter-exchange": DEAD,
+        # The default strategy, at-most-once, can lose what it moves.
+        "x-dead-letter-strategy": "at-least-once",
+    }
+    return [
+        # The dead letters come first: the input queue dead-letters to them from the start.
+        _Queue(DEAD, DEAD, "", bounded),
+        _Queue(EVENT_LOG, EVENTS, "#", stream),
+        _Queue(ARCHIVE, POSTBACKS, "", stream),
+        _Queue(STATE_QUEUE, POSTBACKS, "", bounded | state),
+    ]
+
+
+async def declare(connection: AbstractConnection, settings: Settings) -> None:
+    """Make sure that everything is there, on a channel of its own.
+
+    Raises:
+        TopologyConflictError: something of that name exists and differs; the message names it,
+            the difference, and what to do.
+        TimeoutError: RabbitMQ did not answer within `TIME_LIMIT`.
+        AMQPError, ConnectionError: the connection broke.
+    """
+    async with asyncio.timeout(TIME_LIMIT):
+        channel = await connection.channel(publisher_confirms=False)
+        declaring = ""
+        try:
+            for declaring, kind in _EXCHANGES.items():
+                await channel.declare_exchange(declaring, kind, durable=True)
+            for queue in _queues(settings):
+                declaring = queue.name
+                await _declare_queue(channel, queue)
+        except aiormq.exceptions.ChannelPreconditionFailed as error:
+            raise TopologyConflictError(_conflict(declaring, str(error))) from error
+        finally:
+            with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
+                await channel.close()
+
+
+async def _declare_queue(channel: AbstractChannel, queue: _Queue) -> None:
+    declared = await channel.declare_queue(
+        queue.name, durable=True, arguments=dict(queue.arguments)
+    )
+    await declared.bind(queue.exchange, queue.routing_key)
+
+
+_INEQUIVALENT: Final = re.compile(r"inequivalent arg '(.+?)'.*?received (.+?) but current is (.+)")
+
+
+def _conflict(name: str, error: str) -> str:
+    match = _INEQUIVALENT.search(error)
+    difference = (
+        f"its {match[1]} is {match[3].rstrip('>')}; we declare {match[2]}" if match else error
+    )
+    return (
+        f"RabbitMQ already has {name}, and it differs: {difference}. Give all processes the "
+        f"setting it was made with, or drain and delete {name} so that it is made anew."
+    )
