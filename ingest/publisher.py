@@ -4,24 +4,18 @@ Keeps one session to RabbitMQ open, for ever, and publishes on it while it is th
 session a publish fails at once: what to do then is not decided here.
 """
 
-import asyncio
-import contextlib
 import logging
 from typing import Final
 
-import aiormq
 from pamqp.commands import Basic
 
 from shared import envelope, topology
-from shared.broker import Session, backoff, open_session
+from shared.broker import Session, backoff, hold, open_session
 from shared.errors import BrokerUnavailableError, NotTakenError, TopologyConflictError
 from shared.settings import Settings
 
 PUBLISH_LIMIT: Final = 2.0
 """Seconds to wait for RabbitMQ's confirm of a batch."""
-
-CHECK_EVERY: Final = 5.0
-"""Seconds between two declarations of the topology: a binding that is gone comes back."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -67,30 +61,13 @@ class Publisher:
             self.problem = None
             self._session = session
             try:
-                await self._watch(session)
+                await hold(session, self._settings, self._report)
             finally:
                 self._session = None
                 await session.close()
             self._report("lost the connection to RabbitMQ")
 
-    def _report(self, problem: str) -> None:
-        if problem != self.problem:
+    def _report(self, problem: str | None) -> None:
+        if problem is not None and problem != self.problem:
             log.warning("%s", problem)
         self.problem = problem
-
-    async def _watch(self, session: Session) -> None:
-        """Return when the session is lost; meanwhile see that the topology stays whole."""
-        while session.open:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(CHECK_EVERY):
-                    await session.closed()
-                    return
-            try:
-                await topology.declare(session.connection, self._settings)
-            except TopologyConflictError as error:
-                self._report(str(error))
-            except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError) as error:
-                log.warning("RabbitMQ does not answer: %s", error or type(error).__name__)
-                return
-            else:
-                self.problem = None

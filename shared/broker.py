@@ -8,7 +8,7 @@ not hold its lock until the socket is drained and so lets several publishes be u
 
 import asyncio
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import aio_pika
@@ -19,12 +19,20 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from shared import topology
-from shared.errors import BrokerUnavailableError, FateUnknownError, NotTakenError
+from shared.errors import (
+    BrokerUnavailableError,
+    FateUnknownError,
+    NotTakenError,
+    TopologyConflictError,
+)
 from shared.log import mask
 from shared.settings import Settings
 
 CONNECT_LIMIT: Final = 5.0
 CLOSE_LIMIT: Final = 2.0
+CHECK_EVERY: Final = 5.0
+"""Seconds between two declarations of the topology: a binding that is gone comes back."""
+
 HEARTBEAT: Final = 10
 """Seconds; after about twice as long a silent connection counts as lost."""
 
@@ -92,6 +100,33 @@ class Session:
         with _already_broken():
             async with asyncio.timeout(CLOSE_LIMIT):
                 await self.connection.close()
+
+
+async def hold(
+    session: Session,
+    settings: Settings,
+    report: Callable[[str | None], None],
+    wanted: Callable[[], bool] = lambda: True,
+) -> None:
+    """Return when the session is lost or not `wanted`; meanwhile see that the topology stays whole.
+
+    Args:
+        report: told at each check what is wrong with the topology, or None.
+        wanted: asked at each check.
+    """
+    while session.open and wanted():
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_EVERY):
+                await session.closed()
+                return
+        try:
+            await topology.declare(session.connection, settings)
+        except TopologyConflictError as error:
+            report(str(error))
+        except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError):
+            return
+        else:
+            report(None)
 
 
 async def open_session(settings: Settings, *, name: str, prefetch: int | None = None) -> Session:
@@ -163,6 +198,3 @@ def _shown(url: str) -> str:
 async def backoff(attempt: int, *, longest: float = 5.0) -> None:
     """Sleep before attempt number `attempt` (from 0) to reach a server again: 0.1 s, doubling."""
     await asyncio.sleep(min(longest, 0.1 * 2.0 ** min(attempt, 10)))
-
-
-__all__: Sequence[str] = ("Session", "backoff", "open_session")

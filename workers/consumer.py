@@ -1,0 +1,102 @@
+"""Batches as they come, and their acknowledgement.
+
+Takes whatever has arrived, bounded by the prefetch. A batch that was delivered before may be what
+killed the worker that had it: it is handled alone and in random order among its like, so that a
+batch which kills workers again and again does not take its neighbours with it to the delivery
+limit.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError
+
+from shared.broker import Session
+from shared.errors import BrokerUnavailableError
+from shared.topology import STATE_QUEUE
+
+CALL_LIMIT: Final = 5.0
+
+
+class Delivery(NamedTuple):
+    """One AMQP message from the input queue.
+
+    Attributes:
+        tag: what acknowledges it.
+        redelivered: whether somebody had it before and did not acknowledge it.
+    """
+
+    tag: int
+    content_type: str
+    body: bytes
+    redelivered: bool
+
+
+class Consumer:
+    """Consumes the input queue on one session; made by `consume`."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._fresh: deque[Delivery] = deque()
+        self._redelivered: list[Delivery] = []
+        self._arrived = asyncio.Event()
+        self._tag = ""
+
+    @property
+    def alive(self) -> bool:
+        """Whether RabbitMQ still has this consumer, as far as it has told us."""
+        return self._session.open and self._tag in self._session.channel.consumers
+
+    async def start(self) -> None:
+        """Begin to consume.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ did not answer or has no such queue.
+        """
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                answer = await self._session.channel.basic_consume(STATE_QUEUE, self._take)
+        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
+            raise BrokerUnavailableError(f"cannot consume {STATE_QUEUE}: {error}") from error
+        self._tag = str(answer.consumer_tag)
+
+    async def window(self) -> Sequence[Delivery]:
+        """Wait until something has arrived; then one redelivered batch, or all that are fresh."""
+        while not (self._fresh or self._redelivered):
+            self._arrived.clear()
+            await self._arrived.wait()
+        if self._redelivered:
+            return [self._redelivered.pop(random.randrange(len(self._redelivered)))]  # noqa: S311
+        window = list(self._fresh)
+        self._fresh.clear()
+        return window
+
+    async def acknowledge(self, window: Sequence[Delivery]) -> None:
+        """Tell RabbitMQ that these are done with.
+
+        Raises:
+            BrokerUnavailableError: the session is no more; they will come again.
+        """
+        try:
+            for delivery in window:
+                await self._session.channel.basic_ack(delivery.tag, wait=False)
+        except (AMQPError, OSError, RuntimeError) as error:
+            raise BrokerUnavailableError(f"cannot acknowledge: {error}") from error
+
+    async def _take(self, message: DeliveredMessage) -> None:
+        properties = message.header.properties
+        delivery = Delivery(
+            tag=message.delivery_tag or 0,
+            content_type=str(properties.content_type or ""),
+            body=message.body,
+            redelivered=bool(message.redelivered),
+        )
+        if delivery.redelivered:
+            self._redelivered.append(delivery)
+        else:
+            self._fresh.append(delivery)
+        self._arrived.set()

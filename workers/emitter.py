@@ -1,0 +1,117 @@
+"""Events and dead letters, published and confirmed before anything is acknowledged."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from pamqp.commands import Basic
+
+from shared import event, topology
+from shared.broker import Session, backoff
+from shared.errors import FateUnknownError, NotTakenError, Reason
+from shared.event import Event
+from workers import metrics
+
+PUBLISH_LIMIT: Final = 10.0
+"""Seconds to wait for a confirm; nobody's request waits for it."""
+
+log: Final = logging.getLogger(__name__)
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """What could not be processed, raw, with what is known about it.
+
+    Attributes:
+        error: for people; what exactly was wrong.
+        received_at: microseconds since the Unix epoch.
+    """
+
+    reason: Reason
+    error: str
+    source: str
+    received_at: int
+    content_type: str
+    body: bytes
+
+
+async def emit(session: Session, events: Sequence[Event], dead: Sequence[DeadLetter]) -> None:
+    """Publish all, together; return when all are confirmed.
+
+    Raises:
+        FateUnknownError: the session broke or is stuck. What was not acknowledged comes again,
+            and its events with the same ids.
+    """
+    try:
+        async with asyncio.TaskGroup() as publishes:
+            for each in events:
+                publishes.create_task(_emit_event(session, each))
+            for letter in dead:
+                publishes.create_task(_bury(session, letter))
+    except* FateUnknownError as errors:
+        raise FateUnknownError(str(errors.exceptions[0])) from errors
+
+
+async def _emit_event(session: Session, each: Event) -> None:
+    """To all subscribers; when the queue of one refuses, to the log alone.
+
+    RabbitMQ refuses the publish for all when one queue refuses, though the others did take it. So
+    a subscriber whose queue is full misses events, finds them in the log, and stops nobody.
+    """
+    body = each.encode()
+    metrics.EVENTS.labels(each.type).inc()
+    try:
+        await session.publish(
+            body,
+            exchange=topology.EVENTS,
+            routing_key=each.routing_key,
+            properties=_event_properties(each),
+            limit=PUBLISH_LIMIT,
+        )
+    except NotTakenError:
+        metrics.EVENTS_REFUSED.inc()
+        await _until_taken(session, body, "", topology.EVENT_LOG, _event_properties(each))
+
+
+async def _bury(session: Session, letter: DeadLetter) -> None:
+    metrics.DEAD_LETTERS.labels(letter.reason).inc()
+    properties = Basic.Properties(
+        content_type=letter.content_type or None,
+        headers={
+            "x-reason": str(letter.reason),
+            "x-error": letter.error[:512],
+            "x-source": letter.source,
+            "x-received-at": letter.received_at,
+        },
+    )
+    await _until_taken(session, letter.body, topology.DEAD, "", properties)
+
+
+async def _until_taken(
+    session: Session, body: bytes, exchange: str, routing_key: str, properties: Basic.Properties
+) -> None:
+    """Publish again until it is taken: there is nowhere else to put it."""
+    attempt = 0
+    while True:
+        try:
+            await session.publish(
+                body,
+                exchange=exchange,
+                routing_key=routing_key,
+                properties=properties,
+                limit=PUBLISH_LIMIT,
+            )
+        except NotTakenError as error:
+            if attempt == 0:
+                log.warning("publishing again until it is taken: %s", error)
+            await backoff(attempt)
+            attempt += 1
+        else:
+            return
+
+
+def _event_properties(each: Event) -> Basic.Properties:
+    return Basic.Properties(
+        content_type=event.CONTENT_TYPE, message_id=each.id, message_type=each.type
+    )

@@ -1,0 +1,155 @@
+"""The `mms-worker` process: waits for its servers, works while both are there, stops cleanly."""
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import Mapping
+from typing import Final
+
+import click
+from aiohttp import web
+
+from shared import cli, health, settings
+from shared.broker import Session, backoff, hold, open_session
+from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
+from shared.log import configure
+from shared.settings import Settings
+from workers.consumer import Consumer
+from workers.pipeline import handle
+from workers.store import Store
+
+ADMIN_PORT: Final = 9091
+
+GRACE: Final = 10.0
+"""Seconds that the window in hand has to be finished when the process is told to stop."""
+
+log: Final = logging.getLogger("mms-worker")
+
+
+class Worker:
+    """One worker: one session to RabbitMQ, one consumer, one window at a time."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._store = Store(settings)
+        self._handling = asyncio.Lock()
+        self._consumer: Consumer | None = None
+        self._redis_problem: str | None = "not asked yet"
+        self._rabbitmq_problem: str | None = "not connected yet"
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set, then finish the window in hand.
+
+        Raises:
+            TopologyConflictError: the queues that are there are not ours; nothing is consumed.
+        """
+        admin = web.AppRunner(health.application(self._readiness), access_log=None)
+        port = self._settings.admin_port or ADMIN_PORT
+        async with asyncio.TaskGroup() as parts:
+            try:
+                await health.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
+                log.info("pid %d", os.getpid())
+                working = parts.create_task(self._work())
+                await stop.wait()
+                log.info("stopping: finishing the window in hand")
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._handling.acquire(), GRACE)
+                working.cancel()
+            finally:
+                await admin.cleanup()
+        await self._store.close()
+        log.info("stopped")
+
+    async def _work(self) -> None:
+        while True:
+            await self._redis_answers()
+            session = await self._session()
+            try:
+                await self._serve(session)
+            except* StateUnavailableError as errors:
+                self._redis_problem = str(errors.exceptions[0])
+                log.warning("giving batches back once: %s", self._redis_problem)
+            except* (BrokerUnavailableError, FateUnknownError) as errors:
+                self._report(str(errors.exceptions[0]))
+            finally:
+                self._consumer = None
+                await session.close()
+
+    async def _redis_answers(self) -> None:
+        attempt = 0
+        while True:
+            try:
+                await self._store.check()
+            except StateUnavailableError as error:
+                self._redis_problem = str(error)
+                if attempt == 0:
+                    log.warning("not consuming: %s", error)
+                await backoff(attempt)
+                attempt += 1
+            else:
+                self._redis_problem = None
+                return
+
+    async def _session(self) -> Session:
+        attempt = 0
+        while True:
+            try:
+                session = await open_session(
+                    self._settings, name="mms-worker", prefetch=self._settings.prefetch
+                )
+            except BrokerUnavailableError as error:
+                self._report(str(error))
+                await backoff(attempt)
+                attempt += 1
+            else:
+                log.info("connected to RabbitMQ")
+                self._report(None)
+                return session
+
+    async def _serve(self, session: Session) -> None:
+        consumer = Consumer(session)
+        await consumer.start()
+        self._consumer = consumer
+        async with asyncio.TaskGroup() as tasks:
+            windows = tasks.create_task(self._handle_windows(session, consumer))
+            await hold(session, self._settings, self._report, lambda: consumer.alive)
+            windows.cancel()
+        self._report("lost the connection to RabbitMQ or the consumer on it")
+
+    async def _handle_windows(self, session: Session, consumer: Consumer) -> None:
+        while True:
+            window = await consumer.window()
+            async with self._handling:
+                await handle(session, self._store, window)
+                await consumer.acknowledge(window)
+
+    def _report(self, problem: str | None) -> None:
+        if problem is not None and problem != self._rabbitmq_problem:
+            log.warning("%s", problem)
+        self._rabbitmq_problem = problem
+
+    def _readiness(self) -> Mapping[str, str | None]:
+        consuming = self._consumer is not None and self._consumer.alive
+        return {
+            "redis": self._redis_problem,
+            "rabbitmq": self._rabbitmq_problem,
+            "consumer": None if consuming else "no consumer on the input queue",
+        }
+
+
+@click.command(epilog=cli.settings_help())
+@click.version_option(package_name="mms-postbacks")
+def main() -> None:
+    """Take postbacks from RabbitMQ, keep the state in Redis and emit events.
+
+    Start as many as you like: they share the work of one queue. A worker waits for servers that
+    are away and goes on by itself when they are back.
+    """
+    cli.run(_main())
+
+
+async def _main() -> None:
+    loaded = settings.load()
+    configure(loaded.log_level)
+    await Worker(loaded).run(cli.stop_event())

@@ -1,0 +1,142 @@
+"""One window's way: decode, merge, emit. What returns from here may be acknowledged."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+import msgspec
+
+from shared import envelope
+from shared.broker import Session, backoff
+from shared.codes import Track
+from shared.envelope import Arrival
+from shared.errors import Reason, StateUnavailableError, UndecodableError
+from shared.event import Event, event_of
+from shared.postback import decode
+from workers import metrics
+from workers.consumer import Delivery
+from workers.emitter import DeadLetter, emit
+from workers.store import Merged, Received, Store, Unmergeable
+
+PATIENCE: Final = 10.0
+"""Seconds to wait for Redis with batches in hand before they are given back."""
+
+log: Final = logging.getLogger(__name__)
+
+
+async def handle(session: Session, store: Store, window: Sequence[Delivery]) -> None:
+    """Bring a window's postbacks into the state and tell of what it changed.
+
+    On return every postback of the window is in the state or in the dead letters, and its events
+    are confirmed. Handling a window again changes nothing and tells the same events.
+
+    Raises:
+        StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+        FateUnknownError: RabbitMQ stopped answering.
+    """
+    received, dead = _decode(window)
+    events: list[Event] = []
+    for result in await _merge(store, received):
+        if isinstance(result, Merged):
+            _count(result)
+            events.extend(_events(result))
+        else:
+            dead.extend(_refused(result))
+    await emit(session, events, dead)
+    log.debug(
+        "%d batches: %d postbacks, %d events, %d dead letters",
+        len(window),
+        len(received),
+        len(events),
+        len(dead),
+    )
+
+
+def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter]]:
+    """Each postback by itself: a bad one goes to the dead letters alone."""
+    received: list[Received] = []
+    dead: list[DeadLetter] = []
+    now = time.time()
+    for delivery in window:
+        metrics.BATCHES.labels("redelivered" if delivery.redelivered else "first").inc()
+        try:
+            batch = envelope.decode(delivery.body)
+        except msgspec.DecodeError as error:
+            dead.append(_no_batch(delivery, str(error)))
+            continue
+        for arrival in batch:
+            try:
+                filing = decode(arrival.source, arrival.body)
+            except UndecodableError as error:
+                dead.append(_dead_letter(arrival, error.reason, str(error)))
+            else:
+                received.append(Received(arrival, filing, delivery.redelivered))
+        if batch:
+            metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
+    return received, dead
+
+
+async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Unmergeable]:
+    """Merge, and while Redis is away wait for it, but not for ever."""
+    deadline = asyncio.get_running_loop().time() + PATIENCE
+    attempt = 0
+    while True:
+        try:
+            with metrics.REDIS_TIME.time():
+                return await store.merge(received) if received else []
+        except StateUnavailableError as error:
+            if asyncio.get_running_loop().time() >= deadline:
+                raise
+            if attempt == 0:
+                log.warning("waiting for Redis: %s", error)
+            await backoff(attempt, longest=2.0)
+            attempt += 1
+
+
+def _events(merged: Merged) -> list[Event]:
+    """One event for each track that a postback just merged decides, if it is to be told of."""
+    if merged.record is None:
+        return []
+    tracks: set[Track] = set()
+    for letter, received in zip(merged.results, merged.received, strict=True):
+        told = letter == "N" or (letter == "D" and received.redelivered)
+        if told and received.filing.rank.terminal:
+            tracks.add(received.filing.track)
+    return [event_of(merged.record, track) for track in Track if track in tracks]
+
+
+def _count(merged: Merged) -> None:
+    for letter, received in zip(merged.results, merged.received, strict=True):
+        result = "new" if letter in "nN" else "duplicate"
+        metrics.POSTBACKS.labels(received.filing.postback.code, result).inc()
+
+
+def _refused(result: Unmergeable) -> list[DeadLetter]:
+    return [
+        _dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error)
+        for received in result.received
+    ]
+
+
+def _dead_letter(arrival: Arrival, reason: Reason, error: str) -> DeadLetter:
+    return DeadLetter(
+        reason=reason,
+        error=error,
+        source=arrival.source,
+        received_at=arrival.received_at,
+        content_type=arrival.content_type,
+        body=arrival.body,
+    )
+
+
+def _no_batch(delivery: Delivery, error: str) -> DeadLetter:
+    return DeadLetter(
+        reason=Reason.MALFORMED,
+        error=f"no batch of postbacks: {error}",
+        source="",
+        received_at=time.time_ns() // 1000,
+        content_type=delivery.content_type,
+        body=delivery.body,
+    )

@@ -1,0 +1,242 @@
+"""The state in Redis: merge what was received, read back what is known.
+
+A whole window of postbacks is one pipeline with one script call for each record it touches. A
+script call is atomic for its record, so any number of workers may merge into the same one.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from importlib.resources import files
+from typing import Final, NamedTuple, cast
+
+import redis.asyncio as redis
+from redis import exceptions
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from shared import record
+from shared.envelope import Arrival
+from shared.errors import SettingsError, StateUnavailableError
+from shared.log import mask
+from shared.postback import Filing, Key
+from shared.record import Record
+from shared.settings import Settings
+
+TIME_LIMIT: Final = 3.0
+"""Seconds that Redis may take to answer a pipeline, or to accept a connection."""
+
+REFERENCES: Final = 64
+"""Tracking-ids kept for one reference of the customer's: those heard of last."""
+
+
+class Received(NamedTuple):
+    """A postback that is to be merged.
+
+    Attributes:
+        arrival: as it came.
+        filing: what it means.
+        redelivered: whether its batch was delivered before, to somebody who may have died
+            between writing the state and telling of it.
+    """
+
+    arrival: Arrival
+    filing: Filing
+    redelivered: bool
+
+
+class Merged(NamedTuple):
+    """What became of the postbacks of one record.
+
+    Attributes:
+        results: one letter for each postback, as `merge.lua` returns them.
+        record: the record after the merge, when a terminal postback that decides its track is to
+            be told of; else None.
+    """
+
+    received: Sequence[Received]
+    results: str
+    record: Record | None
+
+
+class Unmergeable(NamedTuple):
+    """Postbacks of one record that Redis refuses for a reason that waiting will not mend."""
+
+    received: Sequence[Received]
+    error: str
+
+
+class Store:
+    """Redis as the workers use it. Connects when it must; every call has a time limit."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._redis = _client(settings.redis_url)
+        self._ttl = max(1, round(settings.state_ttl))
+        self._scripts = {
+            name: (files("workers") / f"{name}.lua").read_bytes() for name in ("merge", "index")
+        }
+        self._shas: dict[str, str] = {}
+
+    async def merge(self, window: Sequence[Received]) -> list[Merged | Unmergeable]:
+        """Add postbacks to their records; for each record what changed.
+
+        Adding is idempotent: after an error the same window can be merged again.
+
+        Raises:
+            StateUnavailableError: Redis is away, or there but cannot take writes now.
+        """
+        records: dict[Key, list[Received]] = {}
+        for received in window:
+            records.setdefault(received.filing.key, []).append(received)
+        calls = [self._merge_call(key, batch) for key, batch in records.items()]
+        calls += self._index_calls(window)
+        replies = await self._call(calls)
+        return [
+            _merged(key, batch, reply)
+            for (key, batch), reply in zip(records.items(), replies, strict=False)
+        ]
+
+    async def record(self, key: Key) -> Record | None:
+        """What is known under a key, None when nothing is.
+
+        Raises:
+            StateUnavailableError: Redis is away.
+        """
+        with _unavailable():
+            fields = await self._redis.hgetall(key.redis)
+        return record.read_record(key, cast("dict[bytes, bytes]", fields))
+
+    async def tracking_ids(self, source: str, client_reference: str) -> list[str]:
+        """The tracking-ids that carried a reference of the customer's, the latest first.
+
+        Raises:
+            StateUnavailableError: Redis is away.
+        """
+        with _unavailable():
+            key = record.reference_key(source, client_reference)
+            members = await self._redis.zrevrange(key, 0, -1)
+        return [member.decode() for member in cast("list[bytes]", members)]
+
+    async def check(self) -> None:
+        """Return if Redis answers and takes writes.
+
+        Raises:
+            StateUnavailableError: it does not; says why.
+        """
+        with _unavailable():
+            await self._redis.set("mms:probe", b"", ex=60)
+
+    async def close(self) -> None:
+        await self._redis.aclose()
+
+    def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":
+        wishes = ""
+        arguments: list[str | bytes] = []
+        for arrival, filing, redelivered in batch:
+            wishes += "0" if not filing.rank.terminal else "2" if redelivered else "1"
+            arguments.append(record.entry_name(filing))
+            arguments.append(record.entry_value(arrival.received_at, filing.postback))
+        return _Call("merge", key.redis, (self._ttl, record.KEEP, wishes, *arguments))
+
+    def _index_calls(self, window: Sequence[Received]) -> "list[_Call]":
+        references: dict[str, list[str | int]] = {}
+        for arrival, filing, _ in window:
+            reference = filing.postback.client_reference
+            if reference is not None and filing.key.kind == "message":
+                key = record.reference_key(filing.key.source, reference)
+                references.setdefault(key, []).extend((arrival.received_at, filing.key.id))
+        return [
+            _Call("index", key, (self._ttl, REFERENCES, *members))
+            for key, members in references.items()
+        ]
+
+    async def _call(self, calls: "Sequence[_Call]") -> list[object]:
+        """One pipeline of script calls; each reply is a result or a `ResponseError` of its own."""
+        with _unavailable():
+            if not self._shas:
+                await self._load_scripts()
+            replies = await self._pipeline(calls)
+            forgotten = [
+                at
+                for at, reply in enumerate(replies)
+                if isinstance(reply, exceptions.NoScriptError)
+            ]
+            if forgotten:  # Redis was restarted or its scripts were flushed
+                await self._load_scripts()
+                again = await self._pipeline([calls[at] for at in forgotten])
+                for at, reply in zip(forgotten, again, strict=True):
+                    replies[at] = reply
+        for reply in replies:
+            if isinstance(reply, Exception) and _passes(reply):
+                raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
+        return replies
+
+    async def _pipeline(self, calls: "Sequence[_Call]") -> list[object]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for script, key, arguments in calls:
+                pipeline.evalsha(self._shas[script], 1, key, *arguments)
+            replies: list[object] = await pipeline.execute(raise_on_error=False)
+            return replies
+
+    async def _load_scripts(self) -> None:
+        for name, source in self._scripts.items():
+            self._shas[name] = await self._redis.script_load(source)
+
+
+class _Call(NamedTuple):
+    script: str
+    key: str
+    arguments: tuple[str | bytes | int, ...]
+
+
+def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unmergeable:
+    if not isinstance(reply, list):
+        return Unmergeable(batch, f"Redis refuses {key.kind} record: {mask(str(reply))}")
+    results, flat = reply
+    known = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+    return Merged(batch, results.decode(), known)
+
+
+def _client(url: str) -> redis.Redis:
+    if url.startswith(("redis+cluster://", "redis+sentinel://")):
+        raise SettingsError("MMS_REDIS_URL: Redis Cluster and Sentinel are not supported yet")
+    try:
+        return redis.Redis.from_url(
+            url,
+            socket_timeout=TIME_LIMIT,
+            socket_connect_timeout=TIME_LIMIT,
+            health_check_interval=0,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+        )
+    except ValueError as error:
+        raise SettingsError(f"MMS_REDIS_URL cannot be read: {error}") from error
+
+
+# What a Redis answers while it cannot do its work, but will again: classes where redis-py has one,
+# else the beginning of the text.
+_PASSING: Final = (
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.NoScriptError,
+    exceptions.NoPermissionError,
+    exceptions.ClusterError,
+    exceptions.TryAgainError,
+)
+_PASSING_TEXTS: Final = ("MISCONF", "NOREPLICAS", "BUSY")
+
+
+def _passes(error: Exception) -> bool:
+    """Whether this error is Redis's own trouble, as against one record's."""
+    if not isinstance(error, exceptions.ResponseError) or isinstance(error, _PASSING):
+        return True
+    return str(error).startswith(_PASSING_TEXTS)
+
+
+@contextlib.contextmanager
+def _unavailable() -> Iterator[None]:
+    """Say in our words that Redis is away."""
+    try:
+        yield
+    except (exceptions.RedisError, OSError, TimeoutError) as error:
+        reason = mask(str(error) or type(error).__name__)
+        raise StateUnavailableError(f"Redis is not available: {reason}") from error
