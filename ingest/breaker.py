@@ -37,10 +37,13 @@ class Breaker:
 
     def failed(self, reason: str) -> None:
         """A publish or a probe was not confirmed."""
-        if not self.closed:
-            self._pause = min(self._pause * 2, LONGEST_PAUSE)
         self.reason = reason
         self._next_probe = self._clock() + self._pause
+        self._pause = min(self._pause * 2, LONGEST_PAUSE)
+
+    def half_open(self) -> None:
+        """Let the next publish decide; if it fails too, the pause goes on growing."""
+        self.reason = None
 
     def succeeded(self) -> None:
         """A publish or a probe was confirmed."""

@@ -4,17 +4,24 @@ While the breaker is open its first batch is the probe.
 """
 
 import asyncio
+import logging
 from typing import Final
 
 from ingest.breaker import Breaker
 from ingest.durable import Durable
-from ingest.spool import Spool
+from ingest.spool import Spool, Spooled
+from shared.errors import SpoolUnavailableError
 
 IDLE: Final = 0.25
 """Seconds between two looks at an empty spool or an open breaker."""
 
 AT_ONCE: Final = 16
 """Batches published together once the breaker is closed."""
+
+AFTER_FAILURE: Final = 1.0
+"""Seconds to leave a failing disk alone."""
+
+log: Final = logging.getLogger(__name__)
 
 
 async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
@@ -23,23 +30,43 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
     A batch is removed only after its confirm: killed in between, it is published again.
     """
     while True:
-        if not spool.lock_for_draining() or not (breaker.closed or breaker.may_probe()):
-            await asyncio.sleep(IDLE)
-            continue
-        batches = await spool.oldest(AT_ONCE if breaker.closed else 1)
-        if not batches:
-            await _nothing_to_drain(spool, breaker)
-            continue
-        async with asyncio.TaskGroup() as publishes:
-            taken = [publishes.create_task(durable.published(each.batch)) for each in batches]
-        confirmed = [each.id for each, task in zip(batches, taken, strict=True) if task.result()]
-        if confirmed:
-            await spool.remove(confirmed)
+        try:
+            if not (breaker.closed or breaker.may_probe()):
+                await asyncio.sleep(IDLE)
+            elif batches := await _mine(spool, AT_ONCE if breaker.closed else 1):
+                await _remove(spool, await _published(durable, batches))
+            else:
+                await _nothing_to_drain(spool, breaker)
+        except SpoolUnavailableError as error:
+            log.warning("%s", error)
+            await asyncio.sleep(AFTER_FAILURE)
+
+
+async def _mine(spool: Spool, limit: int) -> list[Spooled]:
+    """What this process is to drain: nothing when another one drains the same file."""
+    return await spool.oldest(limit) if spool.lock_for_draining() else []
+
+
+async def _published(durable: Durable, batches: list[Spooled]) -> list[int]:
+    async with asyncio.TaskGroup() as publishes:
+        taken = [publishes.create_task(durable.published(each.batch)) for each in batches]
+    return [each.id for each, task in zip(batches, taken, strict=True) if task.result()]
+
+
+async def _remove(spool: Spool, ids: list[int]) -> None:
+    """Remove what is confirmed; on a full disk again and again, rather than publish it again."""
+    while ids:
+        try:
+            await spool.remove(ids)
+        except SpoolUnavailableError as error:
+            log.warning("%s", error)
+            await asyncio.sleep(AFTER_FAILURE)
+        else:
+            return
 
 
 async def _nothing_to_drain(spool: Spool, breaker: Breaker) -> None:
-    """An open breaker with an empty spool has nothing to probe with: let the next batch try."""
-    if not breaker.closed:
-        breaker.succeeded()
+    """An open breaker has nothing here to probe with: let the next batch that comes in try."""
+    breaker.half_open()
     await spool.measure()
     await asyncio.sleep(IDLE)

@@ -25,6 +25,10 @@ from shared.settings import Settings
 
 ADMIN_PORT: Final = 9090
 
+FAREWELL: Final = 1.0
+"""Seconds to go on serving when told to stop: `/readyz` says so and every answer closes its
+connection, so that a balancer and its clients turn away before the port is closed."""
+
 GRACE: Final = 10.0
 """Seconds that requests under way have to finish when the process is told to stop."""
 
@@ -59,8 +63,9 @@ class Ingest:
             try:
                 await self._listen(public, admin)
                 await stop.wait()
-                log.info("stopping: no new connections, finishing what is under way")
+                log.info("stopping: asking clients to go, finishing what is under way")
                 self._server.stopping = True
+                await asyncio.sleep(FAREWELL)
             finally:
                 await public.cleanup()
                 self._batcher.stop()

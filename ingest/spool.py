@@ -80,35 +80,53 @@ class Spool:
         try:
             async with asyncio.timeout(ADD_LIMIT):
                 await self._run(lambda: self._insert(batch, postbacks))
-        except sqlite3.Error as error:
-            raise SpoolUnavailableError(f"the spool {self._path} refuses: {error}") from error
         except TimeoutError as error:
             message = f"the spool {self._path} took over {ADD_LIMIT:g} s"
             raise SpoolUnavailableError(message) from error
 
     async def oldest(self, limit: int) -> list[Spooled]:
-        """Up to `limit` batches, oldest first."""
+        """Up to `limit` batches, oldest first.
+
+        Raises:
+            SpoolUnavailableError: the disk or the file is broken.
+        """
         return await self._run(lambda: self._select(limit))
 
     async def remove(self, ids: list[int]) -> None:
-        """Forget batches that are safe elsewhere."""
+        """Forget batches that are safe elsewhere.
+
+        Raises:
+            SpoolUnavailableError: the disk is full or broken; they are still there.
+        """
         await self._run(lambda: self._delete(ids))
 
     async def measure(self) -> Depth:
-        """Bring `depth` up to date; another process may share the file."""
+        """Bring `depth` up to date; another process may share the file.
+
+        Raises:
+            SpoolUnavailableError: the disk or the file is broken.
+        """
         self.depth = await self._run(self._measure)
         return self.depth
 
     def lock_for_draining(self) -> bool:
-        """Whether this process is the one that drains; asks again at each call until it is."""
-        if self._drain_lock is None:
+        """Whether this process is the one that drains; asks again at each call until it is.
+
+        Raises:
+            SpoolUnavailableError: the lock's file cannot be opened.
+        """
+        if self._drain_lock is not None:
+            return True
+        try:
             descriptor = os.open(f"{self._path}-drain", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                return False
-            self._drain_lock = descriptor
+        except OSError as error:
+            raise SpoolUnavailableError(f"the spool {self._path} refuses: {error}") from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return False
+        self._drain_lock = descriptor
         return True
 
     async def close(self) -> None:
@@ -119,7 +137,10 @@ class Spool:
             os.close(self._drain_lock)
 
     async def _run(self, step: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, step)
+        except sqlite3.Error as error:
+            raise SpoolUnavailableError(f"the spool {self._path} refuses: {error}") from error
 
     def _insert(self, batch: bytes, postbacks: int) -> None:
         now = time.time()

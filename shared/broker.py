@@ -43,6 +43,7 @@ class Session:
     def __init__(self, connection: AbstractConnection, channel: aiormq.Channel) -> None:
         self.connection = connection
         self.channel = channel
+        self._closing = channel.closing  # the channel goes when its connection goes
 
     @property
     def open(self) -> bool:
@@ -90,10 +91,10 @@ class Session:
         except Exception as error:  # aiormq rejects what waits with whatever closed the channel
             raise FateUnknownError(f"the connection broke before the confirm: {error}") from error
 
-    async def closed(self) -> None:
-        """Return when the connection or the channel is no more."""
-        closings = [asyncio.ensure_future(self.connection.closed()), self.channel.closing]
-        await asyncio.wait(closings, return_when=asyncio.FIRST_COMPLETED)
+    async def lost(self, within: float) -> bool:
+        """Whether the connection or the channel is no more; waits `within` seconds for it."""
+        await asyncio.wait([self._closing], timeout=within)
+        return not self.open
 
     async def close(self) -> None:
         """Close it; gives up after `CLOSE_LIMIT` when the other side does not answer."""
@@ -114,11 +115,7 @@ async def hold(
         report: told at each check what is wrong with the topology, or None.
         wanted: asked at each check.
     """
-    while session.open and wanted():
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CHECK_EVERY):
-                await session.closed()
-                return
+    while wanted() and not await session.lost(within=CHECK_EVERY):
         try:
             await topology.declare(session.connection, settings)
         except TopologyConflictError as error:

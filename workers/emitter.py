@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 from pamqp.commands import Basic
@@ -36,7 +36,14 @@ class DeadLetter(msgspec.Struct, frozen=True):
     body: bytes
 
 
-async def emit(session: Session, events: Sequence[Event], dead: Sequence[DeadLetter]) -> None:
+class Untold(NamedTuple):
+    """What has to be confirmed by RabbitMQ before the window it comes from is acknowledged."""
+
+    events: Sequence[Event]
+    dead: Sequence[DeadLetter]
+
+
+async def emit(session: Session, untold: Untold) -> None:
     """Publish all, together; return when all are confirmed.
 
     Raises:
@@ -45,9 +52,9 @@ async def emit(session: Session, events: Sequence[Event], dead: Sequence[DeadLet
     """
     try:
         async with asyncio.TaskGroup() as publishes:
-            for each in events:
+            for each in untold.events:
                 publishes.create_task(_emit_event(session, each))
-            for letter in dead:
+            for letter in untold.dead:
                 publishes.create_task(_bury(session, letter))
     except* FateUnknownError as errors:
         raise FateUnknownError(str(errors.exceptions[0])) from errors

@@ -16,7 +16,8 @@ from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavail
 from shared.log import configure
 from shared.settings import Settings
 from workers.consumer import Consumer
-from workers.pipeline import handle
+from workers.emitter import Untold, emit
+from workers.pipeline import absorb
 from workers.store import Store
 
 ADMIN_PORT: Final = 9091
@@ -34,6 +35,7 @@ class Worker:
         self._settings = settings
         self._store = Store(settings)
         self._handling = asyncio.Lock()
+        self._untold: Untold | None = None
         self._consumer: Consumer | None = None
         self._redis_problem: str | None = "not asked yet"
         self._rabbitmq_problem: str | None = "not connected yet"
@@ -72,6 +74,7 @@ class Worker:
                 log.warning("giving batches back once: %s", self._redis_problem)
             except* (BrokerUnavailableError, FateUnknownError) as errors:
                 self._report(str(errors.exceptions[0]))
+                await backoff(0)
             finally:
                 self._consumer = None
                 await session.close()
@@ -108,6 +111,15 @@ class Worker:
                 return session
 
     async def _serve(self, session: Session) -> None:
+        """Consume on this session until it is lost.
+
+        What RabbitMQ did not confirm before has to be confirmed first. It is the best probe: while
+        RabbitMQ takes no publishes (a memory alarm, a stream without a leader) each batch consumed
+        would be given back, and that counts towards its delivery limit.
+        """
+        if self._untold is not None:
+            await emit(session, self._untold)
+            self._untold = None
         consumer = Consumer(session)
         await consumer.start()
         self._consumer = consumer
@@ -121,7 +133,9 @@ class Worker:
         while True:
             window = await consumer.window()
             async with self._handling:
-                await handle(session, self._store, window)
+                self._untold = await absorb(self._store, window)
+                await emit(session, self._untold)
+                self._untold = None
                 await consumer.acknowledge(window)
 
     def _report(self, problem: str | None) -> None:

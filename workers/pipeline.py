@@ -1,4 +1,4 @@
-"""One window's way: decode, merge, emit. What returns from here may be acknowledged."""
+"""One window's way into the state: decode, merge, and find what has to be told of it."""
 
 import asyncio
 import logging
@@ -9,7 +9,7 @@ from typing import Final
 import msgspec
 
 from shared import envelope
-from shared.broker import Session, backoff
+from shared.broker import backoff
 from shared.codes import Track
 from shared.envelope import Arrival
 from shared.errors import Reason, StateUnavailableError, UndecodableError
@@ -17,7 +17,7 @@ from shared.event import Event, event_of
 from shared.postback import decode
 from workers import metrics
 from workers.consumer import Delivery
-from workers.emitter import DeadLetter, emit
+from workers.emitter import DeadLetter, Untold
 from workers.store import Merged, Received, Store, Unmergeable
 
 PATIENCE: Final = 10.0
@@ -26,15 +26,14 @@ PATIENCE: Final = 10.0
 log: Final = logging.getLogger(__name__)
 
 
-async def handle(session: Session, store: Store, window: Sequence[Delivery]) -> None:
-    """Bring a window's postbacks into the state and tell of what it changed.
+async def absorb(store: Store, window: Sequence[Delivery]) -> Untold:
+    """Bring a window's postbacks into the state; what has to be told before it is acknowledged.
 
-    On return every postback of the window is in the state or in the dead letters, and its events
-    are confirmed. Handling a window again changes nothing and tells the same events.
+    Absorbing a window again changes nothing, and what there is to tell of it is the same when its
+    batches were redelivered.
 
     Raises:
         StateUnavailableError: Redis stayed away longer than `PATIENCE`.
-        FateUnknownError: RabbitMQ stopped answering.
     """
     received, dead = _decode(window)
     events: list[Event] = []
@@ -44,7 +43,6 @@ async def handle(session: Session, store: Store, window: Sequence[Delivery]) -> 
             events.extend(_events(result))
         else:
             dead.extend(_refused(result))
-    await emit(session, events, dead)
     log.debug(
         "%d batches: %d postbacks, %d events, %d dead letters",
         len(window),
@@ -52,6 +50,7 @@ async def handle(session: Session, store: Store, window: Sequence[Delivery]) -> 
         len(events),
         len(dead),
     )
+    return Untold(events, dead)
 
 
 def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter]]:
@@ -82,17 +81,21 @@ async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Un
     """Merge, and while Redis is away wait for it, but not for ever."""
     deadline = asyncio.get_running_loop().time() + PATIENCE
     attempt = 0
-    while True:
+    while received:
         try:
             with metrics.REDIS_TIME.time():
-                return await store.merge(received) if received else []
+                return await store.merge(received)
         except StateUnavailableError as error:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
             if attempt == 0:
                 log.warning("waiting for Redis: %s", error)
+            # Redis may have done part of it before it failed: what is no longer new then is told
+            # of all the same, as when a batch is redelivered.
+            received = [each._replace(redelivered=True) for each in received]
             await backoff(attempt, longest=2.0)
             attempt += 1
+    return []
 
 
 def _events(merged: Merged) -> list[Event]:
