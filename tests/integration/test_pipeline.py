@@ -1,0 +1,318 @@
+"""From POST to state and event, on a real RabbitMQ and a real Redis."""
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+
+import aio_pika
+import msgspec
+import pytest
+
+from shared import envelope
+from shared.broker import open_session
+from shared.codes import Track
+from shared.envelope import Arrival
+from shared.event import decode_event
+from shared.postback import Key, decode
+from shared.record import Record
+from shared.settings import Seconds, Settings
+from shared.topology import EVENT_LOG, EVENTS, STATE_QUEUE
+from tests.integration import running
+from workers.consumer import Consumer
+from workers.pipeline import absorb
+from workers.store import Received, Store
+
+TRACKING_ID = "T-1"
+MESSAGE = Key("message", "default", TRACKING_ID)
+
+
+def postback(code: str, status: str | None = None, **fields: str) -> bytes:
+    names = {name.replace("_", "-"): value for name, value in fields.items()}
+    content = {"origin": "MMS_MT", "code": code, "tracking-id": TRACKING_ID} | names
+    if status is not None:
+        content["status"] = status
+    return json.dumps(content).encode()
+
+
+async def stored(settings: Settings, key: Key, version: int) -> Record:
+    """The record once it has this version."""
+    store = Store(settings)
+    try:
+
+        async def reached() -> Record | None:
+            record = await store.record(key)
+            return record if record is not None and record.version >= version else None
+
+        record = await running.until(reached)
+        assert record is not None
+        return record
+    finally:
+        await store.close()
+
+
+SENT = postback("N101", "Sent", timestamp="2026-11-24T10:00:00Z")
+DELIVERED = postback("N102", "Delivered", timestamp="2026-11-24T10:00:09Z", operator_id="31003")
+EXPIRED = postback("N102", "Message Sent/Expired", timestamp="2026-11-24T11:00:00Z")
+
+LIFECYCLES = {
+    "delivered": ([SENT, DELIVERED], {"message": "delivered"}, ["mms.message.delivered"]),
+    "receipt first": ([DELIVERED, SENT], {"message": "delivered"}, ["mms.message.delivered"]),
+    "no receipt at all": ([SENT], {"message": "sent"}, []),
+    "accepted, then sent": ([postback("N013"), SENT], {"message": "sent"}, []),
+    "expired": ([SENT, EXPIRED], {"message": "expired"}, ["mms.message.expired"]),
+    "expired by its code": ([postback("N103")], {"message": "expired"}, ["mms.message.expired"]),
+    "rejected": ([postback("E102", "Rejected")], {"message": "rejected"}, ["mms.message.rejected"]),
+    "failed before sending": ([postback("E101")], {"message": "failed"}, ["mms.message.failed"]),
+    "not supported": (
+        [SENT, postback("N102", "Message Sent/NotSupported")],
+        {"message": "unsupported"},
+        ["mms.message.unsupported"],
+    ),
+    "as fallback SMS": (
+        [SENT, postback("N202", "Delivered", sent_as="SMS")],
+        {"message": "delivered"},
+        ["mms.message.delivered"],
+    ),
+    "expired, then delivered after all": (
+        [EXPIRED, DELIVERED],
+        {"message": "delivered"},
+        ["mms.message.expired", "mms.message.delivered"],
+    ),
+    "then expired": ([DELIVERED, EXPIRED], {"message": "delivered"}, ["mms.message.delivered"]),
+    "discovery first, under the same tracking-id": (
+        [postback("N501"), postback("E502", "Failed"), SENT],
+        {"discovery": "failed", "message": "sent"},
+        ["mms.discovery.failed"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("bodies", "outcomes", "types"), LIFECYCLES.values(), ids=LIFECYCLES)
+async def test_a_lifecycle_from_post_to_state_and_events(
+    settings: Settings, bodies: list[bytes], outcomes: dict[str, str], types: list[str]
+) -> None:
+    async with (
+        running.ingest(settings),
+        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.subscriber(settings) as subscriber,
+    ):
+        events = []
+        for at, body in enumerate(bodies):
+            await running.post(settings, body)
+            record = await stored(settings, MESSAGE, version=at + 1)
+        events = await subscriber.events(len(types))
+        assert await subscriber.silent()
+    assert {str(track): str(record.known(track).outcome) for track in record.tracks()} == outcomes
+    assert [event.type for event in events] == types
+    assert [event.data.version for event in events] == sorted(
+        event.data.version for event in events
+    )
+
+
+async def test_a_template(settings: Settings) -> None:
+    ready = json.dumps({"origin": "MMS_MT", "code": "N003", "audio-name": "35674"}).encode()
+    async with (
+        running.ingest(settings),
+        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.subscriber(settings, "template.#") as subscriber,
+    ):
+        await running.post(settings, ready)
+        event = await subscriber.event()
+    assert (event.type, event.subject, event.data.mms_id) == (
+        "mms.template.ready",
+        "35674",
+        "35674",
+    )
+    await stored(settings, Key("template", "default", "35674"), version=1)
+
+
+async def test_an_event_tells_what_is_known(settings: Settings) -> None:
+    async with (
+        running.ingest(settings),
+        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.subscriber(settings, "message.delivered.31003") as subscriber,
+    ):
+        await running.post(settings, EXPIRED, SENT)
+        await stored(settings, MESSAGE, version=2)
+        await running.post(settings, DELIVERED)
+        event = await subscriber.event()
+    assert event.source == "/mms-postbacks/default"
+    assert event.subject == TRACKING_ID
+    assert event.time == "2026-11-24T10:00:09Z"
+    assert event.data.sent_at == "2026-11-24T10:00:00Z"
+    assert event.data.completed_at == "2026-11-24T10:00:09Z"
+    assert event.data.corrects == "expired"
+    assert event.data.version == 3
+
+
+async def test_two_workers_on_shuffled_and_duplicated_traffic(settings: Settings) -> None:
+    dice = random.Random(3)
+    arrivals = [
+        Arrival(at, "default", "", postback(code, status, tracking_id=f"S-{number}"))
+        for number in range(200)
+        for at, (code, status) in enumerate(
+            [("N013", None), ("N101", "Sent"), ("N102", "Expired"), ("N102", "Delivered")]
+        )
+    ] * 2
+    dice.shuffle(arrivals)
+    async with (
+        running.worker(settings),
+        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.subscriber(settings, "message.delivered.#") as subscriber,
+    ):
+        session = await open_session(settings, name="test")
+        try:
+            for start in range(0, len(arrivals), 10):
+                await _publish(settings, arrivals[start : start + 10])
+        finally:
+            await session.close()
+        for number in range(200):
+            key = Key("message", "default", f"S-{number}")
+            record = await stored(settings, key, version=4)
+            assert record.version == 4
+            assert record.known(Track.MESSAGE).outcome == "delivered"
+            assert {entry.received_at for entry in record.entries} == {0, 1, 2, 3}
+        events = await subscriber.events(200)
+        assert await subscriber.silent()
+    assert {event.subject for event in events} == {f"S-{number}" for number in range(200)}
+
+
+async def test_a_bad_postback_among_good_ones(settings: Settings) -> None:
+    good = postback("N102", "Delivered", tracking_id="good")
+    bad = {
+        "malformed": b"junk \xff",
+        "invalid": b'{"code": "N102"}',
+        "unsupported-origin": b'{"origin": "SMS_MO", "code": "N102", "tracking-id": "x"}',
+        "unknown-code": b'{"origin": "MMS_MT", "code": "N999", "tracking-id": "x"}',
+        "no-key": b'{"origin": "MMS_MT", "code": "N102"}',
+        "too-long": postback("N102", client_reference="r" * 65),
+    }
+    batch = [Arrival(7, "default", "text/odd", body) for body in [*bad.values(), good]]
+    async with running.worker(settings):
+        await _publish(settings, batch)
+        await stored(settings, Key("message", "default", "good"), version=1)
+        letters = await running.dead_letters(settings, len(bad))
+    assert {letter.headers["x-reason"]: letter.body for letter in letters} == bad
+    for letter in letters:
+        assert letter.headers["x-source"] == "default"
+        assert letter.headers["x-received-at"] == 7
+        assert letter.headers["x-error"]
+        assert letter.content_type == "text/odd"
+
+
+async def test_a_message_that_is_no_batch_is_a_dead_letter(settings: Settings) -> None:
+    async with running.worker(settings), running.channel(settings) as channel:
+        await channel.default_exchange.publish(aio_pika.Message(b"\xc1 no msgpack"), STATE_QUEUE)
+        (letter,) = await running.dead_letters(settings, 1)
+    assert letter.headers["x-reason"] == "malformed"
+    assert letter.body == b"\xc1 no msgpack"
+
+
+async def test_a_batch_whose_worker_died_after_the_state_is_told_by_the_next(
+    settings: Settings,
+) -> None:
+    """The state is written, nobody was told: the redelivery is the outbox."""
+    store = Store(settings)
+    session = await open_session(settings, name="dies", prefetch=10)
+    await _publish(settings, [Arrival(1, "default", "", DELIVERED)])
+    consumer = Consumer(session)
+    await consumer.start()
+    untold = await absorb(store, await consumer.window())
+    await store.close()
+    await session.close()
+    async with running.subscriber(settings) as subscriber, running.worker(settings):
+        event = await subscriber.event()
+        assert await subscriber.silent()
+    assert [event.id] == [each.id for each in untold.events]
+
+
+async def test_a_redelivered_batch_that_was_done_tells_the_same_event_again(
+    settings: Settings,
+) -> None:
+    session = await open_session(settings, name="holds it back", prefetch=1)
+    consumer = Consumer(session)
+    await consumer.start()
+    await _publish(settings, [Arrival(1, "default", "", DELIVERED)])
+    await consumer.window()
+    async with running.subscriber(settings) as subscriber, running.worker(settings):
+        await _publish(settings, [Arrival(2, "default", "", DELIVERED)])
+        first = await subscriber.event()
+        assert await subscriber.silent()
+        await session.close()
+        again = await subscriber.event()
+        assert await subscriber.silent()
+    assert first.id == again.id
+    record = await stored(settings, MESSAGE, version=1)
+    assert record.version == 1
+
+
+async def test_a_plain_duplicate_tells_nobody(settings: Settings) -> None:
+    async with running.worker(settings), running.subscriber(settings) as subscriber:
+        for received_at in (1, 2, 3):
+            await _publish(settings, [Arrival(received_at, "default", "", DELIVERED)])
+        await subscriber.event()
+        assert await subscriber.silent(0.6)
+
+
+async def test_a_subscriber_that_refuses_stops_nobody(settings: Settings) -> None:
+    """The other subscriber and the log have the event, and the worker goes on."""
+    async with running.worker(settings), running.channel(settings) as channel:
+        full = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+        )
+        await full.bind(EVENTS, "#")
+        async with running.subscriber(settings) as subscriber:
+            for number in range(3):
+                body = postback("N102", "Delivered", tracking_id=f"F-{number}")
+                await _publish(settings, [Arrival(number, "default", "", body)])
+                assert (await subscriber.event()).subject == f"F-{number}"
+        await _logged(settings, {"F-0", "F-1", "F-2"})
+
+
+async def test_the_reference_of_the_customers_finds_the_tracking_id(settings: Settings) -> None:
+    store = Store(settings)
+    async with running.worker(settings):
+        for number in range(3):
+            body = postback("N101", tracking_id=f"R-{number}", client_reference="order/7")
+            await _publish(settings, [Arrival(number, "default", "", body)])
+            await stored(settings, Key("message", "default", f"R-{number}"), version=1)
+    assert await store.tracking_ids("default", "order/7") == ["R-2", "R-1", "R-0"]
+    await store.close()
+
+
+async def test_a_record_expires_after_its_last_change(settings: Settings) -> None:
+    short = msgspec.structs.replace(settings, state_ttl=Seconds(1))
+    store = Store(short)
+    filing = decode("default", DELIVERED)
+    await store.merge([Received(Arrival(1, "default", "", DELIVERED), filing, redelivered=False)])
+    assert await store.record(MESSAGE) is not None
+
+    async def gone() -> bool:
+        return await store.record(MESSAGE) is None
+
+    assert await running.until(gone, within=5)
+    await store.close()
+
+
+async def _publish(settings: Settings, batch: Sequence[Arrival]) -> None:
+    async with running.channel(settings) as channel:
+        exchange = await channel.get_exchange("mms.postbacks", ensure=False)
+        await exchange.publish(aio_pika.Message(envelope.encode(batch)), "")
+
+
+async def _logged(settings: Settings, subjects: set[str]) -> None:
+    """Return when the event log has told of all of these."""
+    missing = set(subjects)
+    done = asyncio.Event()
+
+    async def take(message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        missing.discard(decode_event(message.body).subject)
+        if not missing:
+            done.set()
+
+    async with running.channel(settings) as channel:
+        await channel.set_qos(prefetch_count=100)
+        queue = await channel.get_queue(EVENT_LOG)
+        await queue.consume(take, arguments={"x-stream-offset": "first"})
+        await asyncio.wait_for(done.wait(), running.PATIENCE)
