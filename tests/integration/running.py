@@ -20,22 +20,22 @@ PATIENCE = 20.0
 
 @contextlib.asynccontextmanager
 async def _running(
-    run: Callable[[asyncio.Event], Coroutine[None, None, None]], url: str
+    run: Callable[[asyncio.Event], Coroutine[None, None, None]], url: str, page: str = "readyz"
 ) -> AsyncIterator[None]:
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(run(stop))
         try:
-            await until(lambda: ready(url))
+            await until(lambda: answers(f"{url}/{page}"))
             yield
         finally:
             stop.set()
 
 
-async def ready(url: str) -> bool:
-    """Whether `/readyz` at this admin address answers 200."""
+async def answers(url: str) -> bool:
+    """Whether a page of an admin port answers 200."""
     try:
-        async with aiohttp.ClientSession() as session, session.get(f"{url}/readyz") as answer:
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
             return answer.status == 200
     except aiohttp.ClientError:
         return False
@@ -52,6 +52,11 @@ async def until(condition: Callable[[], Awaitable[T]], within: float = PATIENCE)
 def ingest(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
     """An ingress, ready, for as long as the context lasts."""
     return _running(Ingest(settings).run, f"http://127.0.0.1:{settings.admin_port}")
+
+
+def starting_ingest(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
+    """An ingress that is up but maybe not ready."""
+    return _running(Ingest(settings).run, f"http://127.0.0.1:{settings.admin_port}", "healthz")
 
 
 def worker(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:

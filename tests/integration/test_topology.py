@@ -1,0 +1,92 @@
+"""Declaring exchanges and queues: again and again, in conflict, and when somebody deletes them."""
+
+import asyncio
+
+import aio_pika
+import msgspec
+import pytest
+
+from shared import topology
+from shared.broker import open_session
+from shared.errors import TopologyConflictError
+from shared.settings import Settings
+from tests.integration import running
+from workers.main import Worker
+
+
+async def test_declared_twice_changes_nothing(settings: Settings) -> None:
+    for _ in range(2):
+        session = await open_session(settings, name="test")
+        await topology.declare(session.connection, settings)
+        await session.close()
+
+
+async def test_a_conflict_names_the_queue_and_the_difference(settings: Settings) -> None:
+    session = await open_session(settings, name="first")
+    other = msgspec.structs.replace(settings, delivery_limit=7)
+    with pytest.raises(TopologyConflictError) as caught:
+        await topology.declare(session.connection, other)
+    await session.close()
+    message = str(caught.value)
+    assert topology.STATE_QUEUE in message
+    assert "x-delivery-limit" in message
+    assert "20" in message
+    assert "'7'" in message
+
+
+async def test_a_worker_in_conflict_ends_and_an_ingress_stays_up(settings: Settings) -> None:
+    session = await open_session(settings, name="first")
+    await session.close()
+    other = msgspec.structs.replace(settings, delivery_limit=7)
+    with pytest.RaisesGroup(pytest.RaisesExc(TopologyConflictError)):
+        await asyncio.wait_for(Worker(other).run(asyncio.Event()), 10)
+    async with running.ingest(other):
+        await running.post(other, b"{}")
+
+
+@pytest.mark.parametrize(
+    "name", [topology.STATE_QUEUE, topology.ARCHIVE, topology.EVENT_LOG, topology.DEAD]
+)
+async def test_what_was_deleted_comes_back(
+    settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.broker.CHECK_EVERY", 0.2)
+    async with running.worker(settings), running.channel(settings) as channel:
+        await channel.queue_delete(name)
+
+        async def back() -> bool:
+            async with running.channel(settings) as fresh:
+                try:
+                    await fresh.declare_queue(name, passive=True)
+                except aio_pika.exceptions.ChannelNotFoundEntity:
+                    return False
+            return True
+
+        await running.until(back)
+        body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"again"}'
+        async with (
+            running.ingest(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+            running.subscriber(settings) as subscriber,
+        ):
+            await running.post(settings, body)
+            assert (await subscriber.event()).subject == "again"
+
+
+async def test_a_deleted_binding_comes_back(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.broker.CHECK_EVERY", 0.2)
+    async with running.worker(settings), running.subscriber(settings) as subscriber:
+        async with running.channel(settings) as channel:
+            queue = await channel.get_queue(topology.STATE_QUEUE)
+            await queue.unbind(topology.POSTBACKS, "")
+        body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"bound-%d"}'
+        async with running.ingest(
+            msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)
+        ):
+
+            async def told() -> bool:
+                await running.post(settings, body % 1)
+                return not await subscriber.silent(0.1)
+
+            await running.until(told)
