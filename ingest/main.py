@@ -1,6 +1,7 @@
 """The `mms-ingest` process: puts the parts together, runs them, stops them in order."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import time
@@ -55,7 +56,8 @@ class Ingest:
         """Serve until `stop` is set, then finish what is under way."""
         public = web.ServerRunner(self._server.aiohttp_server(), shutdown_timeout=GRACE)
         admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
-        async with asyncio.TaskGroup() as parts:
+        spool = contextlib.aclosing(self._spool) if self._spool else contextlib.nullcontext()
+        async with spool, asyncio.TaskGroup() as parts:
             endless = [parts.create_task(self._publisher.run())]
             if self._spool is not None:
                 endless.append(parts.create_task(drain(self._spool, self._durable, self._breaker)))
@@ -73,8 +75,6 @@ class Ingest:
                 for part in endless:
                     part.cancel()
                 await admin.cleanup()
-        if self._spool is not None:
-            await self._spool.close()
         log.info("stopped")
 
     async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:

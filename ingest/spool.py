@@ -129,7 +129,7 @@ class Spool:
         self._drain_lock = descriptor
         return True
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         """Close the file; what is in it stays for the next process."""
         await self._run(self._database.close)
         self._thread.shutdown()

@@ -48,7 +48,7 @@ class Worker:
         """
         admin = web.AppRunner(health.application(self._readiness), access_log=None)
         port = self._settings.admin_port or ADMIN_PORT
-        async with asyncio.TaskGroup() as parts:
+        async with contextlib.aclosing(self._store), asyncio.TaskGroup() as parts:
             try:
                 await health.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
                 log.info("pid %d", os.getpid())
@@ -60,7 +60,6 @@ class Worker:
                 working.cancel()
             finally:
                 await admin.cleanup()
-        await self._store.close()
         log.info("stopped")
 
     async def _work(self) -> None:

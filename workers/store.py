@@ -125,7 +125,7 @@ class Store:
         with _unavailable():
             await self._redis.set("mms:probe", b"", ex=60)
 
-    async def close(self) -> None:
+    async def aclose(self) -> None:
         await self._redis.aclose()
 
     def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":

@@ -48,7 +48,7 @@ async def stored(settings: Settings, key: Key, version: int) -> Record:
         assert record is not None
         return record
     finally:
-        await store.close()
+        await store.aclose()
 
 
 SENT = postback("N101", "Sent", timestamp="2026-11-24T10:00:00Z")
@@ -219,7 +219,7 @@ async def test_a_batch_whose_worker_died_after_the_state_is_told_by_the_next(
     consumer = Consumer(session)
     await consumer.start()
     untold = await absorb(store, await consumer.window())
-    await store.close()
+    await store.aclose()
     await session.close()
     async with running.subscriber(settings) as subscriber, running.worker(settings):
         event = await subscriber.event()
@@ -278,7 +278,7 @@ async def test_the_reference_of_the_customers_finds_the_tracking_id(settings: Se
             await _publish(settings, [Arrival(number, "default", "", body)])
             await stored(settings, Key("message", "default", f"R-{number}"), version=1)
     assert await store.tracking_ids("default", "order/7") == ["R-2", "R-1", "R-0"]
-    await store.close()
+    await store.aclose()
 
 
 async def test_a_record_expires_after_its_last_change(settings: Settings) -> None:
@@ -292,7 +292,7 @@ async def test_a_record_expires_after_its_last_change(settings: Settings) -> Non
         return await store.record(MESSAGE) is None
 
     assert await running.until(gone, within=5)
-    await store.close()
+    await store.aclose()
 
 
 async def _publish(settings: Settings, batch: Sequence[Arrival]) -> None:
