@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import click
@@ -15,8 +15,8 @@ from shared.broker import Session, backoff, hold, open_session
 from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
 from shared.log import configure
 from shared.settings import Settings
-from workers.consumer import Consumer
-from workers.emitter import Untold, emit
+from workers.consumer import Consumer, Delivery
+from workers.emitter import emit
 from workers.pipeline import absorb
 from workers.store import Store
 
@@ -35,7 +35,7 @@ class Worker:
         self._settings = settings
         self._store = Store(settings)
         self._handling = asyncio.Lock()
-        self._untold: Untold | None = None
+        self._in_hand: Sequence[Delivery] = ()
         self._consumer: Consumer | None = None
         self._redis_problem: str | None = "not asked yet"
         self._rabbitmq_problem: str | None = "not connected yet"
@@ -112,13 +112,14 @@ class Worker:
     async def _serve(self, session: Session) -> None:
         """Consume on this session until it is lost.
 
-        What RabbitMQ did not confirm before has to be confirmed first. It is the best probe: while
-        RabbitMQ takes no publishes (a memory alarm, a stream without a leader) each batch consumed
-        would be given back, and that counts towards its delivery limit.
+        The window that failed before must go through first, all the way but its acknowledgement:
+        it has been given back and will come again. It is the best probe: while a Redis node is
+        away, or RabbitMQ takes no publishes (a memory alarm, a stream without a leader), each
+        batch consumed would be given back, and that counts towards its delivery limit.
         """
-        if self._untold is not None:
-            await emit(session, self._untold)
-            self._untold = None
+        if self._in_hand:
+            await emit(session, await absorb(self._store, self._in_hand))
+            self._in_hand = ()
         consumer = Consumer(session)
         await consumer.start()
         self._consumer = consumer
@@ -132,9 +133,9 @@ class Worker:
         while True:
             window = await consumer.window()
             async with self._handling:
-                self._untold = await absorb(self._store, window)
-                await emit(session, self._untold)
-                self._untold = None
+                self._in_hand = [each._replace(redelivered=True) for each in window]
+                await emit(session, await absorb(self._store, window))
+                self._in_hand = ()
                 await consumer.acknowledge(window)
 
     def _report(self, problem: str | None) -> None:

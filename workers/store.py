@@ -9,21 +9,23 @@ from collections.abc import Iterator, Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple, cast
 
-import redis.asyncio as redis
 from redis import exceptions
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+from redis.asyncio.cluster import RedisCluster
 
 from shared import record
 from shared.envelope import Arrival
-from shared.errors import SettingsError, StateUnavailableError
+from shared.errors import StateUnavailableError
 from shared.log import mask
 from shared.postback import Filing, Key
 from shared.record import Record
 from shared.settings import Settings
+from workers.servers import client
 
 TIME_LIMIT: Final = 3.0
 """Seconds that Redis may take to answer a pipeline, or to accept a connection."""
+
+CALLS: Final = 1000
+"""Script calls in one pipeline, so that each is done well within `TIME_LIMIT`."""
 
 REFERENCES: Final = 64
 """Tracking-ids kept for one reference of the customer's: those heard of last."""
@@ -69,7 +71,7 @@ class Store:
     """Redis as the workers use it. Connects when it must; every call has a time limit."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = _client(settings.redis_url)
+        self._redis = client(settings.redis_url, TIME_LIMIT)
         self._ttl = max(1, round(settings.state_ttl))
         self._scripts = {
             name: (files("workers") / f"{name}.lua").read_bytes() for name in ("merge", "index")
@@ -89,7 +91,9 @@ class Store:
             records.setdefault(received.filing.key, []).append(received)
         calls = [self._merge_call(key, batch) for key, batch in records.items()]
         calls += self._index_calls(window)
-        replies = await self._call(calls)
+        replies: list[object] = []
+        for start in range(0, len(calls), CALLS):
+            replies += await self._call(calls[start : start + CALLS])
         return [
             _merged(key, batch, reply)
             for (key, batch), reply in zip(records.items(), replies, strict=False)
@@ -167,15 +171,21 @@ class Store:
                     replies[at] = reply
         for reply in replies:
             if isinstance(reply, Exception) and _passes(reply):
+                await self._forget_topology()
                 raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
         return replies
 
     async def _pipeline(self, calls: "Sequence[_Call]") -> list[object]:
         async with self._redis.pipeline(transaction=False) as pipeline:
             for script, key, arguments in calls:
-                pipeline.evalsha(self._shas[script], 1, key, *arguments)
+                pipeline.execute_command("EVALSHA", self._shas[script], 1, key, *arguments)
             replies: list[object] = await pipeline.execute(raise_on_error=False)
             return replies
+
+    async def _forget_topology(self) -> None:
+        """A cluster may have a new master: ask it again before the next call."""
+        if isinstance(self._redis, RedisCluster):
+            await self._redis.aclose()
 
     async def _load_scripts(self) -> None:
         for name, source in self._scripts.items():
@@ -194,22 +204,6 @@ def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unme
     results, flat = reply
     known = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
     return Merged(batch, results.decode(), known)
-
-
-def _client(url: str) -> redis.Redis:
-    if url.startswith(("redis+cluster://", "redis+sentinel://")):
-        raise SettingsError("MMS_REDIS_URL: Redis Cluster and Sentinel are not supported yet")
-    try:
-        return redis.Redis.from_url(
-            url,
-            socket_timeout=TIME_LIMIT,
-            socket_connect_timeout=TIME_LIMIT,
-            health_check_interval=0,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-        )
-    except ValueError as error:
-        raise SettingsError(f"MMS_REDIS_URL cannot be read: {error}") from error
 
 
 # What a Redis answers while it cannot do its work, but will again: classes where redis-py has one,
