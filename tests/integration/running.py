@@ -7,7 +7,9 @@ from typing import TypeVar
 
 import aio_pika
 import aiohttp
+import msgspec
 
+from deploy.local.ports import free_port
 from ingest.main import Ingest
 from shared.event import Event, decode_event
 from shared.settings import Settings
@@ -62,6 +64,11 @@ def starting_ingest(settings: Settings) -> contextlib.AbstractAsyncContextManage
 def worker(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
     """A worker, ready, for as long as the context lasts."""
     return _running(Worker(settings).run, f"http://127.0.0.1:{settings.admin_port}")
+
+
+def beside(settings: Settings) -> Settings:
+    """The same for another process, which needs an admin port of its own."""
+    return msgspec.structs.replace(settings, admin_port=free_port())
 
 
 async def post(settings: Settings, *bodies: bytes, source: str = "default") -> None:

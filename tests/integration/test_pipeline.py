@@ -94,7 +94,7 @@ async def test_a_lifecycle_from_post_to_state_and_events(
 ) -> None:
     async with (
         running.ingest(settings),
-        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.worker(running.beside(settings)),
         running.subscriber(settings) as subscriber,
     ):
         events = []
@@ -114,7 +114,7 @@ async def test_a_template(settings: Settings) -> None:
     ready = json.dumps({"origin": "MMS_MT", "code": "N003", "audio-name": "35674"}).encode()
     async with (
         running.ingest(settings),
-        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.worker(running.beside(settings)),
         running.subscriber(settings, "template.#") as subscriber,
     ):
         await running.post(settings, ready)
@@ -130,7 +130,7 @@ async def test_a_template(settings: Settings) -> None:
 async def test_an_event_tells_what_is_known(settings: Settings) -> None:
     async with (
         running.ingest(settings),
-        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.worker(running.beside(settings)),
         running.subscriber(settings, "message.delivered.31003") as subscriber,
     ):
         await running.post(settings, EXPIRED, SENT)
@@ -158,7 +158,7 @@ async def test_two_workers_on_shuffled_and_duplicated_traffic(settings: Settings
     dice.shuffle(arrivals)
     async with (
         running.worker(settings),
-        running.worker(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+        running.worker(running.beside(settings)),
         running.subscriber(settings, "message.delivered.#") as subscriber,
     ):
         session = await open_session(settings, name="test")

@@ -65,7 +65,7 @@ async def test_what_was_deleted_comes_back(
         await running.until(back)
         body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"again"}'
         async with (
-            running.ingest(msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)),
+            running.ingest(running.beside(settings)),
             running.subscriber(settings) as subscriber,
         ):
             await running.post(settings, body)
@@ -81,9 +81,7 @@ async def test_a_deleted_binding_comes_back(
             queue = await channel.get_queue(topology.STATE_QUEUE)
             await queue.unbind(topology.POSTBACKS, "")
         body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"bound-%d"}'
-        async with running.ingest(
-            msgspec.structs.replace(settings, admin_port=settings.admin_port + 1)
-        ):
+        async with running.ingest(running.beside(settings)):
 
             async def told() -> bool:
                 await running.post(settings, body % 1)

@@ -1,0 +1,90 @@
+"""Servers to break, and the table of what came of it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.local.child import running
+from deploy.local.servers import RabbitMQ, Redis
+from tests.chaos.site import Row, Site
+
+_rows: list[Row] = []
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--chaos-table", help="write the table of faults to this file")
+
+
+@pytest.fixture(scope="session")
+def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RabbitMQ, Redis]]:
+    """A RabbitMQ and a Redis that no other test relies on."""
+    directory = tmp_path_factory.mktemp("breakable")
+    rabbit = RabbitMQ(directory / "rabbitmq", config=["disk_free_limit.absolute = 50MB"])
+    state = Redis(directory / "redis", arguments=("--enable-debug-command", "local"))
+    with running(rabbit, state):
+        yield rabbit, state
+
+
+@pytest.fixture
+async def site(breakable: tuple[RabbitMQ, Redis], tmp_path: Path) -> AsyncIterator[Site]:
+    site = Site(tmp_path, *breakable)
+    await site.clear()
+    try:
+        yield site
+    finally:
+        await site.stop()
+
+
+@pytest.fixture
+def holds() -> Callable[[Row], None]:
+    """Enter a row into the table; the test fails unless the laws held."""
+
+    def enter(row: Row) -> None:
+        _rows.append(row)
+        assert row.answered > 0
+        assert row.lost == 0
+        assert row.unexpected == 0
+        assert row.late == 0
+
+    return enter
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    if not _rows:
+        return
+    table = _table()
+    terminalreporter.section("what came of the faults")
+    terminalreporter.write_line(table)
+    if path := config.getoption("--chaos-table", None):
+        Path(path).write_text(_page(table))
+
+
+def _table() -> str:
+    head = (
+        "| fault | answered 200 | lost | recovered | duplicated events | unexpected "
+        "| longest answer |\n|---|--:|--:|--:|--:|--:|--:|"
+    )
+    lines = (
+        f"| {row.fault} | {row.answered} | {row.lost} | {row.recovered} | {row.duplicated} "
+        f"| {row.unexpected} | {row.longest:.2f} s |"
+        for row in _rows
+    )
+    return "\n".join([head, *lines])
+
+
+def _page(table: str) -> str:
+    return f"""# What came of the faults
+
+Written by `make chaos`: real servers, real processes, real faults, under load from `mms-simulate`.
+
+* *lost*: answered 200, and missing or wrong in the state or in the events. Must be 0.
+* *recovered*: answered 200 while something was broken, and there in the end.
+* *duplicated events*: told again with the same id, which is allowed.
+* *unexpected*: state or event without a postback. Must be 0.
+* *longest answer*: of any request. The law says 5 s.
+
+{table}
+"""

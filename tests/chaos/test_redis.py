@@ -1,0 +1,135 @@
+"""Redis dies, hangs, refuses, forgets."""
+
+import asyncio
+import re
+from collections.abc import Callable
+
+import pytest
+
+from tests.chaos.site import Row, Site, blocking
+
+Holds = Callable[[Row], None]
+
+
+async def test_kill_9_and_restart(site: Site, holds: Holds) -> None:
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load:
+        with load.fault():
+            await blocking(site.redis.kill)
+            await asyncio.sleep(3)
+            await blocking(site.redis.start)
+    holds(await load.verdict("Redis killed (-9) and started again"))
+
+
+@pytest.mark.long
+async def test_black_hole(site: Site, holds: Holds) -> None:
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load:
+        with load.fault():
+            await blocking(site.redis.pause)
+            await asyncio.sleep(20)
+            await blocking(site.redis.resume)
+    holds(await load.verdict("Redis hangs for 20 s (SIGSTOP)"))
+
+
+async def test_a_long_outage_costs_a_batch_one_delivery(site: Site, holds: Holds) -> None:
+    """Much longer than the worker's patience, with a delivery limit of 2 and two workers."""
+    site.change(delivery_limit=2)
+    await site.ingest()
+    await site.worker()
+    worker = await site.worker()
+    async with site.load() as load:
+        with load.fault():
+            await blocking(site.redis.kill)
+            await asyncio.sleep(40)
+            await blocking(site.redis.start)
+    row = await load.verdict("Redis away for 40 s, delivery limit 2")
+    assert await site.dead() == 0
+    assert "giving batches back once" in worker.log()
+    holds(row)
+
+
+async def test_emptied_and_rebuilt(site: Site, holds: Holds) -> None:
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load:
+        await asyncio.sleep(3)
+        with load.fault():
+            async with site.state() as state:
+                await state.flushall()
+            await asyncio.sleep(1)
+    await blocking(site.admin, "rebuild")
+    holds(await load.verdict("Redis emptied (`FLUSHALL`), then `rebuild`"))
+
+
+async def test_scripts_forgotten(site: Site, holds: Holds) -> None:
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load, site.state() as state:
+        with load.fault():
+            for _ in range(20):
+                await state.script_flush()
+                await asyncio.sleep(0.2)
+    holds(await load.verdict("Redis `SCRIPT FLUSH`, 20 times"))
+
+
+@pytest.mark.long
+async def test_read_only_replica(site: Site, holds: Holds) -> None:
+    """As after a failover that went to the other node. Its master is not there, its data stays."""
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load, site.state() as state:
+        with load.fault():
+            await state.replicaof("127.0.0.1", "1")
+            await asyncio.sleep(15)
+            await state.replicaof("NO", "ONE")
+    holds(await load.verdict("Redis made a read-only replica for 15 s"))
+
+
+@pytest.mark.long
+async def test_out_of_memory(site: Site, holds: Holds) -> None:
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load, site.state() as state:
+        with load.fault():
+            await state.config_set("maxmemory", "1mb")
+            await asyncio.sleep(15)
+            await state.config_set("maxmemory", "0")
+    holds(await load.verdict("Redis out of memory for 15 s"))
+
+
+@pytest.mark.long
+async def test_slow(site: Site, holds: Holds) -> None:
+    """Each command it gets to takes it a second: `DEBUG SLEEP` again and again."""
+    await site.ingest()
+    await site.worker()
+    async with site.load() as load, site.state() as state:
+        with load.fault():
+            for _ in range(8):
+                await state.execute_command("DEBUG", "SLEEP", "1")
+    holds(await load.verdict("Redis slow: busy for a second, 8 times"))
+
+
+@pytest.mark.long
+async def test_loading(site: Site, holds: Holds) -> None:
+    """It is there, but answers LOADING to everything while it reads its data."""
+    await site.ingest()
+    worker = await site.worker()
+    async with site.load() as load:
+        await asyncio.sleep(2)
+        with load.fault():
+            async with site.state() as state:
+                await state.config_set("key-load-delay", "3000")
+                await state.config_set("loading-process-events-interval-bytes", "1024")
+            await state_reloads(site)
+    row = await load.verdict("Redis loading its data")
+    assert re.search("loading", worker.log(), re.IGNORECASE)
+    holds(row)
+
+
+async def state_reloads(site: Site) -> None:
+    """Let Redis read its append-only file again; each key is held up by some milliseconds."""
+    async with site.state() as state:
+        await state.execute_command("DEBUG", "LOADAOF")

@@ -1,0 +1,385 @@
+"""`mms-admin` as a process of its own, on a real RabbitMQ and a real Redis."""
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import redis.asyncio as redis
+from pamqp.commands import Basic
+
+from shared import envelope, topology
+from shared.broker import Session, open_session
+from shared.envelope import Arrival
+from shared.errors import Reason
+from shared.settings import Settings
+from workers.consumer import Delivery
+from workers.emitter import DeadLetter, Untold, emit
+from workers.pipeline import absorb
+from workers.store import Store
+
+COMMAND = "import sys; sys.argv[0] = 'mms-admin'; from workers.admin.main import main; main()"
+AT = 1_795_486_200_000_000
+
+
+class Ran(NamedTuple):
+    status: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+async def start(settings: Settings, *arguments: str) -> asyncio.subprocess.Process:
+    given = {
+        f"MMS_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+        for name in settings.__struct_fields__
+        if (value := getattr(settings, name)) is not None
+    }
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-c", COMMAND, *arguments),
+        env={**os.environ, **given, "PYTHONPATH": str(Path(__file__).parents[2])},
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
+async def admin(settings: Settings, *arguments: str) -> Ran:
+    process = await start(settings, *arguments)
+    async with asyncio.timeout(60):
+        out, err = await process.communicate()
+    return Ran(process.returncode or 0, out.decode(), err.decode())
+
+
+def body(tracking_id: str, code: str, status: str, **more: str) -> bytes:
+    fields = {"origin": "MMS_MT", "code": code, "status": status, "tracking-id": tracking_id}
+    return json.dumps(fields | {"from": "28444", "to": "+15550001111"} | more).encode()
+
+
+def arrival(content: bytes, at: int = 0, source: str = "default") -> Arrival:
+    return Arrival(AT + at, source, "application/json", content)
+
+
+SENT = arrival(body("T-1", "N101", "Message Sent", timestamp="2026-11-24T02:00:00Z"))
+FAILED = arrival(body("T-1", "E102", "Failed", timestamp="2026-11-24T02:00:01Z"), at=1)
+DELIVERED = arrival(
+    body("T-1", "N102", "Delivered", **{"client-reference": "order-1", "operator-id": "31003"}),
+    at=2,
+)
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Session]:
+    session = await open_session(settings, name="test")
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+async def publish(session: Session, batch: Sequence[Arrival]) -> None:
+    await session.publish(
+        envelope.encode(batch),
+        exchange=topology.POSTBACKS,
+        properties=Basic.Properties(content_type=envelope.CONTENT_TYPE),
+        limit=10,
+    )
+
+
+async def work(settings: Settings, session: Session) -> None:
+    """Be the worker until the input queue is empty."""
+    store = Store(settings)
+    try:
+        while True:
+            message = await session.channel.basic_get(topology.STATE_QUEUE)
+            if not message.delivery_tag:
+                return
+            delivery = Delivery(0, envelope.CONTENT_TYPE, message.body, redelivered=False)
+            await emit(session, await absorb(store, [delivery]))
+            await session.channel.basic_ack(message.delivery_tag)
+    finally:
+        await store.aclose()
+
+
+async def through(settings: Settings, *batches: Sequence[Arrival]) -> None:
+    """Let batches go their whole way: archive, state, events, dead letters."""
+    async with opened(settings) as session:
+        for batch in batches:
+            await publish(session, batch)
+        await work(settings, session)
+
+
+async def input_bodies(session: Session) -> Counter[bytes]:
+    """Take what is in the input queue; the postbacks in it, each in a batch of its own."""
+    bodies: Counter[bytes] = Counter()
+    while (message := await session.channel.basic_get(topology.STATE_QUEUE)).delivery_tag:
+        (only,) = envelope.decode(message.body)
+        bodies[only.body] += 1
+        await session.channel.basic_ack(message.delivery_tag)
+    return bodies
+
+
+async def bury(session: Session, arrivals: Sequence[Arrival], reason: Reason) -> None:
+    letters = [
+        DeadLetter(reason, "a test", each.source, each.received_at, each.content_type, each.body)
+        for each in arrivals
+    ]
+    await emit(session, Untold([], letters))
+
+
+async def everything(settings: Settings) -> dict[bytes, object]:
+    """All that Redis holds, but for the workers' probe."""
+    held: dict[bytes, object] = {}
+    async with redis.Redis.from_url(settings.redis_url) as client:
+        async for key in client.scan_iter(match="mms:*"):
+            if (await client.type(key)) == b"hash":
+                held[key] = await client.hgetall(key)
+            elif (await client.type(key)) == b"zset":
+                held[key] = await client.zrange(key, 0, -1, withscores=True)
+    return held
+
+
+async def test_show_tells_what_each_postback_changed(settings: Settings) -> None:
+    await through(settings, [SENT], [FAILED], [DELIVERED])
+    ran = await admin(settings, "show", "--ref", "order-1", "--json")
+    (shown,) = ran.lines
+    assert shown["tracks"]["message"]["outcome"] == "delivered"
+    assert shown["tracks"]["message"]["to"] == "***11"
+    assert [step["change"] for step in shown["timeline"]] == [
+        "message: → sent",
+        "message: sent → failed",
+        "message: failed → delivered",
+    ]
+    table = (await admin(settings, "show", "T-1", "--raw")).out
+    assert "message: failed → delivered" in table
+    assert "+15550001111" in table
+
+
+async def test_show_of_what_nobody_knows(settings: Settings) -> None:
+    ran = await admin(settings, "show", "T-404")
+    assert (ran.status, ran.out) == (1, "")
+    assert "Nothing is known about T-404" in ran.err
+    assert (await admin(settings, "show")).status == 2
+
+
+async def test_a_server_that_is_away_is_one_line_and_status_2(settings: Settings) -> None:
+    away = settings.__class__(
+        amqp_url="amqp://guest:guest@127.0.0.1:1/", redis_url="redis://127.0.0.1:1/0"
+    )
+    for arguments in (["show", "T-1"], ["events"], ["dead", "list"], ["rebuild"]):
+        ran = await admin(away, *arguments)
+        assert ran.status == 2
+        assert ran.err.startswith("mms-admin: ")
+        assert ran.err.count("\n") == 1
+
+
+async def test_events_from_the_log_through_a_filter(settings: Settings) -> None:
+    await through(settings, [SENT, FAILED], [DELIVERED])
+    ran = await admin(
+        settings, "events", "--since", "1h", "--filter", "message.*.31003", "--limit", "1", "--json"
+    )
+    (event,) = ran.lines
+    assert event["type"] == "mms.message.delivered"
+    assert event["data"]["corrects"] == "failed"
+    assert event["data"]["to"] == "***11"
+    ran = await admin(settings, "events", "--since", "1h", "--limit", "2")
+    first, second = ran.out.splitlines()
+    assert "mms.message.failed" in first
+    assert "28444→***11 corrects failed" in second
+
+
+async def test_events_live(settings: Settings) -> None:
+    process = await start(settings, "events", "--filter", "message.failed.#", "--limit", "1")
+    following = asyncio.ensure_future(process.communicate())
+    number = 0
+    while not following.done():  # until the command has bound its queue
+        number += 1
+        failed = body(f"T-{number}", "E102", "Failed")
+        await through(settings, [arrival(body(f"T-{number}", "N103", "x"))], [arrival(failed)])
+        await asyncio.sleep(0.1)
+    out, _ = await following
+    assert b"mms.message.failed" in out
+    assert b"expired" not in out.split(b"corrects")[0]
+
+
+async def test_dead_letters_are_listed_and_shown_safely(settings: Settings) -> None:
+    evil = arrival(b"<x>\x1b[31m +15550001111", source="acme")
+    unknown = arrival(body("T-1", "X999", "what"), at=1)
+    await through(settings, [SENT, evil, unknown])
+    listed = (await admin(settings, "dead", "list", "--json")).lines
+    assert {item["reason"] for item in listed} == {"malformed", "unknown-code"}
+    (malformed,) = [item for item in listed if item["source"] == "acme"]
+    assert "malformed" in (await admin(settings, "dead", "list", "--source", "acme")).out
+    shown = (await admin(settings, "dead", "show", malformed["id"])).out
+    assert "<x>\\x1b[31m +***11" in shown
+    (raw,) = (await admin(settings, "dead", "show", malformed["id"], "--raw", "--json")).lines
+    assert base64.b64decode(raw["postbacks"][0]["body_base64"]) == evil.body
+    assert (await admin(settings, "dead", "show", "000000000000")).status == 1
+    # All that looking gave everything back.
+    assert len((await admin(settings, "dead", "list", "--json")).lines) == 2
+
+
+async def test_replay_sends_what_decodes_and_keeps_the_rest(settings: Settings) -> None:
+    """A letter that today's code understands was buried by an older code's table."""
+    async with opened(settings) as session:
+        await bury(session, [DELIVERED], Reason.UNKNOWN_CODE)
+        await bury(session, [arrival(b"<x", source="acme")], Reason.MALFORMED)
+        dry = await admin(settings, "dead", "replay", "--dry-run", "--json")
+        assert {line["result"] for line in dry.lines} == {
+            "would be message delivered",
+            "would be kept: still malformed",
+        }
+        real = await admin(settings, "dead", "replay", "--json")
+        assert {line["result"]: line["postbacks"] for line in real.lines} == {
+            "replayed": 1,
+            "kept: still malformed": 1,
+        }
+        message = await session.channel.basic_get(topology.STATE_QUEUE)
+        assert envelope.decode(message.body) == [DELIVERED]
+        (left,) = (await admin(settings, "dead", "list", "--json")).lines
+        assert left["reason"] == "malformed"
+
+
+async def test_a_batch_that_no_worker_finished_is_taken_apart(settings: Settings) -> None:
+    async with opened(settings) as session:
+        batch = [SENT, arrival(b"<killer", at=7, source="acme"), DELIVERED]
+        await publish(session, batch)
+        while (message := await session.channel.basic_get(topology.STATE_QUEUE)).delivery_tag:
+            await session.channel.basic_nack(message.delivery_tag, requeue=True)
+        item: dict[str, Any] = {}
+        async with asyncio.timeout(20):
+            while not item:
+                for item in (await admin(settings, "dead", "list", "--json")).lines:
+                    assert (item["reason"], item["postbacks"]) == ("undeliverable", 3)
+        shown = (await admin(settings, "dead", "show", item["id"])).out
+        assert "2 of 3 (acme" in shown
+        dry = (await admin(settings, "dead", "replay", "--dry-run", "--json")).lines
+        assert {line["result"] for line in dry} == {
+            "would be message sent",
+            "would be message delivered",
+            "would become a letter of its own: still malformed",
+        }
+        await admin(settings, "dead", "replay", "--id", item["id"])
+        assert await input_bodies(session) == Counter(each.body for each in batch)
+        assert not (await admin(settings, "dead", "list", "--json")).lines
+
+
+async def test_a_killed_replay_loses_nothing(settings: Settings) -> None:
+    async with opened(settings) as session:
+        buried = [arrival(body(f"T-{n}", "N103", "Expired"), at=n) for n in range(3000)]
+        await bury(session, buried, Reason.UNKNOWN_CODE)
+        process = await start(settings, "dead", "replay")
+        while process.returncode is None:
+            answer = await session.channel.queue_declare(topology.STATE_QUEUE, passive=True)
+            if (answer.message_count or 0) >= 100:
+                process.kill()
+                await process.communicate()
+        assert process.returncode < 0, "the replay was too quick to be killed"
+        arrived = await input_bodies(session)
+        assert 0 < len(arrived) < 3000
+        (again,) = (await admin(settings, "dead", "replay", "--json")).lines
+        assert again["result"] == "replayed"
+        arrived += await input_bodies(session)
+        assert set(arrived) == {each.body for each in buried}
+        assert not (await admin(settings, "dead", "list", "--json")).lines
+
+
+async def test_purge_and_export(settings: Settings, tmp_path: Path) -> None:
+    async with opened(settings) as session:
+        await bury(session, [arrival(b"<x"), arrival(b"\xff\x00", at=1)], Reason.MALFORMED)
+        await bury(session, [DELIVERED], Reason.UNKNOWN_CODE)
+        file = tmp_path / "letters.jsonl"
+        await admin(settings, "dead", "export", str(file), "--reason", "malformed")
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert {base64.b64decode(line["body_base64"]) for line in lines} == {b"<x", b"\xff\x00"}
+        assert file.stat().st_mode & 0o077 == 0
+        assert (await admin(settings, "dead", "purge")).status == 1  # nobody there to say yes
+        assert len((await admin(settings, "dead", "list", "--json")).lines) == 3
+        purged = await admin(settings, "dead", "purge", "--reason", "malformed", "--yes")
+        assert purged.out == "2 dead letters removed\n"
+        (left,) = (await admin(settings, "dead", "list", "--json")).lines
+        assert left["reason"] == "unknown-code"
+
+
+def postbacks(count: int) -> list[Arrival]:
+    """Lives of many kinds, shuffled a little, with duplicates and dead letters among them."""
+    arrivals: list[Arrival] = []
+    for n in range(count):
+        reference = {"client-reference": f"order-{n // 3}"}
+        sent = body(f"T-{n}", "N101", "Sent", timestamp="2026-11-24T02:00:00Z", **reference)
+        done = body(f"T-{n}", "N102", ("Delivered", "Expired", "Rejected")[n % 3])
+        found = body(f"T-{n}", "N502", "Delivered", handset="Phone 1")
+        life = [sent, done, found][: 1 + n % 3]
+        life = life[::-1] if n % 2 else [*life, sent]
+        arrivals += [arrival(content, at=20 * n + at) for at, content in enumerate(life)]
+        if n % 50 == 0:
+            arrivals.append(arrival(body(f"T-{n}", "X999", "x"), at=20 * n + 10))
+    return arrivals
+
+
+async def test_rebuild_restores_every_record_and_tells_nobody(settings: Settings) -> None:
+    arrivals = postbacks(1000)
+    batches = [arrivals[at : at + 7] for at in range(0, len(arrivals), 7)]
+    await through(settings, *batches)
+    before = await everything(settings)
+    events = (await admin(settings, "events", "--since", "1h", "--limit", "1")).out
+    assert events
+    async with redis.Redis.from_url(settings.redis_url) as client:
+        await client.flushdb()
+    dry = (await admin(settings, "rebuild", "--dry-run", "--json")).lines[0]
+    assert await everything(settings) == {}
+    ran = await admin(settings, "rebuild", "--json")
+    (summary,) = ran.lines
+    assert await everything(settings) == before
+    assert summary["finished"]
+    assert summary["batches"] == dry["batches"] == len(batches)
+    assert summary["postbacks"] == len(arrivals)
+    assert summary["undecodable"] == 20
+    assert summary["records"] == 1000
+    assert summary["new"] + summary["duplicates"] + summary["undecodable"] == len(arrivals)
+    again = (await admin(settings, "rebuild", "--json")).lines[0]
+    assert (again["new"], again["events"]) == (0, 0)
+    assert await everything(settings) == before
+
+
+async def test_rebuild_emits_what_only_the_archive_saw(settings: Settings) -> None:
+    await through(settings, [SENT, FAILED])
+    async with opened(settings) as session:
+        await session.channel.queue_purge(topology.STATE_QUEUE)
+        await publish(session, [DELIVERED])
+        await session.channel.queue_purge(topology.STATE_QUEUE)
+    summary = (await admin(settings, "rebuild", "--emit", "--json")).lines[0]
+    assert (summary["new"], summary["duplicates"], summary["events"]) == (1, 2, 1)
+    told = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
+    assert [event["type"] for event in told] == ["mms.message.failed", "mms.message.delivered"]
+
+
+async def test_rebuild_of_an_empty_archive(settings: Settings) -> None:
+    summary = (await admin(settings, "rebuild", "--json")).lines[0]
+    assert (summary["batches"], summary["finished"]) == (0, True)
+
+
+async def test_rebuild_since_a_time_after_everything(settings: Settings) -> None:
+    await through(settings, [SENT])
+    await asyncio.sleep(1.1)  # RabbitMQ takes whole seconds
+    summary = (await admin(settings, "rebuild", "--since", "0s", "--json")).lines[0]
+    assert (summary["batches"], summary["finished"]) == (0, True)
+    summary = (await admin(settings, "rebuild", "--since", "1h", "--json")).lines[0]
+    assert summary["batches"] == 1
+
+
+@pytest.mark.parametrize("command", ["show", "events", "rebuild", "dead list", "dead replay"])
+async def test_help_teaches_by_examples(settings: Settings, command: str) -> None:
+    ran = await admin(settings, *command.split(), "--help")
+    assert f"mms-admin {command}" in ran.out
