@@ -19,7 +19,7 @@ from shared.log import mask
 from shared.postback import Filing, Key
 from shared.record import Record
 from shared.settings import Settings
-from workers.servers import client
+from shared.state import client
 
 TIME_LIMIT: Final = 3.0
 """Seconds that Redis may take to answer a pipeline, or to accept a connection."""

@@ -24,6 +24,7 @@ from ingest.simulate import lifecycles, provider, verify
 from ingest.simulate.ledger import Ledger
 from shared import topology
 from shared.settings import Settings
+from tests.processes import environment
 
 T = TypeVar("T")
 
@@ -87,17 +88,23 @@ class Site:
 
     async def ingest(self, **changes: Any) -> Service:
         """Start an ingress and wait until it is ready."""
-        return await self._service("mms-ingest", changes)
+        service = self._service("mms-ingest", changes)
+        await blocking(service.start)
+        return service
 
     async def worker(self, **changes: Any) -> Service:
         """Start a worker and wait until it is ready."""
-        return await self._service("mms-worker", changes)
+        service = self._service("mms-worker", changes)
+        await blocking(service.start)
+        return service
 
     async def worker_that_dies(self, step: str, window: int) -> Service:
         """Start a worker that kills itself (SIGKILL) at a step of its n-th window."""
-        return await self._service("python", {}, "-m", "tests.chaos.dying", step, str(window))
+        service = self._service("python", {}, "-m", "tests.chaos.dying", step, str(window))
+        await blocking(service.launch)
+        return service
 
-    async def _service(self, name: str, changes: dict[str, Any], *arguments: str) -> Service:
+    def _service(self, name: str, changes: dict[str, Any], *arguments: str) -> Service:
         settings = msgspec.structs.replace(self.settings, **changes)
         service = Service(
             name,
@@ -107,7 +114,6 @@ class Site:
             arguments=arguments,
         )
         self._started.append(service)
-        await blocking(service.start)
         return service
 
     def admin(self, *arguments: str) -> str:
@@ -234,13 +240,3 @@ class Load:
             longest=max(self.ledger.times, default=0.0),
             late=self.ledger.late,
         )
-
-
-def environment(settings: Settings) -> dict[str, str]:
-    """Settings as the environment variables that say the same."""
-    plain = msgspec.structs.asdict(settings)
-    return {
-        f"MMS_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in plain.items()
-        if name != "admin_port"
-    }

@@ -32,7 +32,7 @@ async def test_killed_at_a_step(site: Site, holds: Holds, step: str) -> None:
         with load.fault():
             for window in (1, 5, 20):
                 worker = await site.worker_that_dies(step, window)
-                while worker.alive:
+                while worker.is_alive():
                     await asyncio.sleep(0.05)
         await site.worker()
     holds(await load.verdict(f"worker killed (-9) {step.replace('-', ' ')}, 3 times"))

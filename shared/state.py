@@ -18,11 +18,14 @@ from redis.backoff import NoBackoff
 
 from shared.errors import SettingsError
 
+State = Redis | RedisCluster
+"""A client of whatever the state is in; the commands that we use are the same."""
+
 CLUSTER: Final = "redis+cluster://"
 SENTINEL: Final = "redis+sentinel://"
 
 
-def client(url: str, limit: float) -> Redis | RedisCluster:
+def client(url: str, limit: float) -> State:
     """A client for `MMS_REDIS_URL`. It connects when it must and tries nothing twice by itself.
 
     Args:

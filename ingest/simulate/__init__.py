@@ -1,0 +1,1 @@
+"""The provider's side of the wire: realistic postbacks, sent and resent as the real one does."""

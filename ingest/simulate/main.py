@@ -1,0 +1,220 @@
+"""The `mms-simulate` command: sends a run, shows the ledger, and checks if asked to."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import click
+
+from ingest.simulate import provider, show
+from ingest.simulate.ledger import Ledger
+from ingest.simulate.lifecycles import RUN, Messages, generate
+from ingest.simulate.provider import Options
+from ingest.simulate.verify import Report, verify
+from ingest.simulate.wording import DIALECTS, MIXED
+from shared import cli, settings
+from shared.errors import PostbacksError
+from shared.settings import Settings
+
+DEFAULT_URL: Final = "http://127.0.0.1:8080/postbacks"
+
+
+class _Span(click.ParamType[float]):
+    """A span of time as the settings take it."""
+
+    name = "span"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return value if isinstance(value, float) else float(settings.seconds(str(value)))
+        except ValueError:
+            self.fail(f"{value!r} is not like 500ms, 30s, 5m or 12h", param, ctx)
+
+
+class _Run(NamedTuple):
+    """What the command line asked for."""
+
+    urls: Sequence[str]
+    messages: Messages
+    options: Options
+    check: bool
+    settle: float
+    as_json: bool
+
+
+@click.command(epilog=cli.settings_help())
+@click.argument("urls", nargs=-1, metavar="[URL]...")
+@click.option("--count", default=1000, show_default=True, type=click.IntRange(1), help="Messages.")
+@click.option(
+    "--rate",
+    default=0.0,
+    type=click.FloatRange(0),
+    help="POSTs a second. [default: as many as are answered]",
+)
+@click.option(
+    "--format",
+    "dialect",
+    default="json",
+    show_default=True,
+    type=click.Choice([*DIALECTS, MIXED]),
+    help="How postbacks are worded.",
+)
+@click.option(
+    "--duplicates",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    help="Share of postbacks sent twice though nothing is wrong, 0 to 1. [default: none]",
+)
+@click.option("--shuffle", is_flag=True, help="Send in random order over the whole run.")
+@click.option("--seed", type=click.IntRange(0), help="The same seed draws the same mix.")
+@click.option("--run", "run_name", help="What the run's ids begin with. [default: random]")
+@click.option("--source", default="default", show_default=True, help="The provider account.")
+@click.option(
+    "--concurrency",
+    default=64,
+    show_default=True,
+    type=click.IntRange(1),
+    help="POSTs under way at once, each on a connection of its own.",
+)
+@click.option(
+    "--timeout", default="10s", show_default=True, type=_Span(), help="Wait for an answer so long."
+)
+@click.option(
+    "--resend-after",
+    default="5m",
+    show_default=True,
+    type=_Span(),
+    help="Send again so long after a failure, 5 times at most.",
+)
+@click.option("--deadline", type=_Span(), help="Stop sending, and resending, after so long.")
+@click.option("--verify", "check", is_flag=True, help="Then compare state and events with it.")
+@click.option(
+    "--settle",
+    default="60s",
+    show_default=True,
+    type=_Span(),
+    help="With --verify: wait so long once nothing more arrives.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.version_option(package_name="mms-postbacks")
+def main(
+    *,
+    urls: tuple[str, ...],
+    count: int,
+    rate: float,
+    dialect: str,
+    duplicates: float,
+    shuffle: bool,
+    seed: int | None,
+    run_name: str | None,
+    source: str,
+    concurrency: int,
+    timeout: float,
+    resend_after: float,
+    deadline: float | None,
+    check: bool,
+    settle: float,
+    as_json: bool,
+) -> None:
+    """Act as the provider: send realistic postbacks to URL, and resend as the provider does.
+
+    Only a 200 within 10 s counts as received. URL is http://127.0.0.1:8080/postbacks if none is
+    given; several take turns. Ends with a ledger of what was sent and answered. With --verify it
+    then reads Redis and the event log (where the settings below say) and reports what was lost,
+    wrong, duplicated or unexpected.
+
+    \b
+    Exit status: 0 all is well; 1 something was lost, wrong or unexpected, or (without
+    --verify) a postback was never answered 200; 2 the command could not do its work.
+    Ctrl-C stops sending and goes on with the ledger and the check; once more ends it.
+
+    \b
+    Example, against running processes:
+      mms-simulate --count 20000 --format mixed --duplicates 0.1 --shuffle --verify
+    """  # noqa: D301 (the character itself tells click to keep the lines)
+    if run_name is not None and not RUN.fullmatch(run_name):
+        raise click.BadParameter("4 to 32 of a-z and 0-9", param_hint="--run")
+    bad = [url for url in urls if not url.startswith(("http://", "https://"))]
+    if bad:
+        raise click.BadParameter(f"{bad[0]} is no http:// or https:// URL", param_hint="URL")
+    suffix = "" if source == "default" else f"/{source}"
+    run = _Run(
+        urls=[url.rstrip("/") + suffix for url in urls or (DEFAULT_URL,)],
+        messages=generate(count, seed=seed, run=run_name, source=source),
+        options=Options(
+            dialect=dialect,
+            concurrency=concurrency,
+            rate=rate,
+            timeout=timeout,
+            resend_after=resend_after,
+            duplicates=duplicates,
+            shuffle=shuffle,
+            deadline=deadline,
+        ),
+        check=check,
+        settle=settle,
+        as_json=as_json,
+    )
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    status: list[int] = []
+    cli.run(_main(run, status))
+    raise SystemExit(status[0])
+
+
+async def _main(run: _Run, status: list[int]) -> None:
+    loaded = settings.load()  # before anything is sent: a mistake there shows at once
+    ledger = Ledger(run.messages.postbacks)
+    stop = cli.stop_event()
+    await _send(run, ledger, stop)
+    if not run.as_json:
+        show.ledger(ledger, run.messages)
+    report = None
+    if run.check:
+        stop.clear()
+        report = await _verify(run, ledger, loaded, stop)
+        if not run.as_json:
+            show.report(report)
+    if run.as_json:
+        click.echo(json.dumps(show.as_json(ledger, run.messages, report), indent=2))
+    failed = bool(ledger.unanswered) if report is None else not report.ok
+    status.append(int(failed))
+
+
+async def _send(run: _Run, ledger: Ledger, stop: asyncio.Event) -> None:
+    with show.progress(run.messages.postbacks, "sending") as move:
+        async with asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(_watch(ledger, move))
+            await provider.send(run.urls, run.messages, run.options, ledger=ledger, stop=stop)
+            watching.cancel()
+        move(ledger.answered, show.now(ledger))
+
+
+async def _watch(ledger: Ledger, move: show.Move) -> None:
+    while True:
+        move(ledger.answered, show.now(ledger))
+        await asyncio.sleep(show.REDRAW)
+
+
+async def _verify(run: _Run, ledger: Ledger, loaded: Settings, stop: asyncio.Event) -> Report:
+    """Check, unless told to stop a second time."""
+    with show.progress(len(run.messages), "checking") as move:
+        async with asyncio.TaskGroup() as tasks:
+            stopping = tasks.create_task(stop.wait())
+            checking = tasks.create_task(
+                verify(
+                    loaded,
+                    run.messages,
+                    ledger,
+                    settle=run.settle,
+                    watch=lambda missing, of: move(of - missing, f"{missing} not there yet"),
+                )
+            )
+            await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if not checking.done():
+                raise PostbacksError("told to stop before the check was done")
+            stopping.cancel()
+    return checking.result()

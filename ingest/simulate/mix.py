@@ -1,0 +1,125 @@
+"""What becomes of messages, and how often: the table that simulated traffic is drawn from.
+
+Each step states the outcome it stands for, and the steps of one track are written with the more
+decisive one later. So what should be known of a message follows from this table alone: of the
+steps that arrived, the last one written. Nothing here asks `shared.codes` or `shared.record`,
+because this is what they are checked against.
+"""
+
+from typing import Final, NamedTuple
+
+
+class Step(NamedTuple):
+    """One postback of a lifecycle, before it has ids, numbers and times.
+
+    Attributes:
+        track: `message`, `discovery` or `template`.
+        outcome: what the track has become once this step is the most decisive one known.
+        after: seconds after the message's beginning; the provider sends in this order.
+        status: the status in its one-word form, None where the provider sends none.
+        filed: the field that holds the id which the postback belongs to.
+        receipt: whether it is a handset's receipt and so names the handset.
+        timed: whether it carries a timestamp; error postbacks often do not.
+    """
+
+    track: str
+    outcome: str
+    code: str
+    after: float
+    status: str | None = None
+    details: str | None = None
+    sent_as: str | None = "MMS"
+    filed: str = "tracking-id"
+    receipt: bool = False
+    timed: bool = True
+
+    @property
+    def terminal(self) -> bool:
+        return self.outcome not in {"accepted", "sent"}
+
+
+class Lifecycle(NamedTuple):
+    """A message's whole story.
+
+    Attributes:
+        weight: how many of all messages go this way, relative to the other weights.
+        steps: for each track in the order of decisiveness, which is not always that of time.
+    """
+
+    name: str
+    weight: float
+    steps: tuple[Step, ...]
+
+
+_ACCEPTED: Final = Step("message", "accepted", "N013", 0.0, details="Transcoded")
+_SENT: Final = Step("message", "sent", "N101", 2.0, "Sent", "MMS sent to carrier")
+_SENT_SMS: Final = _SENT._replace(sent_as="SMS", details="SMS with link sent to carrier")
+_UPDATE: Final = Step("message", "delivered", "N102", 60.0, receipt=True)
+_DELIVERED: Final = _UPDATE._replace(status="Delivered", details="Retrieved by handset")
+_EXPIRED: Final = _UPDATE._replace(outcome="expired", status="Expired", receipt=False)
+_REJECTED: Final = _UPDATE._replace(outcome="rejected", status="Rejected", receipt=False)
+_UNSUPPORTED: Final = _EXPIRED._replace(outcome="unsupported", status="Not Supported")
+_UNRECOGNISED: Final = _EXPIRED._replace(outcome="unrecognised", status="Unrecognised")
+_EXPIRY: Final = Step("message", "expired", "N103", 600.0, "Expired", "Not retrieved in time")
+_FAILED: Final = Step("message", "failed", "E101", 4.0, "Failed", "Carrier refused", timed=False)
+_UPDATE_FAILED: Final = Step("message", "failed", "E102", 300.0, "Failed", "Error <MM7 & 4000>")
+_FALLBACK: Final = Step("message", "delivered", "N202", 30.0, "Delivered", sent_as="SMS")
+_FALLBACK_FAILED: Final = Step("message", "failed", "E202", 30.0, sent_as="SMS", timed=False)
+_ASKED: Final = Step("discovery", "sent", "N501", -9.0, "Sent", sent_as="SMS")
+_FOUND: Final = Step("discovery", "delivered", "N502", -5.0, "Delivered", receipt=True)
+_NOT_FOUND: Final = Step("discovery", "failed", "E501", -5.0, "Failed", "No answer", timed=False)
+_READY: Final = Step("template", "ready", "N003", 5.0, sent_as=None, filed="mms-id")
+_CORRUPT: Final = Step(
+    "template", "failed", "E002", 6.0, details="Corrupt", sent_as=None, filed="mms-id", timed=False
+)
+
+LIFECYCLES: Final = (
+    Lifecycle("delivered", 51, (_SENT, _DELIVERED)),
+    Lifecycle("accepted first", 5, (_ACCEPTED, _SENT, _DELIVERED)),
+    Lifecycle("receipt without status", 4, (_SENT, _UPDATE)),
+    Lifecycle("receipt only", 2, (_DELIVERED,)),
+    Lifecycle("no receipt", 10, (_SENT,)),
+    Lifecycle("expired", 3, (_SENT, _EXPIRED)),
+    Lifecycle("expired by us", 2, (_SENT, _EXPIRY)),
+    Lifecycle("rejected", 1.5, (_SENT, _REJECTED)),
+    Lifecycle("rejected with an error", 0.5, (_SENT, _REJECTED._replace(code="E102"))),
+    Lifecycle("failed", 1.5, (_FAILED,)),
+    Lifecycle("failed after sending", 1, (_SENT, _UPDATE_FAILED)),
+    Lifecycle("failed without status", 0.5, (_SENT, _UPDATE_FAILED._replace(status=None))),
+    Lifecycle("unknown error", 0.5, (_FAILED._replace(code="E999", status=None),)),
+    Lifecycle("bad content", 0.5, (_ACCEPTED, _FAILED._replace(code="E011", status=None))),
+    Lifecycle("bad number", 0.5, (_FAILED._replace(code="E012"),)),
+    Lifecycle("bad sender", 0.5, (_FAILED._replace(code="E013", timed=True),)),
+    Lifecycle("unsupported", 1, (_SENT, _UNSUPPORTED)),
+    Lifecycle("unrecognised", 1, (_SENT, _UNRECOGNISED)),
+    Lifecycle("fallback", 3, (_SENT_SMS, _FALLBACK)),
+    Lifecycle("fallback without status", 0.5, (_SENT_SMS, _FALLBACK._replace(status=None))),
+    Lifecycle("fallback expired", 0.5, (_FALLBACK._replace(outcome="expired", status="Expired"),)),
+    Lifecycle("fallback failed", 0.5, (_SENT_SMS, _FALLBACK_FAILED)),
+    Lifecycle("discovered", 3, (_ASKED, _FOUND, _SENT, _DELIVERED)),
+    Lifecycle(
+        "discovered by an unknown handset",
+        0.5,
+        (
+            _ASKED,
+            _FOUND._replace(outcome="unrecognised", status="Unrecognised"),
+            _SENT_SMS,
+            _FALLBACK,
+        ),
+    ),
+    Lifecycle("not discovered", 0.5, (_ASKED, _NOT_FOUND, _SENT_SMS, _FALLBACK)),
+    Lifecycle("discovery unclear", 0.5, (_NOT_FOUND._replace(code="E502", status=None), _SENT)),
+    # A handset that was off long enough: the carrier gives up, then it does arrive.
+    Lifecycle("corrected", 1.5, (_SENT, _EXPIRED._replace(after=40.0), _DELIVERED)),
+    # Nothing un-delivers a handset, though the failure is told of last.
+    Lifecycle("contradicted", 0.5, (_SENT, _UPDATE_FAILED, _DELIVERED)),
+    # Among failures the latest stands, and one without a time counts as earliest.
+    Lifecycle("failed twice", 0.5, (_SENT, _REJECTED, _EXPIRY)),
+    Lifecycle("failed, then expired", 0.5, (_FAILED, _EXPIRY)),
+    Lifecycle("template", 1, (_READY,)),
+    Lifecycle("template in audio-name", 0.5, (_READY._replace(filed="audio-name"),)),
+    Lifecycle("template corrupt", 0.5, (_CORRUPT,)),
+    Lifecycle("template ready, then corrupt", 0.25, (_READY, _CORRUPT._replace(code="E004"))),
+    Lifecycle("content corrupt", 0.25, (_CORRUPT._replace(code="E003", filed="video-name"),)),
+)
+"""About seven messages in ten are delivered and one in ten never has a receipt."""

@@ -1,0 +1,119 @@
+"""The simulated traffic: reproducible, covering, and its oracle agrees with ours."""
+
+from datetime import UTC, datetime
+from itertools import combinations
+from random import Random
+
+import pytest
+
+from ingest.simulate.lifecycles import Message, Messages, generate
+from ingest.simulate.mix import LIFECYCLES
+from ingest.simulate.wording import DIALECTS, MIXED, word
+from shared.codes import CODES, Track
+from shared.postback import Filing, decode
+
+BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def messages() -> Messages:
+    return generate(2000, seed=7, run="test", began=BEGAN)
+
+
+def filings(message: Message, dialect: str = "json", seed: int = 0) -> list[Filing]:
+    random = Random(seed)
+    bodies = [word(fields, dialect, random).body for fields in message.postbacks]
+    return [decode("default", body) for body in bodies]
+
+
+def test_every_lifecycle_and_every_code_occurs(messages: Messages) -> None:
+    assert {message.lifecycle for message in messages} == {each.name for each in LIFECYCLES}
+    assert {step.code for message in messages for step in message.steps} == set(CODES)
+
+
+def test_the_mix_is_realistic(messages: Messages) -> None:
+    fates = [message.fates(range(len(message.steps))) for message in messages]
+    outcomes = [fate["message"].outcome for fate in fates if "message" in fate]
+    assert 0.65 < outcomes.count("delivered") / len(messages) < 0.75
+    assert 0.07 < outcomes.count("sent") / len(messages) < 0.13
+
+
+@pytest.mark.parametrize("dialect", [*DIALECTS, MIXED])
+def test_a_postback_is_the_same_in_every_dialect(messages: Messages, dialect: str) -> None:
+    for message in messages:
+        assert filings(message, dialect, message.ordinal) == filings(message, "json")
+
+
+def test_a_postback_is_filed_under_its_messages_id(messages: Messages) -> None:
+    for message in messages:
+        assert {filing.key for filing in filings(message)} == {
+            (message.kind, "default", message.id)
+        }
+
+
+def test_the_oracle_agrees_with_the_ranks_whatever_arrives(messages: Messages) -> None:
+    for message in messages:
+        filed = filings(message)
+        positions = range(len(filed))
+        for size in range(1, len(filed) + 1):
+            for arrived in combinations(positions, size):
+                by_rank = sorted((filed[at] for at in arrived), key=lambda filing: filing.rank)
+                tops = {filing.track: filing for filing in by_rank}
+                fates = message.fates(arrived)
+                assert {track: step.outcome for track, step in fates.items()} == {
+                    track: top.postback.outcome for track, top in tops.items()
+                }, message.lifecycle
+                assert all(
+                    fates[track].terminal == tops[Track(track)].rank.terminal for track in fates
+                )
+
+
+def test_postbacks_of_a_message_are_distinct(messages: Messages) -> None:
+    for message in messages:
+        assert len({filing.rank.identity for filing in filings(message)}) == len(message.steps)
+
+
+def test_the_same_seed_draws_the_same_mix_in_a_run_of_its_own() -> None:
+    one, other = generate(300, seed=3, began=BEGAN), generate(300, seed=3, began=BEGAN)
+    assert [message.lifecycle for message in one] == [message.lifecycle for message in other]
+    assert {message.id for message in one}.isdisjoint(message.id for message in other)
+    assert list(generate(300, seed=3, run=one.run, began=BEGAN)) == list(one)
+
+
+def test_another_seed_draws_another_mix() -> None:
+    one, other = generate(300, seed=3), generate(300, seed=4)
+    assert [message.lifecycle for message in one] != [message.lifecycle for message in other]
+
+
+def test_numbers_lead_back_to_their_message(messages: Messages) -> None:
+    numbers = [
+        (message.ordinal, at, message.first + at)
+        for message in messages
+        for at in range(len(message.steps))
+    ]
+    assert [number for _, _, number in numbers] == list(range(messages.postbacks))
+    for ordinal, at, number in numbers[:500]:
+        assert messages.locate(number) == (messages[ordinal], at)
+        assert number in messages.numbers(ordinal)
+
+
+def test_ids_lead_back_to_their_message(messages: Messages) -> None:
+    assert all(messages.find(message.kind, message.id) == message for message in messages)
+    assert messages.find("message", "other-0000001") is None
+    assert messages.find("message", "test-0002000") is None
+    assert messages.find("template", messages[0].id) is None
+
+
+def test_a_late_failure_is_sent_after_the_delivery_it_does_not_undo(messages: Messages) -> None:
+    message = next(each for each in messages if each.lifecycle == "contradicted")
+    assert [message.steps[at].outcome for at in message.in_time()] == [
+        "sent",
+        "delivered",
+        "failed",
+    ]
+    assert message.fates(range(3))["message"].outcome == "delivered"
+
+
+def test_a_run_is_named_so_that_it_means_nothing_in_a_pattern() -> None:
+    with pytest.raises(ValueError, match="run"):
+        generate(1, run="a*")

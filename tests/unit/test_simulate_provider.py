@@ -1,0 +1,219 @@
+"""The sender against a real HTTP server: the provider's resend rule, order, duplicates, stops."""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+from aiohttp import web
+from aiohttp.test_utils import TestServer, unused_port
+
+from ingest.simulate import provider
+from ingest.simulate.lifecycles import Messages, generate
+from ingest.simulate.provider import Options
+from shared.postback import Filing, decode
+
+Answer = Callable[[int], Awaitable[int]]
+
+
+class Receiver:
+    """Counts how often each postback came and answers what it is told to.
+
+    Attributes:
+        received: each request's postback, in order.
+    """
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self.received: list[Filing] = []
+        self.times: Counter[tuple[str, str]] = Counter()
+        self.under_way = self.most_under_way = 0
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            filing = decode("default", await request.read())
+            self.received.append(filing)
+            who = (filing.key.id, filing.rank.identity)
+            self.times[who] += 1
+            return web.Response(status=await self._answer(self.times[who]))
+        finally:
+            self.under_way -= 1
+
+
+async def at_once(_time: int) -> int:
+    return 200
+
+
+@contextlib.asynccontextmanager
+async def receiver(answer: Answer = at_once) -> AsyncIterator[Receiver]:
+    receiving = Receiver(answer)
+    application = web.Application()
+    application.router.add_post("/postbacks", receiving.handle)
+    async with TestServer(application) as server:
+        receiving.url = str(server.make_url("/postbacks"))
+        yield receiving
+
+
+def some(count: int = 20) -> Messages:
+    return generate(count, seed=5, run="test")
+
+
+async def test_each_postback_is_sent_once_when_all_is_well() -> None:
+    async def slowly(_time: int) -> int:
+        await asyncio.sleep(0.01)
+        return 200
+
+    messages = some(100)
+    async with receiver(slowly) as receiving:
+        ledger = await provider.send(receiving.url, messages, Options(concurrency=8))
+    assert len(receiving.times) == messages.postbacks
+    assert set(receiving.times.values()) == {1}
+    assert ledger.answered == ledger.sent == ledger.posts == messages.postbacks
+    assert ledger.attempts == {"200": messages.postbacks}
+    assert receiving.most_under_way == 8
+
+
+async def test_what_is_refused_is_sent_again_until_it_is_answered_200() -> None:
+    async def third_time(time: int) -> int:
+        return 200 if time == 3 else 503
+
+    messages = some()
+    async with receiver(third_time) as receiving:
+        options = Options(resend_after=0.05)
+        ledger = await provider.send(receiving.url, messages, options)
+    assert set(receiving.times.values()) == {3}
+    assert ledger.attempts == {"503": 2 * messages.postbacks, "200": messages.postbacks}
+    assert ledger.resent == 2 * messages.postbacks
+    assert (ledger.given_up, ledger.waiting) == (0, 0)
+
+
+async def test_another_2xx_is_a_failure_to_the_provider() -> None:
+    async def accepted_first(time: int) -> int:
+        return 200 if time == 2 else 202
+
+    messages = some()
+    async with receiver(accepted_first) as receiving:
+        ledger = await provider.send(receiving.url, messages, Options(resend_after=0.01))
+    assert ledger.attempts == {"202": messages.postbacks, "200": messages.postbacks}
+
+
+async def test_what_hangs_is_sent_again_after_the_timeout() -> None:
+    async def hang_first(time: int) -> int:
+        if time == 1:
+            await asyncio.Event().wait()
+        return 200
+
+    messages = some(5)
+    async with receiver(hang_first) as receiving:
+        options = Options(timeout=0.2, resend_after=0.05)
+        ledger = await provider.send(receiving.url, messages, options)
+    assert ledger.attempts == {"timeout": messages.postbacks, "200": messages.postbacks}
+    assert len(ledger.times) == messages.postbacks
+
+
+async def test_it_gives_up_after_five_resends() -> None:
+    async def never(_time: int) -> int:
+        return 500
+
+    messages = some()
+    async with receiver(never) as receiving:
+        ledger = await provider.send(receiving.url, messages, Options(resend_after=0.01))
+    assert set(receiving.times.values()) == {6}
+    assert ledger.given_up == messages.postbacks
+    assert ledger.answered == 0
+
+
+async def test_nobody_listening_is_a_failure_too() -> None:
+    url = f"http://127.0.0.1:{unused_port()}/postbacks"
+    ledger = await provider.send(url, some(3), Options(resend_after=0.01))
+    assert set(ledger.attempts) == {"no connection"}
+    assert ledger.given_up == ledger.sent
+
+
+async def test_resends_do_not_hold_up_the_rest() -> None:
+    first: list[int] = []
+
+    async def first_refused(_time: int) -> int:
+        first.append(1)
+        return 503 if len(first) == 1 else 200
+
+    messages = some(50)
+    async with receiver(first_refused) as receiving:
+        options = Options(concurrency=1, resend_after=0.5)
+        await provider.send(receiving.url, messages, options)
+    assert receiving.received[0] == receiving.received[-1]
+
+
+async def test_in_order_each_message_is_sent_as_it_happened() -> None:
+    messages = some(100)
+    async with receiver() as receiving:
+        await provider.send(receiving.url, messages, Options(concurrency=16))
+    for message in messages:
+        codes = [f.postback.code for f in receiving.received if f.key.id == message.id]
+        assert codes == [message.steps[at].code for at in message.in_time()]
+
+
+async def test_shuffled_they_come_in_another_order_but_all() -> None:
+    messages = some(100)
+    async with receiver() as receiving:
+        await provider.send(receiving.url, messages, Options(concurrency=1, shuffle=True))
+    ids = [filing.key.id for filing in receiving.received]
+    assert ids != sorted(ids)
+    assert set(receiving.times.values()) == {1}
+    assert len(receiving.times) == messages.postbacks
+
+
+async def test_duplicates_are_the_same_postbacks_again() -> None:
+    messages = some(300)
+    for shuffle in (False, True):
+        async with receiver() as receiving:
+            options = Options(duplicates=0.2, shuffle=shuffle)
+            ledger = await provider.send(receiving.url, messages, options)
+        assert len(receiving.times) == messages.postbacks
+        assert set(receiving.times.values()) == {1, 2}
+        assert ledger.duplicates == ledger.posts - messages.postbacks
+        assert 0.1 < ledger.duplicates / messages.postbacks < 0.3
+
+
+async def test_the_rate_is_kept() -> None:
+    messages = some(50)
+    async with receiver() as receiving:
+        ledger = await provider.send(receiving.url, messages, Options(rate=200.0))
+    assert ledger.seconds > messages.postbacks / 200 - 0.11
+    assert ledger.posts == messages.postbacks
+
+
+async def test_several_urls_take_turns() -> None:
+    messages = some(100)
+    async with receiver() as one, receiver() as other:
+        await provider.send([one.url, other.url], messages)
+    assert abs(len(one.received) - len(other.received)) <= 1
+
+
+async def test_it_stops_when_told_to_and_awaits_what_is_under_way() -> None:
+    stop = asyncio.Event()
+
+    async def stop_then_answer(_time: int) -> int:
+        stop.set()
+        await asyncio.sleep(0.05)
+        return 200
+
+    messages = some(200)
+    async with receiver(stop_then_answer) as receiving:
+        ledger = await provider.send(receiving.url, messages, Options(concurrency=4), stop=stop)
+    assert 1 <= ledger.posts == ledger.answered <= 4
+
+
+async def test_it_stops_at_the_deadline_with_resends_still_to_make() -> None:
+    async def never(_time: int) -> int:
+        return 503
+
+    messages = some()
+    async with receiver(never) as receiving:
+        ledger = await provider.send(receiving.url, messages, Options(deadline=0.5))
+    assert ledger.waiting == ledger.sent == messages.postbacks
+    assert ledger.given_up == 0
+    assert ledger.seconds < 5.0
