@@ -8,6 +8,7 @@ not hold its lock until the socket is drained and so lets several publishes be u
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -127,7 +128,9 @@ async def hold(
 
 
 async def open_session(settings: Settings, *, name: str, prefetch: int | None = None) -> Session:
-    """Connect to the first RabbitMQ that answers and declare the topology.
+    """Connect to a RabbitMQ that answers and declare the topology.
+
+    Several URLs are tried in random order, so that processes spread over the nodes of a cluster.
 
     Args:
         name: shown in RabbitMQ's own list of connections.
@@ -138,7 +141,8 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
         TopologyConflictError: see `topology.declare`.
     """
     failures = []
-    for url in settings.amqp_url.split(","):
+    urls = settings.amqp_url.split(",")
+    for url in random.sample(urls, len(urls)):
         try:
             return await _open(URL(url.strip()), settings, name, prefetch)
         except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError) as error:

@@ -36,9 +36,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What all processes agree on."""
 
     amqp_url: Annotated[
-        str, Meta(description="RabbitMQ; several URLs separated by commas are tried in turn")
+        str, Meta(description="RabbitMQ; the URLs of a cluster's nodes are separated by commas")
     ] = "amqp://guest:guest@127.0.0.1:5672/"
-    redis_url: Annotated[str, Meta(description="Redis, for the state")] = "redis://127.0.0.1:6379/0"
+    redis_url: Annotated[
+        str, Meta(description="Redis, for the state; also redis+cluster:// and redis+sentinel://")
+    ] = "redis://127.0.0.1:6379/0"
     ingest_host: Annotated[str, Meta(description="address the ingress listens on")] = "127.0.0.1"
     ingest_port: Annotated[int, Meta(description="port the ingress listens on")] = 8080
     admin_host: Annotated[str, Meta(description="address for health, readiness and metrics")] = (

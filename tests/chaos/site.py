@@ -148,6 +148,7 @@ class Site:
     async def clear(self) -> None:
         """No queue, no key: as it was before the first postback."""
         await blocking(self.rabbit.start)
+        await blocking(self.redis.kill)  # with whatever it was told to do at run time
         await blocking(self.redis.start)
         async with await aio_pika.connect(self.rabbit.url) as connection:
             channel = await connection.channel()
@@ -172,7 +173,7 @@ class Site:
     @contextlib.asynccontextmanager
     async def state(self) -> AsyncIterator["redis.asyncio.Redis"]:
         """A client of the state's Redis."""
-        async with redis.asyncio.Redis.from_url(self.redis.url) as client:
+        async with redis.asyncio.Redis.from_url(self.redis.url, socket_timeout=None) as client:
             yield client
 
     @contextlib.asynccontextmanager

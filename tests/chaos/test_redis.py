@@ -114,22 +114,16 @@ async def test_slow(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_loading(site: Site, holds: Holds) -> None:
-    """It is there, but answers LOADING to everything while it reads its data."""
+    """It is there, but answers LOADING while it reads its data, slowed down to some seconds."""
     await site.ingest()
     worker = await site.worker()
     async with site.load() as load:
         await asyncio.sleep(2)
         with load.fault():
             async with site.state() as state:
-                await state.config_set("key-load-delay", "3000")
+                await state.config_set("key-load-delay", "300")
                 await state.config_set("loading-process-events-interval-bytes", "1024")
-            await state_reloads(site)
+                await state.execute_command("DEBUG", "LOADAOF")
     row = await load.verdict("Redis loading its data")
     assert re.search("loading", worker.log(), re.IGNORECASE)
     holds(row)
-
-
-async def state_reloads(site: Site) -> None:
-    """Let Redis read its append-only file again; each key is held up by some milliseconds."""
-    async with site.state() as state:
-        await state.execute_command("DEBUG", "LOADAOF")

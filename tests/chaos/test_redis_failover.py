@@ -30,12 +30,8 @@ def cluster(tmp_path: Path) -> Iterator[list[Redis]]:
     ]
     with running(*nodes):
         addresses = [f"{HOST}:{node.port}" for node in nodes]
-        subprocess.run(
-            ("redis-cli", "--cluster", "create", *addresses, "--cluster-replicas", "1")
-            + ("--cluster-yes",),
-            check=True,
-            capture_output=True,
-        )
+        create = ("--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
+        subprocess.run(("redis-cli", *create), check=True, capture_output=True)
         yield nodes
 
 

@@ -23,12 +23,13 @@ LOOPBACK = {"0100007F", "00000000000000000000000001000000"}
 
 
 async def test_rabbitmq_has_its_data_after_a_crash(
-    fresh_rabbit: Callable[..., RabbitMQ],
+    fresh_rabbit: Callable[..., RabbitMQ], tmp_path: Path
 ) -> None:
     server = fresh_rabbit()
     async with await aio_pika.connect(server.url) as connection:
         channel = await connection.channel(publisher_confirms=True)
         await channel.declare_queue("kept", durable=True, arguments={"x-queue-type": "quorum"})
+        assert _knows_queue(tmp_path, b"kept")
         message = aio_pika.Message(b"kept", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
         await channel.default_exchange.publish(message, "kept")
         server.kill()
@@ -128,6 +129,16 @@ def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
         assert not is_free(port)
         os.kill(parent.pid, signal.SIGKILL)
     assert until(lambda: is_free(port))
+
+
+def _knows_queue(directory: Path, name: bytes) -> bool:
+    """Wait until the node has on disk that there is this quorum queue; whether it has.
+
+    RabbitMQ 3.10 writes that down about half a second after it says that the queue is there.
+    Killed in between, it comes back with a queue that never gets a leader.
+    """
+    names = next(directory.glob("*/data/*/quorum/*/names.dets"))
+    return until(lambda: name in names.read_bytes())
 
 
 def _listening(pid: int) -> Iterator[tuple[str, int]]:

@@ -1,0 +1,41 @@
+# `make` lists what there is. Everything works on a fresh checkout and is quick on a ready one.
+SHELL = /bin/sh
+BOOTSTRAP = @deploy/local/bootstrap.sh
+PYTHON = .venv/bin/python
+VAR = var
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r target line; do \
+	  printf '  make %-8s %s\n' "$$target" "$$line"; done
+
+run: ## everything on this machine, live; DEMO=1 also sends simulated traffic
+	$(BOOTSTRAP) run
+	@exec $(PYTHON) -m deploy.local.run --var $(VAR) $(if $(DEMO),--demo)
+
+test: ## unit, integration and end-to-end tests, with servers of their own
+	$(BOOTSTRAP) servers
+	$(PYTHON) -m pytest tests/unit tests/integration tests/e2e
+
+check: ## lint, format, types and unit tests, in less than a minute
+	$(BOOTSTRAP) venv
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+	$(PYTHON) -m mypy
+	$(PYTHON) -m pytest -q tests/unit
+
+fmt: ## format the code, and mend what the linter can mend
+	$(BOOTSTRAP) venv
+	$(PYTHON) -m ruff check --fix-only --quiet .
+	$(PYTHON) -m ruff format .
+
+lock: ## pin the dependencies anew: requirements.txt and requirements-dev.txt; needs uv
+	uv pip compile --quiet --universal --generate-hashes --upgrade --no-header \
+	  --extra dev --output-file requirements-dev.txt pyproject.toml
+	uv pip compile --quiet --universal --generate-hashes --no-header \
+	  --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
+
+clean: ## remove .venv and caches; var, which holds data, stays
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+.PHONY: help run test check fmt lock clean

@@ -1,0 +1,134 @@
+#!/bin/sh
+# Makes this folder ready: Python, RabbitMQ and Redis from apt where they are missing, and .venv.
+#
+#   deploy/local/bootstrap.sh venv      Python and .venv only
+#   deploy/local/bootstrap.sh run       and those servers that no setting names
+#   deploy/local/bootstrap.sh servers   and both servers, which the tests start for themselves
+#
+# Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
+# say goes to var/log/bootstrap.log, and the end of that to the terminal if one fails.
+set -eu
+cd "$(dirname "$0")/../.."
+
+log=var/log/bootstrap.log
+stamp=.venv/.stamp
+mkdir -p var/log
+: >"$log"
+
+fail() {
+    printf '\n%s\n' "$*" >&2
+    exit 1
+}
+
+# step "what is done" command...: run it quietly, with a dot every other second; if it fails, show
+# the end of what it said.
+step() {
+    what=$1
+    shift
+    printf '%s ...' "$what"
+    began=$(date +%s)
+    printf '\n== %s: %s\n' "$what" "$*" >>"$log"
+    while sleep 2; do printf .; done &
+    dots=$!
+    status=0
+    "$@" >>"$log" 2>&1 || status=$?
+    no_more_dots
+    if [ "$status" = 0 ]; then
+        echo " done ($(($(date +%s) - began)) s)"
+    else
+        echo " failed"
+        echo "The end of $log:" >&2
+        tail -n 15 "$log" | sed 's/^/    /' >&2
+        exit "$status"
+    fi
+}
+
+dots=
+no_more_dots() {
+    [ -z "$dots" ] || kill "$dots" 2>/dev/null || true
+    dots=
+}
+trap no_more_dots EXIT
+trap 'exit 130' INT TERM
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
+}
+
+apt_can() {
+    command -v apt-get >/dev/null && { [ "$(id -u)" = 0 ] || command -v sudo >/dev/null; }
+}
+
+# install "what to do without apt" package...
+install() {
+    without=$1
+    shift
+    apt_can || fail "Missing: $*. They can be installed here only with apt-get, as root or by sudo.
+$without"
+    if [ "$(id -u)" != 0 ]; then
+        echo "To install $*, sudo may ask for your password."
+        sudo -v
+    fi
+    step "updating the list of packages" as_root apt-get update -q
+    step "installing $*" as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -q -y --no-install-recommends "$@"
+}
+
+# A Python new enough that can make a venv; Debian keeps what that takes in a package of its own.
+find_python() {
+    for python in python3.13 python3.12 python3.11 python3; do
+        if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; then
+            return 0
+        fi
+    done 2>/dev/null
+    return 1
+}
+
+ensure_venv() {
+    want=$(cat pyproject.toml requirements-dev.txt deploy/local/bootstrap.sh | cksum; pwd)
+    [ "$(cat "$stamp" 2>/dev/null)" = "$want" ] && [ -x .venv/bin/python ] && return
+    need="Python 3.11 or newer with its venv module is needed"
+    find_python || install "$need; install it, then run this again." python3 python3-venv
+    find_python || fail "$need; apt's is $(python3 --version 2>&1)."
+    step "making .venv with $("$python" --version)" "$python" -m venv --clear .venv
+    pip=".venv/bin/python -m pip install --quiet --disable-pip-version-check"
+    step "installing Python packages" $pip --require-hashes -r requirements-dev.txt
+    step "installing mms-postbacks" $pip --no-deps --no-build-isolation --editable .
+    printf '%s\n' "$want" >"$stamp"
+}
+
+# Whether a setting is given, in the environment or in the file that MMS_CONFIG names.
+given() {
+    variable=MMS_$(echo "$1" | tr a-z A-Z)
+    eval "[ -n \"\${$variable+set}\" ]" ||
+        { [ -n "${MMS_CONFIG:-}" ] && grep -q "^ *$1 *=" "$MMS_CONFIG"; }
+}
+
+ensure_servers() {
+    missing=
+    if [ "$1" = servers ] || ! given amqp_url; then
+        [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="rabbitmq-server"
+    fi
+    if [ "$1" = servers ] || ! given redis_url; then
+        command -v redis-server >/dev/null || missing="$missing redis-server"
+    fi
+    [ -n "$missing" ] || return 0
+    # `make run` gives a curl line to paste.
+    ! apt_can || command -v curl >/dev/null || missing="$missing curl"
+    # shellcheck disable=SC2086  # two words are two packages
+    install "If you have servers already, name them: MMS_AMQP_URL=amqp://user:password@host:5672/
+and MMS_REDIS_URL=redis://host:6379/0; then \`make run\` starts none." $missing
+    if [ -d /run/systemd/system ]; then
+        echo "Debian also starts system-wide services of these packages. They are not used here;"
+        echo "if you do not want them: sudo systemctl disable --now rabbitmq-server redis-server"
+    fi
+}
+
+case ${1:-} in
+venv) ensure_venv ;;
+run | servers)
+    ensure_servers "$1"
+    ensure_venv
+    ;;
+*) fail "usage: $0 venv|run|servers" ;;
+esac

@@ -1,0 +1,48 @@
+"""Ports on 127.0.0.1: the usual one if it is free, else another, and the same again next time."""
+
+import json
+import socket
+from pathlib import Path
+
+HOST = "127.0.0.1"
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens there; connections that are still being forgotten do not count."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def free_port() -> int:
+    """A port that is free now; soon enough used, it still is."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Ports:
+    """Ports by name, remembered in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._known: dict[str, int] = {}
+        if path.exists():
+            self._known = json.loads(path.read_text())
+        self._taken: set[int] = set()
+
+    def take(self, name: str, usual: int) -> int:
+        """The port for this: the one it had before, else the usual one, else any that is free."""
+        wanted = (self._known.get(name, usual), usual)
+        port = next((one for one in wanted if one not in self._taken and is_free(one)), None)
+        while port is None or port in self._taken:
+            port = free_port()
+        self._taken.add(port)
+        self._known[name] = port
+        self._path.write_text(json.dumps(self._known, indent=2) + "\n")
+        return port

@@ -1,0 +1,215 @@
+"""A private RabbitMQ and a private Redis, with their data in a folder and on 127.0.0.1 only.
+
+`make run` and the tests use the same two. They need Debian's packages `rabbitmq-server` and
+`redis-server`, but none of their system-wide services, users, ports or configuration.
+"""
+
+import os
+import socket
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from deploy.local.child import Child, StartError, last_lines
+from deploy.local.ports import HOST, free_port, is_free
+
+# Debian's commands of the same names in /usr/sbin change to the user rabbitmq; these do not.
+RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
+
+_LOOPBACK: Final = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
+_DURABLE: Final = (
+    *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
+    # A record of many postbacks stays one compact block. These are the names that the settings had
+    # before Redis 7, which knows both.
+    *("--hash-max-ziplist-entries", "128", "--hash-max-ziplist-value", "1024"),
+)
+
+_CONNECT_LIMIT: Final = 1.0
+
+
+class _Server(Child):
+    """A child that listens on a port of ours."""
+
+    port: int
+
+    def prepare(self) -> None:
+        # Another server there might answer in place of ours, which would look ready.
+        if not is_free(self.port):
+            raise StartError(f"{self.name} cannot be started: port {self.port} is taken")
+
+    def ask(self, question: bytes) -> bytes:
+        """The first bytes it answers to these; none if it does not listen yet."""
+        try:
+            with socket.create_connection((HOST, self.port), _CONNECT_LIMIT) as connection:
+                connection.sendall(question)
+                return connection.recv(8)
+        except OSError:
+            return b""
+
+
+class PortMapper(_Server):
+    """Erlang's port mapper (epmd), where nodes of one cluster find each other, and their cookie.
+
+    A node starts one by itself, as a daemon that outlives it and that all of the machine's Erlang
+    shares. Ours has a port of its own and ends with the nodes.
+    """
+
+    def __init__(self, directory: Path, *, port: int = 0) -> None:
+        self.port = port or free_port()
+        self.home = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        command = ("epmd", "-address", HOST, "-port", str(self.port))
+        super().__init__("epmd", command, log_path=directory / "epmd.log", env=os.environ)
+
+    def ready(self) -> bool:
+        return bool(self.ask(b"\0\1n"))  # "which names are registered?"
+
+
+class RabbitMQ(_Server):
+    """One private RabbitMQ node, user and password `guest`.
+
+    Its name is part of its data's path: the same directory and name find the same data again.
+
+    Args:
+        directory: for its data, configuration, cookie and log.
+        name: of the node, without its host.
+        port: for AMQP; 0: any.
+        dist_port: where other nodes and `rabbitmqctl` reach it; 0: any.
+        port_mapper: give the same to all nodes of a cluster, and stop it after them; None: one of
+            its own, which it starts and stops.
+        config: more lines for `rabbitmq.conf`.
+    """
+
+    start_limit = 90.0
+    stop_limit = 30.0
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str = "mms",
+        port: int = 0,
+        dist_port: int = 0,
+        port_mapper: PortMapper | None = None,
+        config: Sequence[str] = (),
+    ) -> None:
+        self.port = port or free_port()
+        self.dist_port = dist_port or free_port()
+        self.node = f"{name}@localhost"
+        self.port_mapper = port_mapper or PortMapper(directory)
+        self._owns_port_mapper = port_mapper is None
+        self._directory = directory
+        self._config = config
+        super().__init__(
+            "RabbitMQ",
+            (str(RABBITMQ / "rabbitmq-server"),),
+            log_path=directory / f"{name}.log",
+            env=self._environment(),
+        )
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@{HOST}:{self.port}/"
+
+    def ready(self) -> bool:
+        return self.ask(b"AMQP\0\0\x09\1").startswith(b"\1")  # a method frame: Connection.Start
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._directory.mkdir(parents=True, exist_ok=True)
+        self._path("enabled_plugins").write_text("[].\n")
+        lines = (f"listeners.tcp.1 = {HOST}:{self.port}", "log.console.level = info", *self._config)
+        self._path("rabbitmq.conf").write_text("\n".join(lines) + "\n")
+        self.port_mapper.start()
+
+    def stop(self) -> None:
+        super().stop()
+        if self._owns_port_mapper:
+            self.port_mapper.stop()
+
+    def tail(self) -> str:
+        """The last lines it has written; if it could not boot, those that say why.
+
+        Erlang follows them with pages about its own processes.
+        """
+        return last_lines(self.log().partition("\nBOOT FAILED\n")[0])
+
+    def ctl(self, *arguments: str) -> str:
+        """What `rabbitmqctl` prints; needs a node that runs.
+
+        Raises:
+            subprocess.CalledProcessError: it failed; `stderr` says why.
+        """
+        command = (str(RABBITMQ / "rabbitmqctl"), "--quiet", "--node", self.node, *arguments)
+        done = subprocess.run(command, env=self._env, check=True, capture_output=True, text=True)
+        return done.stdout
+
+    def _path(self, name: str) -> Path:
+        return self._directory / name
+
+    def _environment(self) -> dict[str, str]:
+        """The caller's environment without its Erlang and RabbitMQ, and with ours."""
+        foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        return kept | {
+            "HOME": str(self.port_mapper.home.absolute()),  # where the cookie is
+            "LC_ALL": "C.UTF-8",
+            "ERL_EPMD_PORT": str(self.port_mapper.port),
+            "ERL_EPMD_ADDRESS": HOST,
+            "ERL_CRASH_DUMP": str(self._path("erl_crash.dump").absolute()),
+            "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_DIST_PORT": str(self.dist_port),
+            "RABBITMQ_MNESIA_BASE": str(self._path("data").absolute()),
+            "RABBITMQ_LOG_BASE": str(self._directory.absolute()),
+            "RABBITMQ_LOGS": "-",
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self._path("enabled_plugins").absolute()),
+            "RABBITMQ_CONFIG_FILE": str(self._path("rabbitmq.conf").absolute()),
+            "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._path("advanced.config").absolute()),
+            "RABBITMQ_CONF_ENV_FILE": str(self._path("rabbitmq-env.conf").absolute()),
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK,
+            "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
+            # The start script then becomes the Erlang VM instead of waiting for it in between.
+            "RUNNING_UNDER_SYSTEMD": "true",
+        }
+
+
+class Redis(_Server):
+    """One private Redis that has on disk what it has acknowledged.
+
+    Args:
+        directory: for its data and log.
+        port: 0: any.
+        arguments: more of its command line, such as `("--maxmemory", "8mb")`.
+        configuration: a Sentinel's file, which Sentinel itself rewrites; it then is a Sentinel.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        arguments: Sequence[str] = (),
+        configuration: Path | None = None,
+    ) -> None:
+        self.port = port or free_port()
+        self._directory = directory
+        kind = _DURABLE if configuration is None else (str(configuration), "--sentinel")
+        where = ("--port", str(self.port), "--bind", HOST, "--dir", str(directory))
+        super().__init__(
+            "Redis",
+            ("redis-server", *kind, *where, *arguments),
+            log_path=directory / "redis.log",
+            env=os.environ,
+        )
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}/0"
+
+    def ready(self) -> bool:
+        return self.ask(b"PING\r\n").startswith(b"+PONG")  # not while it loads its data
+
+    def prepare(self) -> None:
+        super().prepare()
+        self._directory.mkdir(parents=True, exist_ok=True)

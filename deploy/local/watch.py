@@ -1,0 +1,103 @@
+"""Events as they are published, one readable line each: a subscriber that anyone may take as model.
+
+Its queues are exclusive: RabbitMQ deletes them when we go, and nobody else sees less for them.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import Final
+
+import aiormq
+import msgspec
+from aio_pika.abc import AbstractIncomingMessage
+
+from shared import topology
+from shared.broker import Session, backoff, open_session
+from shared.errors import BrokerUnavailableError, Reason
+from shared.event import Event, decode_event
+from shared.log import mask
+from shared.settings import Settings
+
+KEEP: Final = 10_000
+"""Events that wait for a slow terminal; beyond it the oldest are not shown."""
+
+Say = Callable[[str], None]
+
+
+async def watch(settings: Settings, say: Say, watching: asyncio.Event) -> None:
+    """Say each event and each dead letter from now on, for ever; reconnects by itself.
+
+    Args:
+        watching: set when nothing that is published from then on will be missed.
+    """
+    attempt = 0
+    while True:
+        try:
+            session = await open_session(settings, name="make run")
+            try:
+                await _subscribe(
+                    session, topology.EVENTS, "#", lambda message: say(_event(message))
+                )
+                await _subscribe(session, topology.DEAD, "", lambda message: say(_dead(message)))
+                watching.set()
+                attempt = 0
+                while not await session.lost(within=3600):
+                    pass
+            finally:
+                await session.close()
+        except (BrokerUnavailableError, TimeoutError, OSError, aiormq.exceptions.AMQPError):
+            await backoff(attempt)
+            attempt += 1
+
+
+async def _subscribe(
+    session: Session,
+    exchange: str,
+    routing_key: str,
+    handle: Callable[[AbstractIncomingMessage], None],
+) -> None:
+    async def handle_soon(message: AbstractIncomingMessage) -> None:
+        handle(message)
+
+    channel = await session.connection.channel()
+    queue = await channel.declare_queue(exclusive=True, arguments={"x-max-length": KEEP})
+    await queue.bind(exchange, routing_key)
+    await queue.consume(handle_soon, no_ack=True)
+
+
+def _event(message: AbstractIncomingMessage) -> str:
+    try:
+        return event_line(decode_event(message.body))
+    except msgspec.DecodeError as error:
+        return f"{_clock()}  an event that cannot be read: {error}"
+
+
+def event_line(event: Event) -> str:
+    """One event for a person: what became of what, and of the number only the last digits."""
+    known = event.data
+    parts = [
+        _clock(),
+        f"{event.type.removeprefix('mms.'):<20}",
+        f"{event.subject:<24}",
+        f"{known.operator_name or known.operator_id or '-':<16}",
+        f"to {mask(known.to or '-'):<5}",
+        known.handset or "",
+        f"(corrects {known.corrects})" if known.corrects else "",
+    ]
+    return _printable("  ".join(part for part in parts if part).rstrip())
+
+
+def _dead(message: AbstractIncomingMessage) -> str:
+    said = message.headers.get("x-reason")
+    reason = said if isinstance(said, str) else Reason.UNDELIVERABLE
+    return _printable(f"{_clock()}  {'dead letter':<20}  {reason}")
+
+
+def _clock() -> str:
+    return time.strftime("%H:%M:%S")
+
+
+def _printable(text: str) -> str:
+    """What strangers sent us must not be able to command the terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -1,0 +1,115 @@
+"""Private servers, started when the first test needs them, and a clean slate for each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+
+from deploy.local.child import running
+from deploy.local.ports import free_port
+from deploy.local.servers import RabbitMQ, Redis
+from shared import topology
+from shared.settings import Bytes, Settings
+from tests.processes import Processes
+
+SMALL = Bytes(64 * 2**20)
+
+
+@pytest.fixture(scope="session")
+def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
+    """A RabbitMQ for the whole session; what a test breaks, `settings` mends before the next."""
+    server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
+    with running(server):
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    """A Redis for the whole session."""
+    server = Redis(tmp_path_factory.mktemp("redis"))
+    with running(server):
+        yield server
+
+
+@pytest.fixture
+async def settings(rabbit: RabbitMQ, redis_server: Redis, tmp_path: Path) -> Settings:
+    """Settings for the session's servers, which run and hold nothing of ours."""
+    for server in (rabbit, redis_server):
+        server.resume()
+        server.start()
+    await _delete_topology(rabbit.url)
+    assert redis_server.ask(b"FLUSHALL\r\n").startswith(b"+OK")
+    return Settings(
+        amqp_url=rabbit.url,
+        redis_url=redis_server.url,
+        ingest_port=free_port(),
+        admin_port=free_port(),
+        spool_path=str(tmp_path / "spool.db"),
+        spool_max_bytes=SMALL,
+        queue_max_bytes=SMALL,
+        archive_max_bytes=SMALL,
+    )
+
+
+@pytest.fixture
+def processes(tmp_path: Path) -> Iterator[Processes]:
+    """Starts our commands as real processes; stops those that a test leaves."""
+    started = Processes(tmp_path)
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def fresh_rabbit(tmp_path: Path) -> Iterator[Callable[..., RabbitMQ]]:
+    """Makes a RabbitMQ of the test's own, ready; takes what `RabbitMQ` takes but the directory."""
+    servers: list[RabbitMQ] = []
+
+    def make(**options: Any) -> RabbitMQ:
+        server = RabbitMQ(tmp_path / f"rabbitmq-{len(servers)}", **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in reversed(servers):
+        server.stop()
+
+
+@pytest.fixture
+def fresh_redis(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
+    """Makes a Redis of the test's own, ready; takes what `Redis` takes but the directory."""
+    servers: list[Redis] = []
+
+    def make(**options: Any) -> Redis:
+        server = Redis(tmp_path / f"redis-{len(servers)}", **options)
+        servers.append(server)
+        server.start()
+        return server
+
+    yield make
+    for server in servers:
+        server.stop()
+
+
+@pytest.fixture
+async def amqp(settings: Settings) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
+    """A channel with confirms to the session's RabbitMQ, for what a test does by itself."""
+    async with await aio_pika.connect(settings.amqp_url) as connection:
+        yield await connection.channel(publisher_confirms=True, on_return_raises=True)
+
+
+async def _delete_topology(url: str) -> None:
+    async with asyncio.timeout(30), await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for queue in (
+            topology.STATE_QUEUE,
+            topology.ARCHIVE,
+            topology.EVENT_LOG,
+            topology.DEAD,
+        ):
+            await channel.queue_delete(queue)
+        for exchange in (topology.POSTBACKS, topology.EVENTS, topology.DEAD):
+            await channel.exchange_delete(exchange)

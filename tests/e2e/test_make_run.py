@@ -1,0 +1,201 @@
+"""`make run` as a newcomer meets it: its banner, its curl line, its events, its end."""
+
+import http.client
+import os
+import queue
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from shared.postback import Key
+from shared.settings import Settings
+from tests.processes import until
+from workers.store import Store
+
+ROOT = Path(__file__).parents[2]
+START_LIMIT = 60.0
+
+
+class MakeRun:
+    """One `make run`, without make."""
+
+    def __init__(self, var: Path, environment: Mapping[str, str]) -> None:
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MMS_")}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "deploy.local.run", "--var", str(var)],
+            cwd=ROOT,
+            env={**clean, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        self.pid = self._process.pid
+        self.said: list[str] = []
+        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def line(self, pattern: str, within: float = START_LIMIT) -> str:
+        """The next line it prints in which the pattern is found."""
+        end = time.monotonic() + within
+        while True:
+            try:
+                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                pytest.fail(f"no line with {pattern!r} in:\n{''.join(self.said)}")
+            if re.search(pattern, line):
+                return line
+
+    def interrupt(self) -> int:
+        """Ctrl-C; its exit status."""
+        self._process.send_signal(signal.SIGINT)
+        return self.wait()
+
+    def wait(self) -> int:
+        status = self._process.wait(START_LIMIT)
+        self._reader.join()
+        return status
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self.interrupt()
+        self._process.kill()
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self.said.append(line)
+            self._lines.put(line)
+
+
+Start = Callable[..., MakeRun]
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """Starts a `make run` in the test's folder, with these variables."""
+    runs: list[MakeRun] = []
+
+    def make(**environment: str) -> MakeRun:
+        runs.append(MakeRun(tmp_path / "var", environment))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.end()
+
+
+async def test_a_first_and_a_second_run(start: Start, tmp_path: Path) -> None:
+    first = start()
+    tracking_id = _paste(first.line("curl"))
+    event = first.line(f"message.delivered +{tracking_id}", within=10)
+    assert "Nokia 6230" in event
+    assert "12065550123" not in event
+    children = _descendants(first.pid)
+    assert len(children) >= 5, "RabbitMQ, epmd, Redis, an ingress and a worker"
+    environment = (tmp_path / "var" / "env").read_text()
+
+    assert first.interrupt() == 0, first.said
+    assert not [pid for pid in children if _runs(pid)]
+
+    second = start()
+    second.line("Events as they come")
+    assert (tmp_path / "var" / "env").read_text() == environment
+    url = re.search(r"MMS_REDIS_URL=(\S+)", environment)
+    assert url is not None
+    store = Store(Settings(redis_url=url[1]))
+    record = await store.record(Key("message", "default", tracking_id))
+    await store.aclose()
+    assert record is not None
+    assert second.interrupt() == 0, second.said
+
+
+def test_with_servers_of_ones_own_it_starts_none(start: Start, settings: Settings) -> None:
+    run = start(MMS_AMQP_URL=settings.amqp_url, MMS_REDIS_URL=settings.redis_url)
+    tracking_id = _paste(run.line("curl"))
+    run.line(tracking_id, within=10)
+    children = _descendants(run.pid)
+    assert sorted(_name(pid) for pid in children) == ["mms-ingest", "mms-worker"]
+    assert not any("starting RabbitMQ" in line or "starting Redis" in line for line in run.said)
+
+    worker = next(pid for pid in children if _name(pid) == "mms-worker")
+    os.kill(worker, signal.SIGKILL)
+    run.line("mms-worker has ended")
+    run.line("mms-worker is ready")
+    assert run.interrupt() == 0, run.said
+
+
+def test_a_second_one_in_the_same_folder_says_so(start: Start, settings: Settings) -> None:
+    servers = {"MMS_AMQP_URL": settings.amqp_url, "MMS_REDIS_URL": settings.redis_url}
+    first = start(**servers)
+    first.line("Events as they come")
+    second = start(**servers)
+    second.line("already running", within=10)
+    assert second.wait() == 1
+    assert first.interrupt() == 0, first.said
+
+
+def test_a_failure_shows_the_log(start: Start, settings: Settings, tmp_path: Path) -> None:
+    run = start(
+        MMS_AMQP_URL=settings.amqp_url, MMS_REDIS_URL=settings.redis_url, MMS_SPOOL_PATH="/dev/null"
+    )
+    assert run.wait() == 1
+    said = "".join(run.said)
+    assert "Not running: mms-ingest ended at once" in said
+    assert str(tmp_path / "var" / "log" / "mms-ingest.log") in said
+
+
+def _paste(line: str) -> str:
+    """Do what this curl line says; the tracking-id it sent."""
+    words = shlex.split(line)
+    tracking_id = re.search(r'"tracking-id": "([^"]+)"', words[-1])
+    assert tracking_id is not None
+    if shutil.which("curl"):
+        answer = subprocess.run(words, check=True, capture_output=True, text=True).stdout
+        assert answer.startswith("HTTP/1.1 200 ")
+    else:
+        url = urlsplit(words[2])
+        connection = http.client.HTTPConnection(url.netloc)
+        connection.request("POST", url.path, words[-1])
+        assert connection.getresponse().status == http.HTTPStatus.OK
+        connection.close()
+    return tracking_id[1]
+
+
+def _descendants(pid: int) -> list[int]:
+    """The children of a process, their children, and so on."""
+    listing = subprocess.run(
+        ["ps", "-A", "-o", "pid=,ppid="], check=True, capture_output=True, text=True
+    )
+    parents = [tuple(map(int, line.split())) for line in listing.stdout.splitlines()]
+    found = [child for child, parent in parents if parent == pid]
+    return found + [deeper for child in found for deeper in _descendants(child)]
+
+
+def _name(pid: int) -> str:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    return next(name for part in command if (name := Path(part.decode()).name).startswith("mms-"))
+
+
+def _runs(pid: int) -> bool:
+    """Whether it is neither gone nor merely waiting for its exit status to be read."""
+
+    def gone() -> bool:
+        try:
+            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        except FileNotFoundError:
+            return True
+
+    return not until(gone, within=2)

@@ -1,0 +1,121 @@
+"""The merge in Redis against its model in Python, and against the laws themselves."""
+
+import asyncio
+import random
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from deploy.local.servers import Redis
+from shared import record
+from shared.envelope import Arrival
+from shared.postback import Filing, decode
+from shared.settings import Settings
+from tests.unit import strategies
+from tests.unit.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
+from workers.store import Merged, Received, Store
+
+KEEPS = st.sampled_from([3, 5, 64])
+
+
+def received(merging: Merging) -> Received:
+    return Received(
+        Arrival(merging.received_at, "default", "", b""),
+        merging.filing,
+        redelivered=merging.wish == TELL_ALWAYS,
+    )
+
+
+def merging(filing: Filing, received_at: int, *, redelivered: bool) -> Merging:
+    """As the pipeline wishes it: only what is terminal is ever told of."""
+    wish = TELL_ALWAYS if redelivered else TELL_NEW
+    return Merging(filing, received_at, wish if filing.rank.terminal else TELL_NOBODY)
+
+
+@pytest.fixture(scope="module")
+def url(redis_server: Redis) -> str:
+    return redis_server.url
+
+
+@hypothesis_settings(
+    max_examples=150,
+    deadline=None,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+@given(data=st.data(), keep=KEEPS)
+def test_the_script_does_what_the_model_does(
+    url: str, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, keep: int
+) -> None:
+    monkeypatch.setattr(record, "KEEP", keep)
+    filings = data.draw(st.lists(strategies.filings(), min_size=1, max_size=8))
+    key = filings[0].key
+    mine = [filing for filing in filings if filing.key == key]
+    batches = data.draw(
+        st.lists(
+            st.lists(
+                st.builds(
+                    merging,
+                    st.sampled_from(mine),
+                    st.integers(1, 10**15),
+                    redelivered=st.booleans(),
+                ),
+                min_size=1,
+                max_size=6,
+            ),
+            min_size=1,
+            max_size=6,
+        )
+    )
+    asyncio.run(_compare(url, Model(key, keep), batches))
+
+
+async def _compare(url: str, model: Model, batches: list[list[Merging]]) -> None:
+    store = Store(Settings(redis_url=url))
+    try:
+        key = batches[0][0].filing.key
+        await store._redis.delete(key.redis)  # noqa: SLF001 (the test's own clean slate)
+        for batch in batches:
+            letters, told = model.merge(batch)
+            (merged,) = await store.merge([received(each) for each in batch])
+            assert isinstance(merged, Merged)
+            assert merged.results == letters
+            assert merged.record == told
+            assert await store.record(key) == model.record()
+    finally:
+        await store.aclose()
+
+
+async def test_over_the_limit_the_lowest_go_in_any_order(settings: Settings) -> None:
+    """A hundred distinct postbacks in three orders: the same 64, and 36 counted."""
+    dice = random.Random(1)
+    many = [
+        msgspec.json.encode(
+            {
+                "origin": "MMS_MT",
+                "code": dice.choice(["N101", "N102", "E102", "N501", "N502"]),
+                "tracking-id": "many",
+                "timestamp": f"2026-11-24T10:{number // 60:02}:{number % 60:02}Z",
+            }
+        )
+        for number in range(100)
+    ]
+    records = set()
+    store = Store(settings)
+    for _ in range(3):
+        dice.shuffle(many)
+        filings = [decode("default", body) for body in many]
+        for start in range(0, 100, 7):
+            await store.merge(
+                [received(Merging(filing, 1)) for filing in filings[start : start + 7]]
+            )
+        found = await store.record(filings[0].key)
+        assert found is not None
+        assert (len(found.entries), found.dropped, found.version) == (64, 36, 100)
+        records.add(found)
+        await store._redis.flushall()  # noqa: SLF001 (the test's own clean slate)
+    await store.aclose()
+    assert len(records) == 1

@@ -1,0 +1,68 @@
+"""The real commands as processes, and waiting for what they do."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from deploy.local.ports import free_port
+from deploy.local.services import Service
+from shared.settings import Settings
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The `MMS_*` variables that give a process exactly these settings."""
+    return {
+        f"MMS_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
+        for name, value in msgspec.structs.asdict(settings).items()
+    }
+
+
+def until(condition: Callable[[], bool], within: float = 10.0) -> bool:
+    """Whether a condition became true within some seconds."""
+    end = time.monotonic() + within
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+class Processes:
+    """Starts `mms-ingest` and `mms-worker`; the fixture of this kind stops what a test leaves.
+
+    What it returns has `kill`, `stop`, `pause`, `resume`, `restart`, `is_alive`, `log` (its output)
+    and `ask` (a path of its admin port).
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._services: list[Service] = []
+
+    def start_ingest(self, settings: Settings, *, wait: bool = True) -> Service:
+        """One ingress on `settings.ingest_port`; returns when it is ready, unless told not to."""
+        return self._start("mms-ingest", settings, wait=wait)
+
+    def start_worker(self, settings: Settings, *, wait: bool = True) -> Service:
+        """One worker; returns when it is ready (it consumes), unless told not to."""
+        return self._start("mms-worker", settings, wait=wait)
+
+    def stop(self) -> None:
+        """Stop all that still runs, the last started first."""
+        for service in reversed(self._services):
+            service.stop()
+
+    def _start(self, name: str, settings: Settings, *, wait: bool) -> Service:
+        service = Service(
+            name,
+            settings=environment(settings),
+            admin_port=free_port(),
+            log_path=self._directory / f"{name}-{len(self._services)}.log",
+        )
+        self._services.append(service)
+        if wait:
+            service.start()
+        else:
+            service.launch()
+        return service

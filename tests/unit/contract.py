@@ -1,0 +1,108 @@
+"""The contract's tables, written down a second time: a slip in the code's own cannot hide here."""
+
+from typing import Final
+
+CODES: Final[dict[str, tuple[str, str]]] = {
+    "N013": ("message", "accepted"),
+    "N101": ("message", "sent"),
+    "N102": ("message", "delivered"),
+    "N202": ("message", "delivered"),
+    "N103": ("message", "expired"),
+    "E101": ("message", "failed"),
+    "E999": ("message", "failed"),
+    "E011": ("message", "failed"),
+    "E012": ("message", "failed"),
+    "E013": ("message", "failed"),
+    "E102": ("message", "failed"),
+    "E202": ("message", "failed"),
+    "N501": ("discovery", "sent"),
+    "N502": ("discovery", "delivered"),
+    "E501": ("discovery", "failed"),
+    "E502": ("discovery", "failed"),
+    "N003": ("template", "ready"),
+    "E002": ("template", "failed"),
+    "E003": ("template", "failed"),
+    "E004": ("template", "failed"),
+}
+"""Each code's track and default outcome."""
+
+REFINED: Final = {"N102", "N202", "E102", "E202", "N502", "E502"}
+"""The codes whose status text has the last word."""
+
+STATUSES: Final[dict[str, str | None]] = {
+    "Message Sent": None,
+    "Message Failed": "failed",
+    "Message Sent/Delivered": "delivered",
+    "Message Sent/Expired": "expired",
+    "Message Sent/Rejected": "rejected",
+    "Message Sent/Failed": "failed",
+    "Message Sent/Not Supported": "unsupported",
+    "Message Sent/NotSupported": "unsupported",
+    "Sent": None,
+    "Delivered": "delivered",
+    "Expired": "expired",
+    "Rejected": "rejected",
+    "Failed": "failed",
+    "Unrecognised": "unrecognised",
+    "Unrecognized": "unrecognised",
+}
+"""Each status text, in both wordings, and the outcome it says; None: it decides nothing."""
+
+WORDINGS: Final = {
+    "Message Sent": "Sent",
+    "Message Failed": "Failed",
+    "Message Sent/Delivered": "Delivered",
+    "Message Sent/Expired": "Expired",
+    "Message Sent/Rejected": "Rejected",
+    "Message Sent/Failed": "Failed",
+    "Message Sent/Unrecognised": "Unrecognized",
+}
+"""The same status as XML and as JSON word it."""
+
+NOT_TERMINAL: Final = {"accepted", "sent"}
+
+FIELDS: Final = [
+    "origin",
+    "code",
+    "sent-as",
+    "status",
+    "status-details",
+    "mms-id",
+    "from",
+    "to",
+    "tracking-id",
+    "operator-id",
+    "operator-name",
+    "timestamp",
+    "handset",
+    "client-reference",
+    "campaign-ref",
+    "aggregator-id",
+    "audio-name",
+    "video-name",
+    "image-name",
+    "from-mask",
+    "os",
+]
+
+LEGACY: Final = {name: name.replace("-", "").upper() for name in FIELDS} | {
+    "operator-id": "SPID",
+    "from-mask": "FROM_MASK",
+}
+"""Each field's name in legacy XML."""
+
+
+def expected_outcome(code: str, status: str | None) -> str:
+    """What a code and a status text say, by the contract."""
+    _, default = CODES[code]
+    if code not in REFINED or status is None:
+        return default
+    return STATUSES[status] or default
+
+
+def phase(track: str, outcome: str) -> int:
+    """Where an outcome stands in the order of a rank, from 0."""
+    if track == "template":
+        return ["ready", "failed"].index(outcome)
+    order = {"accepted": 0, "sent": 1, "delivered": 3}
+    return order.get(outcome, 2)

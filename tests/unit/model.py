@@ -1,0 +1,94 @@
+"""The law of merging as a small model in Python; what `merge.lua` does must equal it.
+
+A record is a set of postbacks that only grows, with at most `keep` in it. Over that the lowest
+rank goes, but never one that decides its track, and what went is counted. (What went and comes
+again is counted again; nobody remembers it.)
+"""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from shared.codes import Track
+from shared.postback import Filing, Key, Postback, Rank
+from shared.record import Entry, Record
+
+TELL_NOBODY: Final = 0
+TELL_NEW: Final = 1
+TELL_ALWAYS: Final = 2
+
+
+class Merging(NamedTuple):
+    """A postback that is to be merged.
+
+    Attributes:
+        received_at: microseconds since the Unix epoch; the earliest stays.
+        wish: when somebody is to be told, provided that it decides its track: never, when it is
+            new, or also when it was known (it was redelivered).
+    """
+
+    filing: Filing
+    received_at: int
+    wish: int = TELL_NEW
+
+
+class Model:
+    """One record."""
+
+    def __init__(self, key: Key, keep: int = 64) -> None:
+        self._key = key
+        self._keep = keep
+        self._held: dict[tuple[Track, Rank], tuple[int, Postback]] = {}
+        self._dropped = 0
+
+    def merge(self, batch: Sequence[Merging]) -> tuple[str, Record | None]:
+        """Add postbacks.
+
+        Returns:
+            One letter for each: n new, d duplicate; N and D when it decides its track now. And
+            the record when somebody is to be told of it.
+        """
+        added = ["n" if self._add(each) else "d" for each in batch]
+        letters = "".join(  # what decides shows when all are in
+            letter.upper() if self._decides(each) else letter
+            for letter, each in zip(added, batch, strict=True)
+        )
+        told = any(
+            (letter == "N" and each.wish != TELL_NOBODY)
+            or (letter == "D" and each.wish == TELL_ALWAYS)
+            for letter, each in zip(letters, batch, strict=True)
+        )
+        return letters, self.record() if told else None
+
+    def record(self) -> Record:
+        """What is known now."""
+        entries = [
+            Entry(track=track, rank=rank, received_at=received_at, postback=postback)
+            for (track, rank), (received_at, postback) in self._held.items()
+        ]
+        return Record(
+            self._key, tuple(sorted(entries, key=lambda entry: str(entry.rank))), self._dropped
+        )
+
+    def _add(self, merging: Merging) -> bool:
+        filing, received_at, _ = merging
+        name = (filing.track, filing.rank)
+        if name in self._held:
+            earliest, postback = self._held[name]
+            self._held[name] = (min(earliest, received_at), postback)
+            return False
+        self._held[name] = (received_at, filing.postback)
+        if len(self._held) > self._keep:
+            self._drop_lowest()
+        return True
+
+    def _drop_lowest(self) -> None:
+        others = [(str(rank), track) for track, rank in self._held if rank != self._highest(track)]
+        lowest, track = min(others)
+        del self._held[track, Rank.parse(lowest)]
+        self._dropped += 1
+
+    def _decides(self, merging: Merging) -> bool:
+        return self._highest(merging.filing.track) == merging.filing.rank
+
+    def _highest(self, track: Track) -> Rank:
+        return max((rank for its, rank in self._held if its is track), key=str)

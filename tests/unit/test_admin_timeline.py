@@ -1,0 +1,78 @@
+"""What each postback of a record changed, told in the order of arrival."""
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.codes import Outcome, Track
+from shared.postback import Filing, Key, decode
+from shared.record import Entry, Record
+from workers.admin.timeline import timeline
+
+KEY = Key("message", "default", "T-1")
+
+
+def filing(code: str, status: str | None = None, timestamp: str | None = None) -> Filing:
+    content = {"origin": "MMS_MT", "code": code, "tracking-id": "T-1"}
+    content |= {"status": status} if status else {}
+    content |= {"timestamp": timestamp} if timestamp else {}
+    return decode("default", json.dumps(content).encode())
+
+
+SENT = filing("N101", "Message Sent", "2026-11-24T10:00:00Z")
+FAILED = filing("E102", "Message Failed", "2026-11-24T10:00:05Z")
+DELIVERED = filing("N102", "Delivered", "2026-11-24T10:00:09Z")
+DELIVERED_AGAIN = filing("N102", "Delivered", "2026-11-24T10:00:10Z")
+DISCOVERED = filing("N502", "Delivered", "2026-11-24T09:00:00Z")
+
+
+def record(*arrived: Filing) -> Record:
+    entries = [Entry(f.track, f.rank, at, f.postback) for at, f in enumerate(arrived)]
+    return Record(KEY, tuple(sorted(entries, key=lambda entry: entry.rank)))
+
+
+def changes(*arrived: Filing) -> list[str]:
+    return [step.change for step in timeline(record(*arrived))]
+
+
+def test_a_life_in_order() -> None:
+    assert changes(SENT, FAILED, DELIVERED) == [
+        "message: → sent",
+        "message: sent → failed",
+        "message: failed → delivered",
+    ]
+
+
+def test_what_comes_late_changes_nothing() -> None:
+    assert changes(DELIVERED, SENT, FAILED) == [
+        "message: → delivered",
+        "no change (late)",
+        "no change (late)",
+    ]
+
+
+def test_the_same_outcome_said_later() -> None:
+    assert changes(DELIVERED, DELIVERED_AGAIN)[1] == "message: delivered, again"
+
+
+def test_tracks_do_not_touch_each_other() -> None:
+    assert changes(SENT, DISCOVERED, DELIVERED) == [
+        "message: → sent",
+        "discovery: → delivered",
+        "message: sent → delivered",
+    ]
+
+
+@given(st.permutations([SENT, FAILED, DELIVERED, DELIVERED_AGAIN, DISCOVERED]))
+def test_the_last_that_decided_is_what_the_record_says(arrived: list[Filing]) -> None:
+    told = record(*arrived)
+    steps = timeline(told)
+    assert [step.entry.received_at for step in steps] == list(range(len(arrived)))
+    for track in (Track.MESSAGE, Track.DISCOVERY):
+        mine = [step for step in steps if step.entry.track is track]
+        outcomes: list[Outcome | None] = [None]
+        for step in mine:
+            assert step.before is outcomes[-1]
+            outcomes.append(step.entry.postback.outcome if step.decided else step.before)
+        assert outcomes[-1] is told.known(track).outcome

@@ -1,0 +1,98 @@
+"""The archive of all batches, read from somewhere up to its end as it was at the start.
+
+A stream has no end: whoever reads it is led on into what comes live. Nor can the end be asked for
+(RabbitMQ's message count is an estimate). But a consumer that begins at `last` is given the last
+chunk, so the highest offset that comes to it before it falls silent is the end, or, with traffic,
+a little beyond: too far does no harm. The message count only decides how long an empty answer is
+believed.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator
+from typing import Final
+
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError
+
+from shared import topology
+from shared.broker import Session, open_session
+from shared.errors import BrokerUnavailableError
+from shared.settings import Settings
+from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of
+
+PREFETCH: Final = 64
+"""Batches that may wait here; each has at most 1 MiB."""
+
+SILENCE: Final = 0.5
+LOOK_LIMIT: Final = 2.0
+"""Seconds without a message that end the look at the last chunk; seconds that it takes at most."""
+
+EMPTY_LIMIT: Final = 2.0
+READ_LIMIT: Final = 30.0
+"""Seconds to wait for a message: before an archive counts as empty, and in the middle of one."""
+
+
+async def end(settings: Settings) -> int | None:
+    """The offset of the archive's last message; None when there is none.
+
+    Raises:
+        BrokerUnavailableError: RabbitMQ cannot be reached or does not give what it says it has.
+    """
+    session = await open_session(settings, name="mms-admin rebuild end", prefetch=1000)
+    try:
+        counted = await _count(session)
+        reader = Reader(session, topology.ARCHIVE)
+        await reader.start("last")
+        first = await reader.next(READ_LIMIT if counted else EMPTY_LIMIT)
+        if first is None:
+            if counted:
+                raise BrokerUnavailableError(f"{topology.ARCHIVE} has messages but gives none")
+            return None
+        deadline = time.monotonic() + LOOK_LIMIT
+        highest = offset_of(first)
+        while time.monotonic() < deadline:
+            message = await reader.next(SILENCE)
+            if message is None:
+                break
+            highest = max(highest, offset_of(message))
+            await reader.acknowledge(message)
+        return highest
+    finally:
+        await session.close()
+
+
+async def messages(
+    session: Session, place: Place, last: int
+) -> AsyncGenerator[DeliveredMessage, None]:
+    """The archive's messages from a place up to the offset `last`.
+
+    Args:
+        session: opened with `PREFETCH`.
+
+    Raises:
+        BrokerUnavailableError: the connection was lost, or the stream gives nothing any more.
+    """
+    reader = Reader(session, topology.ARCHIVE)
+    await reader.start(place)
+    message = await reader.next(READ_LIMIT if place == "first" else EMPTY_LIMIT)
+    if message is None and place != "first":
+        return  # nothing was archived since then
+    while message is not None:
+        offset = offset_of(message)
+        await reader.acknowledge(message)  # taken; asks for one more
+        if offset <= last:
+            yield message
+        if offset >= last:
+            return
+        message = await reader.next(READ_LIMIT)
+    raise BrokerUnavailableError(f"{topology.ARCHIVE} gave nothing for {READ_LIMIT:g} s")
+
+
+async def _count(session: Session) -> int:
+    try:
+        async with asyncio.timeout(CALL_LIMIT):
+            answer = await session.channel.queue_declare(topology.ARCHIVE, passive=True)
+    except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
+        raise BrokerUnavailableError(f"cannot ask for {topology.ARCHIVE}: {error}") from error
+    return answer.message_count or 0

@@ -1,0 +1,135 @@
+"""Go through `mms.dead` once, holding what is seen, so that whatever is not removed goes back.
+
+A quorum queue cannot be looked at without taking: what is delivered and not acknowledged returns
+when the channel closes, in no certain order, before everything else, and with a delivery count one
+higher (`mms.dead` has no delivery limit). Nothing returns while we look, so nothing is seen twice;
+and no more is looked at than was there at the start, so this ends even if letters keep coming.
+
+One consumer without a prefetch would get the whole queue at once. So a consumer gets `WINDOW`
+letters; when it holds them all the next one takes over, on the same channel, and memory stays
+bounded: on 3.10.8 10 thousand letters/s and 45 MB, where `basic.get` does 1.4 thousand/s.
+"""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Final, NamedTuple
+
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError
+
+from shared import topology
+from shared.broker import Session, backoff, open_session
+from shared.errors import BrokerUnavailableError
+from shared.settings import Settings
+from workers.admin import console
+from workers.admin.dead.letter import Letter, read_letter
+from workers.admin.stream import CALL_LIMIT, Reader
+
+WINDOW: Final = 100
+ANSWER_LIMIT: Final = 3.0
+"""Seconds to wait for a letter that should be there; then somebody else has it."""
+
+RETURN_LIMIT: Final = 2.0
+RETURN_RATE: Final = 5000.0
+"""Seconds, and letters a second, to wait for RabbitMQ to take back what was looked at. Not for
+ever: somebody else may take them at once."""
+
+
+class Held(NamedTuple):
+    """A letter in our hands, to be removed or given back."""
+
+    letter: Letter
+    message: DeliveredMessage
+
+
+class Browser:
+    """One pass over the dead letters; made by `browse`."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self._reader = Reader(session, topology.DEAD)
+        self._held: set[int] = set()
+        """Delivery tags that the present consumer holds."""
+        self._started = False
+        self._kept = 0
+
+    async def letters(self) -> AsyncGenerator[Held, None]:
+        """Each letter that was there at the start, once.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ went away; what was not removed is still there.
+        """
+        there = await self._count()
+        if there:
+            await self._reader.start()
+            self._started = True
+        for seen in range(there):
+            if len(self._held) >= WINDOW:
+                await self._reader.stop()
+                self._held.clear()
+                await self._reader.start()
+            message = await self._reader.next(ANSWER_LIMIT)
+            if message is None:
+                console.say(f"{there - seen} letters were taken by somebody else meanwhile")
+                return
+            self._held.add(message.delivery_tag or 0)
+            self._kept += 1
+            yield Held(read_letter(message), message)
+
+    async def remove(self, held: Held) -> None:
+        """Remove a letter for good.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ went away; it may still be there.
+        """
+        await self._reader.acknowledge(held.message)
+        self._held.discard(held.message.delivery_tag or 0)
+        self._kept -= 1
+
+    async def finish(self) -> None:
+        """Give the rest back; return when RabbitMQ has done all that it was told.
+
+        Neither a removal nor a return has an answer of its own, so it is asked for the count:
+        who comes next shall see them all.
+
+        Raises:
+            BrokerUnavailableError: it did not answer; what was removed last may still be there.
+        """
+        if not self._started:
+            return
+        await self._reader.stop()
+        await self._reader.give_back()
+        # RabbitMQ answers before it has done so; 100,000 letters took it 7 seconds.
+        patience = RETURN_LIMIT + self._kept / RETURN_RATE
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                for attempt in itertools.count():
+                    if await self._count() >= self._kept:
+                        return
+                    await backoff(attempt, longest=0.5)
+
+    async def _count(self) -> int:
+        try:
+            async with asyncio.timeout(CALL_LIMIT):
+                answer = await self.session.channel.queue_declare(topology.DEAD, passive=True)
+        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
+            raise BrokerUnavailableError(f"cannot ask for {topology.DEAD}: {error}") from error
+        return answer.message_count or 0
+
+
+@contextlib.asynccontextmanager
+async def browse(settings: Settings) -> AsyncIterator[Browser]:
+    """A pass over the dead letters on a session of its own; at its end the rest goes back.
+
+    Raises:
+        BrokerUnavailableError: RabbitMQ cannot be reached.
+    """
+    session = await open_session(settings, name="mms-admin dead", prefetch=WINDOW)
+    browser = Browser(session)
+    try:
+        yield browser
+        await browser.finish()
+    finally:
+        await session.close()

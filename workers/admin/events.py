@@ -1,0 +1,172 @@
+"""`mms-admin events`: follow what is being decided, now or from the log's past."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncGenerator
+from datetime import datetime
+from typing import Final
+
+import click
+import msgspec
+from aiormq.abc import DeliveredMessage
+from aiormq.exceptions import AMQPError
+
+from shared import settings, topology
+from shared.broker import Session, backoff, open_session
+from shared.errors import BrokerUnavailableError
+from shared.event import Event, decode_event
+from shared.log import mask
+from shared.settings import Settings
+from workers.admin import console
+from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of
+from workers.admin.topic import matches
+
+NAME: Final = "mms-admin events"
+PREFETCH: Final = 200
+WAITING: Final = 10_000
+"""Events that may wait for a slow terminal at RabbitMQ; then the oldest are dropped."""
+
+_FOREVER: Final = 3600.0
+
+
+@click.command()
+@click.option(
+    "--filter", "pattern", default="#", help="Routing keys to show; * is one word, # any number."
+)
+@click.option(
+    "--since", type=console.Since(), help="Begin in the past: 90s, 30m, 1h, 7d or an ISO 8601 time."
+)
+@click.option("--limit", type=click.IntRange(min=1), help="Stop after this many events.")
+@console.json_option
+@console.raw_option
+def events(
+    pattern: str, since: datetime | None, limit: int | None, *, as_json: bool, raw: bool
+) -> None:
+    """Follow events as they are decided, until Ctrl-C.
+
+    A routing key is <track>.<outcome>.<operator-id>, where an operator that is not known is
+    "unknown". With --since the log of events is read from then on, and followed; the time is when
+    the event was emitted. When RabbitMQ goes away the command waits for it: with --since it goes on
+    where it was; without, it tells since when events were missed.
+
+    \b
+    Examples:
+      mms-admin events
+      mms-admin events --filter 'message.failed.#'
+      mms-admin events --filter '*.*.31003' --since 1h
+      mms-admin events --since 1d --json --limit 1000 | jq -r .subject
+    """  # noqa: D301 (click reads the backslash)
+    try:
+        console.run(_follow(pattern.removeprefix("mms."), since, limit, as_json=as_json, raw=raw))
+    except KeyboardInterrupt:
+        return
+
+
+async def _follow(
+    pattern: str, since: datetime | None, limit: int | None, *, as_json: bool, raw: bool
+) -> None:
+    left = limit
+    async with contextlib.aclosing(_messages(settings.load(), pattern, since)) as messages:
+        async for message in messages:
+            try:
+                event = decode_event(message.body)
+            except msgspec.DecodeError as error:
+                console.say(f"skipped a message that is no event: {mask(str(error))}")
+                continue
+            # Not the message's own key: what a subscriber refused came to the log without one.
+            if not matches(pattern, event.routing_key):
+                continue
+            _print(event if raw else _masked(event), as_json=as_json)
+            if left is not None:
+                left -= 1
+                if left == 0:
+                    return
+
+
+async def _messages(
+    loaded: Settings, pattern: str, since: datetime | None
+) -> AsyncGenerator[DeliveredMessage, None]:
+    """Messages for ever; opens the next session when one is lost."""
+    session = await open_session(loaded, name=NAME, prefetch=PREFETCH)
+    place: Place | None = since
+    while True:
+        try:
+            reader = await _reading(session, pattern, place)
+            while True:
+                message = await reader.next(_FOREVER)
+                if message is None:
+                    continue
+                yield message
+                if since is not None:
+                    place = offset_of(message) + 1
+                await reader.acknowledge(message)
+        except BrokerUnavailableError as error:
+            lost = console.moment(time.time_ns() // 1000)
+            console.say(f"{lost} {error}; waiting for it")
+        finally:
+            await session.close()
+        session = await _session_again(loaded)
+        if since is not None:
+            console.say("connected again; going on where it was")
+        else:
+            console.say(f"connected again; events since {lost} were missed, see --since")
+
+
+async def _reading(session: Session, pattern: str, place: Place | None) -> Reader:
+    """From the log when there is a place to begin at, else from a queue of our own."""
+    if place is not None:
+        reader = Reader(session, topology.EVENT_LOG)
+        await reader.start(place)
+        return reader
+    channel = session.channel
+    try:
+        async with asyncio.timeout(CALL_LIMIT):
+            declared = await channel.queue_declare(
+                exclusive=True,
+                auto_delete=True,
+                # The oldest is dropped when it is full: a queue that refused would refuse for all.
+                arguments={"x-max-length": WAITING, "x-overflow": "drop-head"},
+            )
+            queue = str(declared.queue)
+            await channel.queue_bind(queue, topology.EVENTS, routing_key=pattern)
+    except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
+        raise BrokerUnavailableError(
+            f"cannot bind a queue to {topology.EVENTS}: {error}"
+        ) from error
+    reader = Reader(session, queue)
+    await reader.start()
+    return reader
+
+
+async def _session_again(loaded: Settings) -> Session:
+    attempt = 0
+    while True:
+        try:
+            return await open_session(loaded, name=NAME, prefetch=PREFETCH)
+        except BrokerUnavailableError:
+            await backoff(attempt)
+            attempt += 1
+
+
+def _masked(event: Event) -> Event:
+    data = event.data
+    private = msgspec.structs.replace(
+        data,
+        from_=data.from_ and mask(data.from_),
+        to=data.to and mask(data.to),
+        status_details=data.status_details and mask(data.status_details),
+    )
+    return msgspec.structs.replace(event, data=private)
+
+
+def _print(event: Event, *, as_json: bool) -> None:
+    if as_json:
+        console.print_json(event)
+        return
+    data = event.data
+    corrects = f" corrects {data.corrects}" if data.corrects else ""
+    operator = data.operator_name or data.operator_id or console.NOTHING
+    route = f"{data.from_ or console.NOTHING}→{data.to or console.NOTHING}"
+    columns = f"{event.time:<27} {event.type:<24} {event.subject:<24} {operator:<16}"
+    click.echo(console.one_line(f"{columns} {route}{corrects}"))

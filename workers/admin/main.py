@@ -1,0 +1,40 @@
+"""The `mms-admin` command: one file a command, gathered here."""
+
+import click
+
+from shared import cli
+from shared.log import configure
+from workers.admin.dead.export import export
+from workers.admin.dead.list import list_letters
+from workers.admin.dead.purge import purge
+from workers.admin.dead.replay import replay
+from workers.admin.dead.show import show_letter
+from workers.admin.events import events
+from workers.admin.rebuild import rebuild
+from workers.admin.show import show
+
+
+@click.group(epilog=cli.settings_help())
+@click.version_option(package_name="mms-postbacks")
+def main() -> None:
+    """Look messages up, follow events, care for dead letters and rebuild the state.
+
+    Phone numbers are masked unless a command is told --raw. Exit status: 0 done, 1 nothing found
+    or not everything done, 2 an error.
+    """
+    configure("WARNING")
+
+
+@main.group()
+def dead() -> None:
+    """Dead letters: list, show, replay, purge and export what could not be processed.
+
+    They are postbacks that could not be decoded, kept with their raw bytes and a reason, and
+    batches that no worker could finish ("undeliverable").
+    """
+
+
+for command in (show, events, rebuild):
+    main.add_command(command)
+for command in (list_letters, show_letter, replay, purge, export):
+    dead.add_command(command)

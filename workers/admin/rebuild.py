@@ -1,0 +1,135 @@
+"""`mms-admin rebuild`: the archive into Redis again, beside live traffic or into an empty one.
+
+Merging is idempotent and knows no order, so replaying all that was ever archived gives the records
+that were there, whatever is there now and whoever else is writing. No events are told, unless they
+are asked for with `--emit`: for batches that reached only the archive.
+"""
+
+import asyncio
+import contextlib
+import time
+from datetime import datetime
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from shared import cli, settings
+from shared.broker import open_session
+from shared.settings import Settings
+from workers.admin import archive, console
+from workers.admin.restore import Restorer, Summary, Teller
+from workers.admin.stream import Place, offset_of
+from workers.store import Store
+
+
+@click.command()
+@click.option(
+    "--since", type=console.Since(), help="Begin there: 90s, 30m, 1h, 7d or an ISO 8601 time."
+)
+@click.option("--dry-run", is_flag=True, help="Read and count; Redis is not touched.")
+@click.option(
+    "--emit", "emitting", is_flag=True, help="Also publish the events of what it changes."
+)
+@console.json_option
+def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: bool) -> None:
+    """Replay the archive of all batches into Redis.
+
+    For a Redis that lost its last writes, or everything: afterwards every record is what it was.
+    Runs beside live traffic and workers, and may be run again or stopped at any time. It ends where
+    the archive ended when it began. --since counts from when a batch reached RabbitMQ, which may be
+    later than when it was received.
+
+    With --emit the events of what it changes are published: for batches that only the archive saw.
+    Into an empty Redis that would be every event of the archive's time. Killed (not merely
+    stopped), it may leave up to one window of postbacks merged and their events untold.
+
+    Exit status 1 when it was stopped, or Redis refused some records.
+
+    \b
+    Examples:
+      mms-admin rebuild
+      mms-admin rebuild --since 2h
+      mms-admin rebuild --since 30m --emit
+    """  # noqa: D301 (click reads the backslash)
+    summary = console.run(_rebuild(since, dry_run=dry_run, emitting=emitting))
+    if as_json:
+        console.print_json(summary)
+    else:
+        rows = [
+            (name.replace("_", " "), _shown(getattr(summary, name)))
+            for name in summary.__struct_fields__
+        ]
+        console.print_table("rebuild", ["", ""], rows)
+    if not summary.finished:
+        console.say("Stopped before the end; run it again.")
+    if summary.refused or not summary.finished:
+        raise SystemExit(1)
+
+
+async def _rebuild(since: datetime | None, *, dry_run: bool, emitting: bool) -> Summary:
+    stop = cli.stop_event()
+    loaded = settings.load()
+    summary = Summary(dry_run=dry_run)
+    began = time.monotonic()
+    last = await archive.end(loaded)
+    if last is None:
+        summary.finished = True
+    else:
+        await _replay(loaded, summary, since or "first", last, stop, emitting=emitting)
+    summary.seconds = round(time.monotonic() - began, 3)
+    summary.postbacks_per_second = round(summary.postbacks / max(summary.seconds, 0.001))
+    return summary
+
+
+async def _replay(
+    loaded: Settings,
+    summary: Summary,
+    place: Place,
+    last: int,
+    stop: asyncio.Event,
+    *,
+    emitting: bool,
+) -> None:
+    session = await open_session(loaded, name="mms-admin rebuild", prefetch=archive.PREFETCH)
+    async with (
+        contextlib.aclosing(Store(loaded)) as store,
+        contextlib.aclosing(Teller(loaded)) as teller,
+        contextlib.aclosing(archive.messages(session, place, last)) as messages,
+    ):
+        restorer = Restorer(store, summary, teller if emitting else None)
+        try:
+            with _progress() as progress:
+                bar = progress.add_task("archive", total=None)
+                async for message in messages:
+                    if progress.tasks[bar].total is None:
+                        progress.update(bar, total=last - offset_of(message) + 1)
+                    await restorer.take(message.body)
+                    progress.advance(bar)
+                    if stop.is_set():
+                        break
+                else:
+                    summary.finished = True
+                await restorer.flush()
+        finally:
+            await session.close()
+
+
+def _progress() -> Progress:
+    """A bar on standard error; nothing when that is no terminal."""
+    errors = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} batches"),
+        TimeRemainingColumn(),
+        console=errors,
+        transient=True,
+        disable=not errors.is_terminal,
+    )
+
+
+def _shown(value: float) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}"
