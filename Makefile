@@ -3,6 +3,8 @@ SHELL = /bin/sh
 BOOTSTRAP = @deploy/local/bootstrap.sh
 PYTHON = .venv/bin/python
 VAR = var
+LOCK = env -u PIP_FIND_LINKS uv pip compile --quiet --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1 /p' Makefile | while read -r target line; do \
@@ -14,7 +16,11 @@ run: ## everything on this machine, live; DEMO=1 also sends simulated traffic
 
 test: ## unit, integration and end-to-end tests, with servers of their own
 	$(BOOTSTRAP) servers
-	$(PYTHON) -m pytest tests/unit tests/integration tests/e2e
+	$(PYTHON) -m pytest -m 'not long'
+
+chaos: ## every fault there is a test for, on servers of its own; a quarter of an hour; the table
+	$(BOOTSTRAP) servers
+	$(PYTHON) -m pytest tests/chaos --chaos-table tests/chaos/RESULTS.md
 
 check: ## lint, format, types and unit tests, in less than a minute
 	$(BOOTSTRAP) venv
@@ -29,13 +35,13 @@ fmt: ## format the code, and mend what the linter can mend
 	$(PYTHON) -m ruff format .
 
 lock: ## pin the dependencies anew: requirements.txt and requirements-dev.txt; needs uv
-	uv pip compile --quiet --universal --generate-hashes --upgrade --no-header \
+	$(LOCK) --upgrade \
 	  --extra dev --output-file requirements-dev.txt pyproject.toml
-	uv pip compile --quiet --universal --generate-hashes --no-header \
+	$(LOCK) \
 	  --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
 
 clean: ## remove .venv and caches; var, which holds data, stays
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test check fmt lock clean
+.PHONY: help run test chaos check fmt lock clean
