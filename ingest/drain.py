@@ -29,6 +29,7 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
 
     A batch is removed only after its confirm: killed in between, it is published again.
     """
+    told = ""
     while True:
         try:
             if not (breaker.closed or breaker.may_probe()):
@@ -38,7 +39,9 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
             else:
                 await _nothing_to_drain(spool, breaker)
         except SpoolUnavailableError as error:
-            log.warning("%s", error)
+            if str(error) != told:
+                log.warning("%s", error)
+            told = str(error)
             await asyncio.sleep(AFTER_FAILURE)
 
 

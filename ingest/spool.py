@@ -4,9 +4,13 @@ An SQLite file in WAL mode with `synchronous=FULL`: a batch that `add` has retur
 and survives kill -9 and power loss. All of SQLite runs on one thread of its own, so that an fsync
 never holds up the event loop. Several processes may share a file; one of them at a time drains
 it, by a lock that the operating system releases when its holder dies.
+
+Removing from a full disk needs room too, for SQLite's log. So a reserve is kept beside the file
+and given up when a removal finds no room; until the spool is empty nothing is added any more.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import sqlite3
@@ -20,6 +24,9 @@ from shared.errors import SettingsError, SpoolUnavailableError
 
 ADD_LIMIT: Final = 1.5
 """Seconds that writing a batch may take before it counts as not written."""
+
+RESERVE: Final = 1024 * 1024
+"""Bytes that removing what is in the spool may need on a full disk."""
 
 _PAGE: Final = 4096
 _T = TypeVar("_T")
@@ -60,6 +67,9 @@ class Spool:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            self._reserve = path.with_name(f"{path.name}-reserve")
+            with contextlib.suppress(OSError):  # a full disk: drain what is there, add nothing
+                self._thread.submit(_allocate, self._reserve).result()
             self._database = self._thread.submit(_open, path, max_bytes).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
@@ -139,10 +149,12 @@ class Spool:
     async def _run(self, step: Callable[[], _T]) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, step)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, OSError) as error:
             raise SpoolUnavailableError(f"the spool {self._path} refuses: {error}") from error
 
     def _insert(self, batch: bytes, postbacks: int) -> None:
+        if not self._reserve.exists():
+            raise OSError("its disk is full; make room")
         now = time.time()
         self._database.execute(
             "INSERT INTO spool (spooled_at, postbacks, batch) VALUES (?, ?, ?)",
@@ -156,16 +168,42 @@ class Spool:
         return [Spooled(*row) for row in rows]
 
     def _delete(self, ids: list[int]) -> None:
+        try:
+            self._delete_rows(ids)
+        except sqlite3.OperationalError:
+            self._reserve.unlink(missing_ok=True)
+            self._delete_rows(ids)
+        self.depth = self._measure()
+
+    def _delete_rows(self, ids: list[int]) -> None:
         with self._database:
             self._database.execute("BEGIN IMMEDIATE")
             self._database.executemany("DELETE FROM spool WHERE id = ?", [(id_,) for id_ in ids])
-        self.depth = self._measure()
 
     def _measure(self) -> Depth:
         row = self._database.execute(
             "SELECT count(*), coalesce(sum(postbacks), 0), min(spooled_at) FROM spool"
         ).fetchone()
-        return Depth(*row)
+        depth = Depth(*row)
+        if not depth.batches and not self._reserve.exists():
+            self._database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._database.execute("VACUUM")
+            _allocate(self._reserve)
+        return depth
+
+
+def _allocate(path: Path) -> None:
+    """Make sure that the reserve takes up its room on the disk.
+
+    Raises:
+        OSError: there is no room; then there is no reserve.
+    """
+    try:
+        with path.open("ab") as reserve:
+            os.posix_fallocate(reserve.fileno(), 0, RESERVE)
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def _open(path: Path, max_bytes: int) -> sqlite3.Connection:

@@ -10,7 +10,6 @@ from importlib.resources import files
 from typing import Final, NamedTuple, cast
 
 from redis import exceptions
-from redis.asyncio.cluster import RedisCluster
 
 from shared import record
 from shared.envelope import Arrival
@@ -155,24 +154,25 @@ class Store:
 
     async def _call(self, calls: "Sequence[_Call]") -> list[object]:
         """One pipeline of script calls; each reply is a result or a `ResponseError` of its own."""
-        with _unavailable():
-            if not self._shas:
-                await self._load_scripts()
-            replies = await self._pipeline(calls)
-            forgotten = [
-                at
-                for at, reply in enumerate(replies)
-                if isinstance(reply, exceptions.NoScriptError)
-            ]
-            if forgotten:  # Redis was restarted or its scripts were flushed
-                await self._load_scripts()
-                again = await self._pipeline([calls[at] for at in forgotten])
-                for at, reply in zip(forgotten, again, strict=True):
-                    replies[at] = reply
-        for reply in replies:
-            if isinstance(reply, Exception) and _passes(reply):
-                await self._forget_topology()
-                raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
+        try:
+            with _unavailable():
+                return _refuse_passing(await self._replies(calls))
+        except StateUnavailableError:
+            await self._start_afresh()
+            raise
+
+    async def _replies(self, calls: "Sequence[_Call]") -> list[object]:
+        if not self._shas:
+            await self._load_scripts()
+        replies = await self._pipeline(calls)
+        forgotten = [
+            at for at, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
+        ]
+        if forgotten:  # Redis was restarted or its scripts were flushed
+            await self._load_scripts()
+            again = await self._pipeline([calls[at] for at in forgotten])
+            for at, reply in zip(forgotten, again, strict=True):
+                replies[at] = reply
         return replies
 
     async def _pipeline(self, calls: "Sequence[_Call]") -> list[object]:
@@ -182,9 +182,9 @@ class Store:
             replies: list[object] = await pipeline.execute(raise_on_error=False)
             return replies
 
-    async def _forget_topology(self) -> None:
-        """A cluster may have a new master: ask it again before the next call."""
-        if isinstance(self._redis, RedisCluster):
+    async def _start_afresh(self) -> None:
+        """Drop all connections, and with a cluster or Sentinel what is known about masters."""
+        with contextlib.suppress(StateUnavailableError), _unavailable():
             await self._redis.aclose()
 
     async def _load_scripts(self) -> None:
@@ -226,11 +226,20 @@ def _passes(error: Exception) -> bool:
     return str(error).startswith(_PASSING_TEXTS)
 
 
+def _refuse_passing(replies: list[object]) -> list[object]:
+    """Raises: StateUnavailableError: one of them is Redis's own trouble, which will pass."""
+    for reply in replies:
+        if isinstance(reply, Exception) and _passes(reply):
+            raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
+    return replies
+
+
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
     """Say in our words that Redis is away."""
     try:
         yield
-    except (exceptions.RedisError, OSError, TimeoutError) as error:
+    except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
+        # RuntimeError: uvloop's, for writing to a connection that was just reset.
         reason = mask(str(error) or type(error).__name__)
         raise StateUnavailableError(f"Redis is not available: {reason}") from error

@@ -61,11 +61,11 @@ async def test_spool_full(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_disk_full(site: Site, holds: Holds) -> None:
-    """A file system of 1 MiB under the spool."""
+    """A file system of 2 MiB under the spool, half of it the spool's own reserve."""
     disk = site.directory / "disk"
     disk.mkdir()
     async with contextlib.AsyncExitStack() as stack:
-        await blocking(site.mount, disk, "1m")
+        await blocking(site.mount, disk, "2m")
         stack.push_async_callback(blocking, site.unmount, disk)
         site.change(spool_path=str(disk / "spool.db"))
         stack.push_async_callback(site.stop)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from deploy.local.servers import Redis
 from tests.chaos.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]
@@ -113,8 +114,10 @@ async def test_slow(site: Site, holds: Holds) -> None:
 
 
 @pytest.mark.long
-async def test_loading(site: Site, holds: Holds) -> None:
+async def test_loading(site: Site, holds: Holds, fresh_redis: Callable[..., Redis]) -> None:
     """It is there, but answers LOADING while it reads its data, slowed down to some seconds."""
+    site.redis = fresh_redis(arguments=("--enable-debug-command", "local"))
+    site.change(redis_url=site.redis.url)
     await site.ingest()
     worker = await site.worker()
     async with site.load() as load:
@@ -127,3 +130,4 @@ async def test_loading(site: Site, holds: Holds) -> None:
     row = await load.verdict("Redis loading its data")
     assert re.search("loading", worker.log(), re.IGNORECASE)
     holds(row)
+    await site.stop()
