@@ -1,6 +1,5 @@
 """Private servers, started when the first test needs them, and a clean slate for each test."""
 
-import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,9 @@ import pytest
 from deploy.local.child import running
 from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
-from shared import topology
 from shared.settings import Bytes, Settings
 from tests.processes import Processes
+from tests.topology import delete_topology
 
 SMALL = Bytes(64 * 2**20)
 
@@ -40,7 +39,7 @@ async def settings(rabbit: RabbitMQ, redis_server: Redis, tmp_path: Path) -> Set
     for server in (rabbit, redis_server):
         server.resume()
         server.start()
-    await _delete_topology(rabbit.url)
+    await delete_topology(rabbit.url)
     assert redis_server.ask(b"FLUSHALL\r\n").startswith(b"+OK")
     return Settings(
         amqp_url=rabbit.url,
@@ -99,17 +98,3 @@ async def amqp(settings: Settings) -> AsyncIterator[aio_pika.abc.AbstractChannel
     """A channel with confirms to the session's RabbitMQ, for what a test does by itself."""
     async with await aio_pika.connect(settings.amqp_url) as connection:
         yield await connection.channel(publisher_confirms=True, on_return_raises=True)
-
-
-async def _delete_topology(url: str) -> None:
-    async with asyncio.timeout(30), await aio_pika.connect(url) as connection:
-        channel = await connection.channel()
-        for queue in (
-            topology.STATE_QUEUE,
-            topology.ARCHIVE,
-            topology.EVENT_LOG,
-            topology.DEAD,
-        ):
-            await channel.queue_delete(queue)
-        for exchange in (topology.POSTBACKS, topology.EVENTS, topology.DEAD):
-            await channel.exchange_delete(exchange)

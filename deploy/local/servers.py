@@ -9,7 +9,7 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from deploy.local.child import Child, StartError, last_lines
 from deploy.local.ports import HOST, free_port, is_free
@@ -17,7 +17,6 @@ from deploy.local.ports import HOST, free_port, is_free
 # Debian's commands of the same names in /usr/sbin change to the user rabbitmq; these do not.
 RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
 
-_LOOPBACK: Final = "-kernel inet_dist_use_interface {127,0,0,1} -start_epmd false"
 _DURABLE: Final = (
     *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
     # A record of many postbacks stays one compact block. These are the names that the settings had
@@ -28,20 +27,38 @@ _DURABLE: Final = (
 _CONNECT_LIMIT: Final = 1.0
 
 
+class Place(NamedTuple):
+    """Where a server runs.
+
+    Attributes:
+        host: its address there.
+        enter: what to put before a command so that it runs there, such as `ip netns exec <name>`.
+    """
+
+    host: str = HOST
+    enter: Sequence[str] = ()
+
+
+HERE: Final = Place()
+
+
 class _Server(Child):
     """A child that listens on a port of ours."""
 
     port: int
+    place: Place = HERE
 
     def prepare(self) -> None:
         # Another server there might answer in place of ours, which would look ready.
-        if not is_free(self.port):
+        if self.place is HERE and not is_free(self.port):
             raise StartError(f"{self.name} cannot be started: port {self.port} is taken")
 
     def ask(self, question: bytes) -> bytes:
         """The first bytes it answers to these; none if it does not listen yet."""
         try:
-            with socket.create_connection((HOST, self.port), _CONNECT_LIMIT) as connection:
+            with socket.create_connection(
+                (self.place.host, self.port), _CONNECT_LIMIT
+            ) as connection:
                 connection.sendall(question)
                 return connection.recv(8)
         except OSError:
@@ -55,11 +72,12 @@ class PortMapper(_Server):
     shares. Ours has a port of its own and ends with the nodes.
     """
 
-    def __init__(self, directory: Path, *, port: int = 0) -> None:
+    def __init__(self, directory: Path, *, port: int = 0, place: Place = HERE) -> None:
         self.port = port or free_port()
+        self.place = place
         self.home = directory
         directory.mkdir(parents=True, exist_ok=True)
-        command = ("epmd", "-address", HOST, "-port", str(self.port))
+        command = (*place.enter, "epmd", "-address", place.host, "-port", str(self.port))
         super().__init__("epmd", command, log_path=directory / "epmd.log", env=os.environ)
 
     def ready(self) -> bool:
@@ -77,7 +95,7 @@ class RabbitMQ(_Server):
         port: for AMQP; 0: any.
         dist_port: where other nodes and `rabbitmqctl` reach it; 0: any.
         port_mapper: give the same to all nodes of a cluster, and stop it after them; None: one of
-            its own, which it starts and stops.
+            its own, which it starts and stops. The node runs in the same place.
         config: more lines for `rabbitmq.conf`.
     """
 
@@ -96,21 +114,22 @@ class RabbitMQ(_Server):
     ) -> None:
         self.port = port or free_port()
         self.dist_port = dist_port or free_port()
-        self.node = f"{name}@localhost"
         self.port_mapper = port_mapper or PortMapper(directory)
+        self.place = self.port_mapper.place
+        self.node = f"{name}@{'localhost' if self.place is HERE else self.place.host}"
         self._owns_port_mapper = port_mapper is None
         self._directory = directory
         self._config = config
         super().__init__(
             "RabbitMQ",
-            (str(RABBITMQ / "rabbitmq-server"),),
+            (*self.place.enter, str(RABBITMQ / "rabbitmq-server")),
             log_path=directory / f"{name}.log",
             env=self._environment(),
         )
 
     @property
     def url(self) -> str:
-        return f"amqp://guest:guest@{HOST}:{self.port}/"
+        return f"amqp://guest:guest@{self.place.host}:{self.port}/"
 
     def ready(self) -> bool:
         return self.ask(b"AMQP\0\0\x09\1").startswith(b"\1")  # a method frame: Connection.Start
@@ -119,7 +138,8 @@ class RabbitMQ(_Server):
         super().prepare()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._path("enabled_plugins").write_text("[].\n")
-        lines = (f"listeners.tcp.1 = {HOST}:{self.port}", "log.console.level = info", *self._config)
+        listener = f"listeners.tcp.1 = {self.place.host}:{self.port}"
+        lines = (listener, "log.console.level = info", *self._config)
         self._path("rabbitmq.conf").write_text("\n".join(lines) + "\n")
         self.port_mapper.start()
 
@@ -141,7 +161,8 @@ class RabbitMQ(_Server):
         Raises:
             subprocess.CalledProcessError: it failed; `stderr` says why.
         """
-        command = (str(RABBITMQ / "rabbitmqctl"), "--quiet", "--node", self.node, *arguments)
+        ctl = (str(RABBITMQ / "rabbitmqctl"), "--quiet", "--node", self.node)
+        command = (*self.place.enter, *ctl, *arguments)
         done = subprocess.run(command, env=self._env, check=True, capture_output=True, text=True)
         return done.stdout
 
@@ -152,13 +173,16 @@ class RabbitMQ(_Server):
         """The caller's environment without its Erlang and RabbitMQ, and with ours."""
         foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
+        interface = self.place.host.replace(".", ",")
+        erlang = f"-kernel inet_dist_use_interface {{{interface}}} -start_epmd false"
         return kept | {
             "HOME": str(self.port_mapper.home.absolute()),  # where the cookie is
             "LC_ALL": "C.UTF-8",
             "ERL_EPMD_PORT": str(self.port_mapper.port),
-            "ERL_EPMD_ADDRESS": HOST,
+            "ERL_EPMD_ADDRESS": self.place.host,
             "ERL_CRASH_DUMP": str(self._path("erl_crash.dump").absolute()),
             "RABBITMQ_NODENAME": self.node,
+            "RABBITMQ_USE_LONGNAME": "false" if self.place is HERE else "true",
             "RABBITMQ_DIST_PORT": str(self.dist_port),
             "RABBITMQ_MNESIA_BASE": str(self._path("data").absolute()),
             "RABBITMQ_LOG_BASE": str(self._directory.absolute()),
@@ -167,8 +191,8 @@ class RabbitMQ(_Server):
             "RABBITMQ_CONFIG_FILE": str(self._path("rabbitmq.conf").absolute()),
             "RABBITMQ_ADVANCED_CONFIG_FILE": str(self._path("advanced.config").absolute()),
             "RABBITMQ_CONF_ENV_FILE": str(self._path("rabbitmq-env.conf").absolute()),
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": _LOOPBACK,
-            "RABBITMQ_CTL_ERL_ARGS": _LOOPBACK,
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": erlang,
+            "RABBITMQ_CTL_ERL_ARGS": erlang,
             # The start script then becomes the Erlang VM instead of waiting for it in between.
             "RUNNING_UNDER_SYSTEMD": "true",
         }

@@ -25,6 +25,7 @@ from ingest.simulate.ledger import Ledger
 from shared import topology
 from shared.settings import Settings
 from tests.processes import environment
+from tests.topology import delete_topology
 
 T = TypeVar("T")
 
@@ -150,17 +151,7 @@ class Site:
         await blocking(self.rabbit.start)
         await blocking(self.redis.kill)  # with whatever it was told to do at run time
         await blocking(self.redis.start)
-        async with await aio_pika.connect(self.rabbit.url) as connection:
-            channel = await connection.channel()
-            for queue in (
-                topology.STATE_QUEUE,
-                topology.ARCHIVE,
-                topology.EVENT_LOG,
-                topology.DEAD,
-            ):
-                await channel.queue_delete(queue)
-            for exchange in (topology.POSTBACKS, topology.EVENTS, topology.DEAD):
-                await channel.exchange_delete(exchange)
+        await delete_topology(self.rabbit.url)
         async with self.state() as state:
             await state.flushall()
 
