@@ -1,0 +1,225 @@
+"""Group commit: what arrives while a commit is under way goes into the next one."""
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from ingest.batcher import Batcher
+from shared import envelope
+from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
+from shared.errors import OverloadedError, PostbacksError, SpoolUnavailableError
+
+
+class Commits:
+    """Commits that wait until they are let go; each can be made to fail."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.sizes: list[int] = []
+        self._gates: list[asyncio.Future[None]] = []
+        self.under_way = 0
+        self.most_under_way = 0
+
+    async def __call__(self, batch: Sequence[Arrival]) -> None:
+        assert batch
+        self.batches.append([arrival.received_at for arrival in batch])
+        self.sizes.append(len(envelope.encode(batch)))
+        gate = asyncio.get_running_loop().create_future()
+        self._gates.append(gate)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await gate
+        finally:
+            self.under_way -= 1
+
+    def end(self, number: int, error: PostbacksError | None = None) -> None:
+        if error is None:
+            self._gates[number].set_result(None)
+        else:
+            self._gates[number].set_exception(error)
+
+    async def end_all(self) -> None:
+        number = 0
+        while number < len(self._gates):
+            if not self._gates[number].done():
+                self.end(number)
+            number += 1
+            await settled()
+
+
+@pytest.fixture
+def commits() -> Commits:
+    return Commits()
+
+
+@pytest.fixture
+async def batcher(commits: Commits) -> AsyncIterator[Batcher]:
+    """A batcher with one commit at a time, running."""
+    batcher = Batcher(commits, in_flight=1, max_waiting=2000)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        await settled()
+        yield batcher
+        batcher.stop()
+        await settled()
+        await commits.end_all()
+
+
+async def settled() -> None:
+    """Let everything run that can run."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def arrival(number: int, body: bytes = b"{}") -> Arrival:
+    return Arrival(number, "acme", "text/xml", body)
+
+
+async def test_an_idle_batcher_commits_an_arrival_alone_and_at_once(
+    batcher: Batcher, commits: Commits
+) -> None:
+    durable = batcher.submit(arrival(1))
+    await settled()
+    assert commits.batches == [[1]]
+    assert not durable.done()
+    commits.end(0)
+    await settled()
+    assert durable.done()
+    assert durable.result() is None
+
+
+async def test_what_arrives_during_a_commit_is_the_next_one_in_order(
+    batcher: Batcher, commits: Commits
+) -> None:
+    futures = [batcher.submit(arrival(1))]
+    await settled()
+    for number in range(2, 8):
+        futures.append(batcher.submit(arrival(number)))
+        await settled()
+    assert commits.batches == [[1]]
+    assert batcher.waiting == 6
+    commits.end(0)
+    await settled()
+    assert commits.batches == [[1], [2, 3, 4, 5, 6, 7]]
+    assert [future.done() for future in futures] == [True] + [False] * 6
+    commits.end(1)
+    await asyncio.gather(*futures)
+
+
+async def test_a_failure_is_that_of_its_own_batch_alone(batcher: Batcher, commits: Commits) -> None:
+    first = batcher.submit(arrival(1))
+    await settled()
+    second, third = batcher.submit(arrival(2)), batcher.submit(arrival(3))
+    commits.end(0)
+    await settled()
+    fourth = batcher.submit(arrival(4))
+    commits.end(1, SpoolUnavailableError("full"))
+    await settled()
+    commits.end(2)
+    await first
+    for failed in (second, third):
+        with pytest.raises(SpoolUnavailableError, match="full"):
+            await failed
+    await fourth
+
+
+async def test_a_batch_has_500_postbacks_at_most(batcher: Batcher, commits: Commits) -> None:
+    futures = [batcher.submit(arrival(number)) for number in range(1200)]
+    await settled()
+    await commits.end_all()
+    await asyncio.gather(*futures)
+    assert [len(batch) for batch in commits.batches] == [MAX_POSTBACKS, MAX_POSTBACKS, 200]
+    assert [number for batch in commits.batches for number in batch] == list(range(1200))
+
+
+@pytest.mark.parametrize("size", [50_000, 65_536, 3000, 2100])
+async def test_a_batch_has_one_mebibyte_at_most_as_encoded(
+    size: int, batcher: Batcher, commits: Commits
+) -> None:
+    futures = [batcher.submit(arrival(number, b"x" * size)) for number in range(600)]
+    await settled()
+    await commits.end_all()
+    await asyncio.gather(*futures)
+    assert max(commits.sizes) <= MAX_BYTES
+    filled = min(MAX_POSTBACKS, MAX_BYTES // (size + 100))
+    assert len(commits.batches) == math.ceil(600 / filled)
+    assert [number for batch in commits.batches for number in batch] == list(range(600))
+
+
+async def test_an_arrival_larger_than_a_batch_goes_alone(
+    batcher: Batcher, commits: Commits
+) -> None:
+    bodies = [b"x", b"x" * (MAX_BYTES + 1), b"x"]
+    futures = [batcher.submit(arrival(number, body)) for number, body in enumerate(bodies)]
+    await settled()
+    await commits.end_all()
+    await asyncio.gather(*futures)
+    assert commits.batches == [[0], [1], [2]]
+
+
+async def test_more_than_may_wait_are_refused_at_once(batcher: Batcher, commits: Commits) -> None:
+    futures = [batcher.submit(arrival(0))]
+    await settled()
+    futures += [batcher.submit(arrival(number)) for number in range(2000)]
+    with pytest.raises(OverloadedError):
+        batcher.submit(arrival(2001))
+    commits.end(0)
+    await settled()
+    futures.append(batcher.submit(arrival(2002)))  # a batch went; there is room
+    await commits.end_all()
+    await asyncio.gather(*futures)
+
+
+async def test_a_request_that_was_given_up_takes_nobody_with_it(
+    batcher: Batcher, commits: Commits
+) -> None:
+    given_up, other = batcher.submit(arrival(1)), batcher.submit(arrival(2))
+    await settled()
+    given_up.cancel()
+    commits.end(0)
+    await other
+    assert given_up.cancelled()
+
+
+async def test_no_more_commits_are_under_way_than_allowed(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=3)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        futures = []
+        for number in range(10):
+            futures.append(batcher.submit(arrival(number)))
+            await settled()
+        assert commits.batches == [[0], [1], [2]]
+        commits.end(1)  # whichever is free takes all that waits
+        await settled()
+        assert commits.batches[3] == list(range(3, 10))
+        batcher.stop()
+        await commits.end_all()
+        await asyncio.gather(*futures)
+    assert commits.most_under_way == 3
+
+
+async def test_stop_commits_what_waits_and_then_ends(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=2)
+    running = asyncio.create_task(batcher.run())
+    futures = [batcher.submit(arrival(number)) for number in range(1500)]
+    batcher.stop()
+    await settled()
+    assert not running.done()
+    await commits.end_all()
+    async with asyncio.timeout(10):
+        await running
+    assert all(future.done() and future.exception() is None for future in futures)
+
+
+async def test_stop_ends_an_idle_batcher(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=2)
+    running = asyncio.create_task(batcher.run())
+    await settled()
+    batcher.stop()
+    async with asyncio.timeout(10):
+        await running
+    assert commits.batches == []

@@ -1,0 +1,77 @@
+"""What a code and a status text stand for: the contract's whole table."""
+
+from collections.abc import Callable
+
+import pytest
+
+from shared.codes import CODES, Outcome, Track, canonical_status, outcome_of, phase_of
+from tests.unit import contract
+
+ODD: list[Callable[[str], str]] = [
+    str,
+    str.upper,
+    str.lower,
+    str.swapcase,
+    "  {}\t\n".format,
+    lambda text: text.replace("/", " / "),
+    lambda text: text.replace(" ", "  "),
+]
+"""Ways to write a status text that change nothing."""
+
+
+def test_every_code_of_the_contract_is_in_the_table_and_no_other() -> None:
+    assert {code: (row.track, row.outcome) for code, row in CODES.items()} == contract.CODES
+    assert {code for code, row in CODES.items() if row.refined} == contract.REFINED
+
+
+@pytest.mark.parametrize("code", contract.CODES)
+def test_the_outcome_of_every_code_with_every_status_text(code: str) -> None:
+    for text in contract.STATUSES:
+        for oddly in ODD:
+            written = oddly(text)
+            expected = contract.expected_outcome(code, text)
+            assert outcome_of(code, written) == expected, f"{code} that says {written!r}"
+
+
+@pytest.mark.parametrize("code", contract.CODES)
+@pytest.mark.parametrize("status", [None, "", "Frobnicated", "Message Sent/", "/", "N103"])
+def test_a_status_that_says_nothing_leaves_the_codes_default(code: str, status: str | None) -> None:
+    _, default = contract.CODES[code]
+    assert outcome_of(code, status) == default
+
+
+@pytest.mark.parametrize(("in_xml", "in_json"), contract.WORDINGS.items())
+def test_both_wordings_of_a_status_have_one_spelling(in_xml: str, in_json: str) -> None:
+    spellings = {canonical_status(oddly(text)) for text in (in_xml, in_json) for oddly in ODD}
+    assert len(spellings) == 1
+
+
+def test_what_decides_differently_is_spelled_differently() -> None:
+    decided = {canonical_status(text): said for text, said in contract.STATUSES.items()}
+    assert all(decided[canonical_status(text)] == said for text, said in contract.STATUSES.items())
+
+
+def test_an_unknown_status_keeps_its_words() -> None:
+    assert canonical_status("  Held by the Carrier ") == "Held by the Carrier"
+
+
+@pytest.mark.parametrize("track", [Track.MESSAGE, Track.DISCOVERY])
+def test_phases_rise_from_accepted_to_delivered(track: Track) -> None:
+    failures = {
+        phase_of(track, outcome)
+        for outcome in Outcome
+        if outcome not in {Outcome.ACCEPTED, Outcome.SENT, Outcome.DELIVERED, Outcome.READY}
+    }
+    assert len(failures) == 1
+    phases = [
+        phase_of(track, Outcome.ACCEPTED),
+        phase_of(track, Outcome.SENT),
+        *failures,
+        phase_of(track, Outcome.DELIVERED),
+    ]
+    assert phases == sorted(set(phases))
+
+
+def test_a_templates_failure_outranks_ready() -> None:
+    ready, failed = (phase_of(Track.TEMPLATE, each) for each in (Outcome.READY, Outcome.FAILED))
+    assert ready < failed

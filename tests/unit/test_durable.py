@@ -1,0 +1,185 @@
+"""The order of choice for a batch: RabbitMQ's confirm, else the spool, else a refusal."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ingest.breaker import LONGEST_PAUSE, Breaker
+from ingest.drain import drain
+from ingest.durable import Durable
+from ingest.publisher import Publisher
+from ingest.spool import Spool
+from shared import envelope
+from shared.envelope import Arrival
+from shared.errors import FateUnknownError, NotTakenError, PostbacksError, SpoolUnavailableError
+from shared.settings import Settings
+
+BATCH = [Arrival(1, "acme", "text/xml", b"<postback/>"), Arrival(2, "acme", "", b"{}")]
+FAILURES = [NotTakenError("refused"), FateUnknownError("no answer")]
+
+
+class Scripted(Publisher):
+    """A publisher without a broker: it fails as told, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings())
+        self.asked: list[bytes] = []
+        self.failure: PostbacksError | None = None
+
+    async def publish(self, batch: bytes) -> None:
+        await asyncio.sleep(0)
+        self.asked.append(batch)
+        if self.failure is not None:
+            raise self.failure
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def publisher() -> Scripted:
+    return Scripted()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def breaker(clock: Clock) -> Breaker:
+    return Breaker(clock)
+
+
+@pytest.fixture
+async def spool(tmp_path: Path) -> AsyncIterator[Spool]:
+    spool = Spool(tmp_path / "spool.db", 2**20)
+    yield spool
+    await spool.aclose()
+
+
+async def spooled(spool: Spool) -> list[list[Arrival]]:
+    return [envelope.decode(each.batch) for each in await spool.oldest(100)]
+
+
+async def test_what_rabbitmq_confirms_is_not_spooled(
+    publisher: Scripted, breaker: Breaker, spool: Spool
+) -> None:
+    await Durable(publisher, breaker, spool).commit(BATCH)
+    assert [envelope.decode(each) for each in publisher.asked] == [BATCH]
+    assert await spooled(spool) == []
+    assert breaker.closed
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=["not taken", "fate unknown"])
+async def test_what_rabbitmq_does_not_confirm_is_spooled_as_it_came(
+    failure: PostbacksError, publisher: Scripted, breaker: Breaker, spool: Spool
+) -> None:
+    publisher.failure = failure
+    await Durable(publisher, breaker, spool).commit(BATCH)
+    assert await spooled(spool) == [BATCH]
+    assert spool.depth.postbacks == len(BATCH)
+    assert breaker.reason == str(failure)
+
+
+async def test_after_a_failure_batches_go_straight_to_the_spool(
+    publisher: Scripted, breaker: Breaker, spool: Spool, clock: Clock
+) -> None:
+    durable = Durable(publisher, breaker, spool)
+    publisher.failure = FAILURES[0]
+    for _ in range(3):
+        await durable.commit(BATCH)
+        clock.now += LONGEST_PAUSE  # even when a probe is due, a request does not make it
+    assert len(publisher.asked) == 1
+    assert len(await spooled(spool)) == 3
+
+
+async def test_when_a_probe_succeeds_batches_go_to_rabbitmq_again(
+    publisher: Scripted, breaker: Breaker, spool: Spool
+) -> None:
+    durable = Durable(publisher, breaker, spool)
+    publisher.failure = FAILURES[0]
+    await durable.commit(BATCH)
+    publisher.failure = None
+    assert await durable.published(b"probe")
+    await durable.commit(BATCH)
+    assert len(publisher.asked) == 3
+    assert len(await spooled(spool)) == 1
+
+
+@pytest.mark.parametrize("failure", FAILURES, ids=["not taken", "fate unknown"])
+async def test_without_a_spool_an_unconfirmed_batch_is_refused(
+    failure: PostbacksError, publisher: Scripted, breaker: Breaker
+) -> None:
+    publisher.failure = failure
+    with pytest.raises(SpoolUnavailableError):
+        await Durable(publisher, breaker, None).commit(BATCH)
+
+
+async def test_without_a_spool_a_request_probes_once_a_pause(
+    publisher: Scripted, breaker: Breaker, clock: Clock
+) -> None:
+    durable = Durable(publisher, breaker, None)
+    publisher.failure = FAILURES[0]
+    for _ in range(3):
+        with pytest.raises(SpoolUnavailableError):
+            await durable.commit(BATCH)
+    assert len(publisher.asked) == 1
+    clock.now += LONGEST_PAUSE
+    publisher.failure = None
+    await durable.commit(BATCH)
+    assert breaker.closed
+
+
+async def test_a_full_spool_refuses(publisher: Scripted, breaker: Breaker, spool: Spool) -> None:
+    publisher.failure = FAILURES[0]
+    large = [Arrival(1, "acme", "", b"x" * 2**20)]
+    with pytest.raises(SpoolUnavailableError):
+        await Durable(publisher, breaker, spool).commit(large)
+    assert await spooled(spool) == []
+
+
+async def test_the_spool_is_drained_oldest_first_once_the_probe_succeeds(
+    publisher: Scripted, breaker: Breaker, spool: Spool, clock: Clock
+) -> None:
+    batches = [b"%d" % number for number in range(40)]
+    for batch in batches:
+        await spool.add(batch, 1)
+    breaker.failed("gone")
+    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    async with asyncio.timeout(10):
+        await asyncio.sleep(0.05)
+        assert publisher.asked == []  # no probe is due yet
+        clock.now += LONGEST_PAUSE
+        while spool.depth.batches:
+            await asyncio.sleep(0.01)
+    draining.cancel()
+    await asyncio.wait([draining])
+    assert publisher.asked == batches
+    assert breaker.closed
+    assert await spool.oldest(1) == []
+
+
+async def test_while_rabbitmq_is_away_the_drain_probes_with_one_batch_and_keeps_all(
+    publisher: Scripted, breaker: Breaker, spool: Spool, clock: Clock
+) -> None:
+    for number in range(5):
+        await spool.add(b"%d" % number, 1)
+    publisher.failure = FAILURES[1]
+    breaker.failed("gone")
+    clock.now += LONGEST_PAUSE
+    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    async with asyncio.timeout(10):
+        while not publisher.asked:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+    draining.cancel()
+    await asyncio.wait([draining])
+    assert publisher.asked == [b"0"]
+    assert len(await spool.oldest(10)) == 5

@@ -1,0 +1,70 @@
+"""A batch as one AMQP message."""
+
+import contextlib
+import itertools
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import envelope
+from shared.envelope import Arrival
+
+arrivals = st.builds(
+    Arrival,
+    st.integers(0, 2**63 - 1),
+    st.from_regex(r"[a-z0-9-]{1,32}", fullmatch=True),
+    st.text(max_size=128),
+    st.binary(max_size=200),
+)
+
+
+@given(st.lists(arrivals, max_size=20))
+def test_a_batch_is_read_back_as_it_was(batch: list[Arrival]) -> None:
+    assert envelope.decode(envelope.encode(batch)) == batch
+
+
+def test_the_wire_format_is_the_contracts() -> None:
+    batch = [Arrival(1, "acme", "text/xml", b"\xff\0"), Arrival(2, "default", "", b"{}")]
+    assert msgspec.msgpack.decode(envelope.encode(batch)) == [
+        [1, "acme", "text/xml", b"\xff\0"],
+        [2, "default", "", b"{}"],
+    ]
+    assert envelope.CONTENT_TYPE == "application/vnd.mms-postbacks.batch+msgpack"
+    assert (envelope.MAX_POSTBACKS, envelope.MAX_BYTES) == (500, 1024 * 1024)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\xc1",
+        b"{}",
+        msgspec.msgpack.encode({"batch": []}),
+        msgspec.msgpack.encode([[1, "acme", "text/xml"]]),
+        msgspec.msgpack.encode([["now", "acme", "text/xml", b"{}"]]),
+        msgspec.msgpack.encode([[1, "acme", None, b"{}"]]),
+        msgspec.msgpack.encode([1]),
+        b"\x91\x94\x01\xa4acme\xa1\xff\xc4\x00",  # a text that is not UTF-8
+    ],
+)
+def test_what_is_no_batch_is_refused(message: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        envelope.decode(message)
+
+
+def test_a_damaged_message_is_read_or_refused_and_nothing_else() -> None:
+    message = envelope.encode([Arrival(1, "acme", "text/xml", b"{}"), Arrival(2**40, "é", "", b"")])
+    for at, bit in itertools.product(range(len(message)), range(8)):
+        damaged = bytearray(message)
+        damaged[at] ^= 1 << bit
+        with contextlib.suppress(msgspec.DecodeError):
+            assert isinstance(envelope.decode(bytes(damaged)), list)
+
+
+def test_a_truncated_message_is_refused() -> None:
+    message = envelope.encode([Arrival(1, "acme", "text/xml", b"{}")])
+    for length in range(len(message)):
+        with pytest.raises(msgspec.DecodeError):
+            envelope.decode(message[:length])

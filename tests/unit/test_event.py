@@ -1,0 +1,158 @@
+"""A decided fate as a CloudEvent."""
+
+import json
+import re
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.codes import Track
+from shared.event import CONTENT_TYPE, decode_event, event_of
+from shared.postback import Filing, decode
+from shared.record import Record
+from tests.unit import contract
+from tests.unit.model import Merging, Model
+from tests.unit.strategies import as_json, filings, postback_fields
+
+AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
+DELIVERED = {
+    "origin": "MMS_MT",
+    "code": "N102",
+    "status": "Delivered",
+    "tracking-id": "T1",
+    "timestamp": "2026-11-24T05:00:00.5-05:00",
+    "operator-id": "31003",
+    "from": "28444",
+}
+DATA = [
+    "tracking_id",
+    "mms_id",
+    "outcome",
+    "code",
+    "status",
+    "status_details",
+    "sent_as",
+    "from",
+    "to",
+    "operator_id",
+    "operator_name",
+    "handset",
+    "client_reference",
+    "campaign_ref",
+    "aggregator_id",
+    "sent_at",
+    "completed_at",
+    "corrects",
+    "version",
+]
+
+
+def record(*filings_: Filing) -> Record:
+    model = Model(filings_[0].key)
+    model.merge([Merging(filing, AT) for filing in filings_])
+    return model.record()
+
+
+def delivered(source: str = "acme", **fields: str) -> Filing:
+    changed = {name.replace("_", "-"): value for name, value in fields.items()}
+    return decode(source, as_json(DELIVERED | changed))
+
+
+def test_an_event_is_a_cloudevent_in_structured_json() -> None:
+    event = event_of(record(delivered()), Track.MESSAGE)
+    told = json.loads(event.encode())
+    data = told.pop("data")
+    assert told.pop("id")
+    assert told == {
+        "specversion": "1.0",
+        "type": "mms.message.delivered",
+        "source": "/mms-postbacks/acme",
+        "subject": "T1",
+        "time": "2026-11-24T10:00:00.500000Z",
+        "datacontenttype": "application/json",
+    }
+    assert CONTENT_TYPE == "application/cloudevents+json"
+    assert sorted(data) == sorted(DATA)
+    assert (data["from"], data["corrects"], data["version"]) == ("28444", None, 1)
+
+
+def test_without_the_providers_time_an_event_bears_the_time_of_arrival() -> None:
+    event = event_of(record(delivered(timestamp="")), Track.MESSAGE)
+    assert event.time == event.data.completed_at == "2026-11-24T10:00:00Z"
+
+
+@given(postback_fields())
+def test_the_type_and_the_routing_key_name_track_and_outcome(fields: dict[str, str]) -> None:
+    filing = decode("acme", as_json(fields))
+    event = event_of(record(filing), filing.track)
+    outcome = filing.postback.outcome
+    assert event.type == f"mms.{filing.track}.{outcome}"
+    assert re.fullmatch(rf"{filing.track}\.{outcome}\.[\w*#-]{{1,64}}", event.routing_key, re.ASCII)
+    assert len(event.routing_key.encode()) <= 255
+
+
+@pytest.mark.parametrize(
+    ("operator", "word"), [("31003", "31003"), ("", "unknown"), ("tmo-us_1", "tmo-us_1")]
+)
+def test_the_routing_key_ends_with_the_carrier(operator: str, word: str) -> None:
+    event = event_of(record(delivered(operator_id=operator)), Track.MESSAGE)
+    assert event.routing_key == f"message.delivered.{word}"
+
+
+@pytest.mark.parametrize("operator", ["310.03", "*", "#", "a b", "日本", "x" * 256, "." * 256])
+def test_no_carrier_can_change_the_shape_of_a_routing_key(operator: str) -> None:
+    key = event_of(record(delivered(operator_id=operator)), Track.MESSAGE).routing_key
+    assert re.fullmatch(r"message\.delivered\.[A-Za-z0-9_-]{1,64}", key)
+
+
+@given(postback_fields())
+def test_an_event_is_read_back_as_it_was(fields: dict[str, str]) -> None:
+    filing = decode("acme", as_json(fields))
+    event = event_of(record(filing), filing.track)
+    assert decode_event(event.encode()) == event
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"type":"mms.message.delivered"}'])
+def test_what_is_no_event_of_ours_is_refused(body: bytes) -> None:
+    with pytest.raises(msgspec.DecodeError):
+        decode_event(body)
+
+
+@given(st.lists(filings(), min_size=1, max_size=8), filings())
+def test_the_id_depends_on_key_track_and_deciding_postback_alone(
+    batch: list[Filing], other: Filing
+) -> None:
+    before, after = record(*batch), record(*batch, other)
+    for track in before.tracks():
+        decides = before.of(track)[0].rank == after.of(track)[0].rank
+        same_id = event_of(before, track).id == event_of(after, track).id
+        assert same_id == decides
+
+
+def test_key_track_and_postback_each_make_another_id() -> None:
+    filings_ = [
+        delivered(),
+        delivered("other"),
+        delivered(tracking_id="T2"),
+        delivered(code="N502"),
+        delivered(handset="Nokia"),
+        delivered(code="N202"),
+    ]
+    ids = {event_of(record(filing), filing.track).id for filing in filings_}
+    assert len(ids) == len(filings_)
+
+
+def test_every_terminal_outcome_of_the_contract_has_its_type() -> None:
+    types = set()
+    for code in contract.CODES:
+        for status in contract.STATUSES:
+            filing = delivered(code=code, status=status, mms_id="M1")
+            if filing.rank.terminal:
+                types.add(event_of(record(filing), filing.track).type)
+    decided = ["delivered", "expired", "rejected", "failed", "unsupported", "unrecognised"]
+    expected = {
+        f"mms.{track}.{outcome}" for track in ("message", "discovery") for outcome in decided
+    }
+    assert types == expected | {"mms.template.ready", "mms.template.failed"}
