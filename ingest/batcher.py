@@ -6,6 +6,7 @@ when there is something to share it among.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
@@ -14,6 +15,8 @@ from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.errors import OverloadedError, PostbacksError
 
 _OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
+
+log: Final = logging.getLogger(__name__)
 
 Commit = Callable[[Sequence[Arrival]], Awaitable[None]]
 
@@ -78,6 +81,9 @@ class Batcher:
                 await self._commit(batch)
             except PostbacksError as error:
                 _answer(answers, error)
+            except Exception as error:  # a defect of ours: one batch is refused, the rest goes on
+                log.exception("a batch could not be committed")
+                _answer(answers, PostbacksError(f"not durable: {type(error).__name__}"))
             else:
                 _answer(answers, None)
 

@@ -22,6 +22,7 @@ class Breaker:
         self._clock = clock
         self._pause = FIRST_PAUSE
         self._next_probe = 0.0
+        self._trying = False
         self.reason: str | None = None
 
     @property
@@ -33,19 +34,24 @@ class Breaker:
         if self.closed or self._clock() < self._next_probe:
             return False
         self._next_probe = self._clock() + self._pause
+        self._trying = True
         return True
+
+    def half_open(self) -> None:
+        """Let the next publish decide instead of a probe."""
+        self.reason = None
+        self._trying = True
 
     def failed(self, reason: str) -> None:
         """A publish or a probe was not confirmed."""
+        if self._trying:  # what was under way when it all began does not make the pause longer
+            self._pause = min(self._pause * 2, LONGEST_PAUSE)
+            self._trying = False
         self.reason = reason
         self._next_probe = self._clock() + self._pause
-        self._pause = min(self._pause * 2, LONGEST_PAUSE)
-
-    def half_open(self) -> None:
-        """Let the next publish decide; if it fails too, the pause goes on growing."""
-        self.reason = None
 
     def succeeded(self) -> None:
         """A publish or a probe was confirmed."""
         self.reason = None
         self._pause = FIRST_PAUSE
+        self._trying = False

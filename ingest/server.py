@@ -81,7 +81,7 @@ class Server:
                 body = await request.read()
                 if not body:
                     return _refusal(400, "the body is empty")
-                content_type = request.headers.get("Content-Type", "")[:128]
+                content_type = _clean(request.headers.get("Content-Type", ""))
                 arrival = Arrival(time.time_ns() // 1000, source, content_type, body)
                 await self._batcher.submit(arrival)
         except web.HTTPRequestEntityTooLarge:
@@ -98,6 +98,11 @@ class Server:
         response = _refusal(413, f"the body is over {self._max_body} bytes (MMS_MAX_BODY)")
         response.force_close()  # the rest of the body is not read
         return response
+
+
+def _clean(header: str) -> str:
+    """A header as text that can be encoded: aiohttp leaves surrogates where it was not UTF-8."""
+    return header[:128].encode("utf-8", "replace").decode()
 
 
 def _refusal(status: int, text: str, **headers: str) -> web.Response:

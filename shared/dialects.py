@@ -70,6 +70,8 @@ def parse(body: bytes) -> Fields:
         return _xml(body)
     if _FORM.match(text):
         return _xml(_xml_field(text))
+    if _JSON_SCALAR.fullmatch(text):
+        raise UndecodableError(Reason.INVALID, "JSON, but no object")
     raise UndecodableError(Reason.MALFORMED, "the body is neither JSON nor XML nor a form")
 
 
@@ -81,6 +83,7 @@ _SPELLINGS: Final = (
     | {"FROM_MASK": "from-mask", "trackingid": "tracking-id"}
 )
 _FORM: Final = re.compile(rb"[A-Za-z0-9_.%+-]+=")
+_JSON_SCALAR: Final = re.compile(rb"null|true|false|-?\d+(\.\d+)?([eE][+-]?\d+)?")
 _json_decoder: Final = msgspec.json.Decoder(dict[str, object], float_hook=str)
 
 

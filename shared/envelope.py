@@ -1,9 +1,10 @@
 """A batch of postbacks as one AMQP message: msgpack, bodies as they came, nothing decoded."""
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 CONTENT_TYPE: Final = "application/vnd.mms-postbacks.batch+msgpack"
 MAX_POSTBACKS: Final = 500
@@ -20,7 +21,7 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
         body: the request's body, as it came.
     """
 
-    received_at: int
+    received_at: Annotated[int, Meta(ge=0, lt=10**16)]
     source: str
     content_type: str
     body: bytes
@@ -37,7 +38,10 @@ def decode(message: bytes) -> list[Arrival]:
     Raises:
         msgspec.DecodeError: it holds none.
     """
-    return _decode(message)
+    try:
+        return _decode(message)
+    except UnicodeDecodeError as error:
+        raise msgspec.DecodeError(str(error)) from error
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -184,6 +184,7 @@ _CONTENT: Final = {
     "E004": ("image-name", "audio-name", "video-name"),
     "N003": ("audio-name",),
 }
+_KNOWN: Final = frozenset(FIELDS)
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -225,14 +226,19 @@ def _check_lengths(texts: dict[str, str]) -> None:
         if len(name) > MAX_ID:
             detail = f"a field's name has {len(name)} characters, over its {MAX_ID}"
             raise UndecodableError(Reason.TOO_LONG, detail)
-    if len(texts) > len(FIELDS) + MAX_EXTRA:
-        raise UndecodableError(Reason.TOO_LONG, f"{len(texts)} fields")
+    if len(texts) > MAX_EXTRA:  # else there is nothing to count
+        unknown = len(texts.keys() - _KNOWN)
+        if unknown > MAX_EXTRA:
+            detail = f"{unknown} fields that we do not know, over the limit of {MAX_EXTRA}"
+            raise UndecodableError(Reason.TOO_LONG, detail)
 
 
 def _utc(timestamp: str) -> datetime | None:
     """A timestamp in UTC; None when it is no ISO 8601. Without an offset it is taken as UTC."""
+    if timestamp[11:13] == "24":  # some versions of Python take it as midnight, others do not
+        return None
     try:
-        moment = datetime.fromisoformat(timestamp)
+        moment = datetime.fromisoformat(timestamp.upper())
         return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
     except (ValueError, OverflowError):
         return None

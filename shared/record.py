@@ -68,7 +68,8 @@ class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     Attributes:
         sent_at: when it was sent, RFC 3339 in UTC; None while no postback says so.
         completed_at: when its fate was decided; None while it is not.
-        corrects: the terminal outcome that this one replaces, else None.
+        corrects: the terminal outcome that this one replaces, else None; the highest-ranked one if
+            there were several.
         version: how many distinct postbacks the record has received; grows with every change.
     """
 
@@ -181,6 +182,6 @@ def _sent_at(entries: Iterable[Entry]) -> str | None:
 
 
 def _corrected(entries: list[Entry]) -> Outcome | None:
-    if len(entries) > 1 and entries[1].rank.terminal:
-        return entries[1].postback.outcome
-    return None
+    stands = entries[0].postback.outcome
+    others = (entry.postback.outcome for entry in entries if entry.rank.terminal)
+    return next((outcome for outcome in others if outcome is not stands), None)

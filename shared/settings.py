@@ -184,15 +184,31 @@ _PARSERS: Final[dict[type, Callable[[str], object]]] = {
 }
 
 
+_POSITIVE: Final = (
+    "max_body",
+    "max_waiting",
+    "spool_max_bytes",
+    "state_ttl",
+    "prefetch",
+    "queue_max_bytes",
+    "delivery_limit",
+    "archive_max_age",
+    "archive_max_bytes",
+)
+
+
 def _check(settings: Settings) -> None:
     for source in settings.sources:
         if not re.fullmatch(r"[a-z0-9-]{1,32}", source):
             raise SettingsError(f"MMS_SOURCES has {source!r}; a source is [a-z0-9-]{{1,32}}")
     if not settings.sources:
         raise SettingsError("MMS_SOURCES is empty; nobody could send a postback")
-    for name in ("max_body", "max_waiting", "state_ttl", "prefetch", "delivery_limit"):
+    for name in _POSITIVE:
         if getattr(settings, name) <= 0:
             raise SettingsError(f"{_variable(name)} must be more than 0")
+    for name in ("ingest_port", "admin_port"):
+        if not 0 <= getattr(settings, name) <= 65535:  # noqa: PLR2004
+            raise SettingsError(f"{_variable(name)} is no port: 0 to 65535")
     if settings.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
         raise SettingsError("MMS_LOG_LEVEL takes DEBUG, INFO, WARNING or ERROR")
 

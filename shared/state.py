@@ -13,7 +13,7 @@ from urllib.parse import unquote
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from shared.errors import SettingsError
@@ -44,6 +44,14 @@ def client(url: str, limit: float) -> State:
         )
     except ValueError as error:
         raise SettingsError(f"MMS_REDIS_URL cannot be read: {error}") from error
+
+
+async def close(state: State) -> None:
+    """Close all connections, those to Sentinels too. The client may be used again all the same."""
+    await state.aclose()
+    if isinstance(state, Redis) and isinstance(state.connection_pool, SentinelConnectionPool):
+        for sentinel in state.connection_pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
 
 
 class _Parsed(NamedTuple):

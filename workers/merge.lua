@@ -5,12 +5,14 @@
 --          counts what was not kept.
 -- ARGV[1]  seconds to keep the record after a change
 -- ARGV[2]  how many postbacks to keep
--- ARGV[3]  for each postback one digit: 0 tell nobody, 1 tell when it is new and decides its track,
---          2 tell also when it is known already and decides its track (it was redelivered)
+-- ARGV[3]  for each postback one digit, when to tell of it if it decides its track: 0 never, 1 when
+--          it is new or the same arrival, 2 also when it is a duplicate (it was redelivered)
 -- ARGV[4…] for each postback its field and its value
 --
--- Returns a string with one letter for each postback: n new, d duplicate; N and D when it decides
--- its track now. Then, if somebody is to be told, the whole record; else an empty list.
+-- Returns a string with one letter for each postback: n new, s known by this very arrival (a rebuild
+-- or a batch published twice brought it in, and maybe told nobody), d a duplicate, which came at
+-- another time; in capitals when it decides its track now. Then, if somebody is to be told, the
+-- whole record; else an empty list.
 
 local key, keep = KEYS[1], tonumber(ARGV[2])
 local held, top, count = {}, {}, 0
@@ -46,11 +48,10 @@ local letters, changed = {}, false
 for i = 4, #ARGV, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
   if held[name] then
-    letters[#letters + 1] = 'd'
-    local known = redis.call('HGET', key, name)
-    if string.sub(value, 1, 16) < string.sub(known, 1, 16) then
-      redis.call('HSET', key, name, value)
-    end
+    local arrived = string.sub(value, 1, 16)
+    local known = string.sub(redis.call('HGET', key, name), 1, 16)
+    letters[#letters + 1] = arrived == known and 's' or 'd'
+    if arrived < known then redis.call('HSET', key, name, value) end
   else
     letters[#letters + 1] = 'n'
     redis.call('HSET', key, name, value)
@@ -67,7 +68,7 @@ for i = 1, #letters do
   if top[string.sub(name, 1, 1)] == name then
     letters[i] = string.upper(letters[i])
     local wish = string.sub(ARGV[3], i, i)
-    tell = tell or wish == '2' or (wish == '1' and letters[i] == 'N')
+    tell = tell or wish == '2' or (wish == '1' and letters[i] ~= 'D')
   end
 end
 return {table.concat(letters), tell and redis.call('HGETALL', key) or {}}

@@ -104,7 +104,7 @@ def _events(merged: Merged) -> list[Event]:
         return []
     tracks: set[Track] = set()
     for letter, received in zip(merged.results, merged.received, strict=True):
-        told = letter == "N" or (letter == "D" and received.redelivered)
+        told = letter in "NS" or (letter == "D" and received.redelivered)
         if told and received.filing.rank.terminal:
             tracks.add(received.filing.track)
     return [event_of(merged.record, track) for track in Track if track in tracks]

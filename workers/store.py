@@ -18,7 +18,7 @@ from shared.log import mask
 from shared.postback import Filing, Key
 from shared.record import Record
 from shared.settings import Settings
-from shared.state import client
+from shared.state import client, close
 
 TIME_LIMIT: Final = 3.0
 """Seconds that Redis may take to answer a pipeline, or to accept a connection."""
@@ -129,7 +129,7 @@ class Store:
             await self._redis.set("mms:probe", b"", ex=60)
 
     async def aclose(self) -> None:
-        await self._redis.aclose()
+        await close(self._redis)
 
     def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":
         wishes = ""
@@ -185,7 +185,7 @@ class Store:
     async def _start_afresh(self) -> None:
         """Drop all connections, and with a cluster or Sentinel what is known about masters."""
         with contextlib.suppress(StateUnavailableError), _unavailable():
-            await self._redis.aclose()
+            await close(self._redis)
 
     async def _load_scripts(self) -> None:
         for name, source in self._scripts.items():

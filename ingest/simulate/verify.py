@@ -21,7 +21,7 @@ from shared.errors import BrokerUnavailableError, StateUnavailableError
 from shared.postback import Key
 from shared.record import Record, read_record
 from shared.settings import Settings
-from shared.state import State, client
+from shared.state import State, client, close
 
 CHUNK: Final = 500
 TIME_LIMIT: Final = 10.0
@@ -93,7 +93,7 @@ async def verify(
         await log.quiet(QUIET, longest=settle)
         findings = await check.findings()
     finally:
-        await state.aclose()
+        await close(state)
         await log.close()
     return Report(
         messages=len(check.sent),

@@ -54,6 +54,7 @@ class Row(NamedTuple):
     Attributes:
         recovered: answered 200 while it was broken, and there in the end.
         longest: seconds of the longest answer.
+        findings: what is behind `lost` and `unexpected`.
         late: requests that had no answer within the law's 5 s, though the process was there.
     """
 
@@ -66,6 +67,7 @@ class Row(NamedTuple):
     unexpected: int
     longest: float
     late: int
+    findings: list[str]
 
 
 class Site:
@@ -231,4 +233,5 @@ class Load:
             unexpected=len(report.unexpected),
             longest=max(self.ledger.times, default=0.0),
             late=self.ledger.late,
+            findings=[str(finding) for finding in report.lost + report.wrong + report.unexpected],
         )

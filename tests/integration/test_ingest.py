@@ -92,6 +92,18 @@ async def test_answers(
         assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
 
 
+async def test_a_header_that_is_no_utf_8_harms_nobody(settings: Settings) -> None:
+    async with running.ingest(settings):
+        reader, writer = await asyncio.open_connection("127.0.0.1", settings.ingest_port)
+        writer.write(
+            b"POST /postbacks HTTP/1.1\r\nHost: x\r\nContent-Type: text/xml\xff\r\n"
+            b"Content-Length: 2\r\n\r\n{}"
+        )
+        assert b" 200 " in await asyncio.wait_for(reader.readline(), 5)
+        writer.close()
+        await running.post(settings, BODY)
+
+
 async def test_a_chunked_body_over_the_limit_gets_413(
     settings: Settings, http: aiohttp.ClientSession
 ) -> None:

@@ -149,12 +149,13 @@ async def test_an_event_tells_what_is_known(settings: Settings) -> None:
 async def test_two_workers_on_shuffled_and_duplicated_traffic(settings: Settings) -> None:
     dice = random.Random(3)
     arrivals = [
-        Arrival(at, "default", "", postback(code, status, tracking_id=f"S-{number}"))
+        Arrival(time * 10 + at, "default", "", postback(code, status, tracking_id=f"S-{number}"))
+        for time in range(2)
         for number in range(200)
         for at, (code, status) in enumerate(
             [("N013", None), ("N101", "Sent"), ("N102", "Expired"), ("N102", "Delivered")]
         )
-    ] * 2
+    ]
     dice.shuffle(arrivals)
     async with (
         running.worker(settings),
@@ -245,6 +246,21 @@ async def test_a_redelivered_batch_that_was_done_tells_the_same_event_again(
     assert first.id == again.id
     record = await stored(settings, MESSAGE, version=1)
     assert record.version == 1
+
+
+async def test_what_a_rebuild_merged_before_the_worker_came_to_it_is_told(
+    settings: Settings,
+) -> None:
+    """A rebuild tells nobody; beside a backlog it must not silence the worker."""
+    session = await open_session(settings, name="test")
+    arrival = Arrival(1, "default", "", DELIVERED)
+    await _publish(settings, [arrival])
+    store = Store(settings)
+    await store.merge([Received(arrival, decode("default", DELIVERED), redelivered=False)])
+    await store.aclose()
+    await session.close()
+    async with running.subscriber(settings) as subscriber, running.worker(settings):
+        assert (await subscriber.event()).subject == TRACKING_ID
 
 
 async def test_a_plain_duplicate_tells_nobody(settings: Settings) -> None:

@@ -23,7 +23,7 @@ class Merging(NamedTuple):
     Attributes:
         received_at: microseconds since the Unix epoch; the earliest stays.
         wish: when somebody is to be told, provided that it decides its track: never, when it is
-            new, or also when it was known (it was redelivered).
+            new or known by the same arrival, or also when it is a duplicate (it was redelivered).
     """
 
     filing: Filing
@@ -44,16 +44,16 @@ class Model:
         """Add postbacks.
 
         Returns:
-            One letter for each: n new, d duplicate; N and D when it decides its track now. And
-            the record when somebody is to be told of it.
+            One letter for each: n new, s the same arrival again, d duplicate; in capitals when it
+            decides its track now. And the record when somebody is to be told of it.
         """
-        added = ["n" if self._add(each) else "d" for each in batch]
+        added = [self._add(each) for each in batch]
         letters = "".join(  # what decides shows when all are in
             letter.upper() if self._decides(each) else letter
             for letter, each in zip(added, batch, strict=True)
         )
         told = any(
-            (letter == "N" and each.wish != TELL_NOBODY)
+            (letter in "NS" and each.wish != TELL_NOBODY)
             or (letter == "D" and each.wish == TELL_ALWAYS)
             for letter, each in zip(letters, batch, strict=True)
         )
@@ -69,17 +69,17 @@ class Model:
             self._key, tuple(sorted(entries, key=lambda entry: str(entry.rank))), self._dropped
         )
 
-    def _add(self, merging: Merging) -> bool:
+    def _add(self, merging: Merging) -> str:
         filing, received_at, _ = merging
         name = (filing.track, filing.rank)
         if name in self._held:
             earliest, postback = self._held[name]
             self._held[name] = (min(earliest, received_at), postback)
-            return False
+            return "s" if received_at == earliest else "d"
         self._held[name] = (received_at, filing.postback)
         if len(self._held) > self._keep:
             self._drop_lowest()
-        return True
+        return "n"
 
     def _drop_lowest(self) -> None:
         others = [(str(rank), track) for track, rank in self._held if rank != self._highest(track)]

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from random import Random
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,6 +49,16 @@ def _merging(received: Received) -> Merging:
     if not received.filing.rank.terminal:
         wish = TELL_NOBODY
     return Merging(received.filing, received.arrival.received_at, wish)
+
+
+def _later(delivery: Delivery) -> Delivery:
+    """The same postbacks, POSTed again at another time."""
+    try:
+        batch = envelope.decode(delivery.body)
+    except msgspec.DecodeError:
+        return delivery
+    again = [msgspec.structs.replace(each, received_at=each.received_at + 10**12) for each in batch]
+    return delivery._replace(body=envelope.encode(again), redelivered=False)
 
 
 _bodies = st.builds(
@@ -123,12 +134,12 @@ async def test_windows_in_any_order_and_again_give_the_same_state(
 
 
 @given(st.lists(_deliveries, max_size=5))
-async def test_a_window_that_comes_again_tells_the_same_only_if_it_is_redelivered(
+async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
     deliveries: list[Delivery],
 ) -> None:
     store = ModelStore()
     first = await absorb(store, [each._replace(redelivered=False) for each in deliveries])
-    plain = await absorb(store, [each._replace(redelivered=False) for each in deliveries])
+    plain = await absorb(store, [_later(each) for each in deliveries])
     redelivered = await absorb(store, [each._replace(redelivered=True) for each in deliveries])
     assert plain.events == []
     assert redelivered.events == first.events
@@ -172,5 +183,18 @@ async def test_beside_what_is_new_a_plain_duplicate_still_tells_nothing() -> Non
         )
     )
     await absorb(store, [found])
-    untold = await absorb(store, [found, delivered])
+    untold = await absorb(store, [_later(found), delivered])
     assert [event.type for event in untold.events] == ["mms.message.delivered"]
+
+
+async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> None:
+    """A rebuild tells nobody. The postback's own batch, still in the queue then, has to."""
+    store = ModelStore()
+    body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1"}'
+    arrival = Arrival(7, "acme", "", body)
+    await store.merge([Received(arrival, decode("acme", body), redelivered=False)])
+    delivery = Delivery(1, envelope.CONTENT_TYPE, envelope.encode([arrival]), redelivered=False)
+    assert [event.type for event in (await absorb(store, [delivery])).events] == [
+        "mms.message.delivered"
+    ]
+    assert not (await absorb(store, [_later(delivery)])).events

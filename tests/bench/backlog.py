@@ -1,0 +1,150 @@
+"""A full queue, and how long workers take to drain it.
+
+The workers are up and have done some work, then they are frozen, the queue is filled, and they go
+on: so neither their start nor the filling is measured, and all of the backlog is there at once.
+"""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import msgspec
+from pamqp.commands import Basic
+
+from deploy.local.child import Child
+from shared import envelope, topology
+from shared.broker import Session
+from tests.bench import traffic
+from tests.bench.measure import Meter, micro
+from tests.bench.peers.common import FASTSTREAM_QUEUE
+from tests.bench.site import Site
+from tests.bench.wrk import LoadError
+
+WARM_UP: Final = 2_000
+"""Postbacks that workers do before they are measured."""
+
+IN_FLIGHT: Final = 200
+STUCK: Final = 20.0
+"""Seconds without progress after which a measurement is given up."""
+
+KEYS: Final = 2
+"""Redis keys that a finished message has: its record and its reference."""
+
+
+class Drained(msgspec.Struct, frozen=True):
+    """A backlog was done.
+
+    Attributes:
+        cpu: CPU seconds by name: `worker`, `redis`, `rabbitmq`.
+    """
+
+    postbacks: int
+    seconds: float
+    cpu: dict[str, float]
+
+    @property
+    def rate(self) -> float:
+        return self.postbacks / self.seconds
+
+    def micro(self, name: str) -> float:
+        """CPU microseconds for each postback."""
+        return micro(self.cpu[name], self.postbacks)
+
+
+Fill = Callable[[int, str], None]
+"""Puts so many postbacks of a run into a queue."""
+
+
+def fill_ours(site: Site, batch: int) -> Fill:
+    """For our worker, in batches of this many postbacks."""
+
+    def fill(count: int, run: str) -> None:
+        arrivals = list(traffic.arrivals(count, run, time.time_ns() // 1000))
+        batches = [
+            envelope.encode(arrivals[start : start + batch]) for start in range(0, count, batch)
+        ]
+        asyncio.run(_publish(site, batches, topology.POSTBACKS, "", envelope.CONTENT_TYPE))
+
+    return fill
+
+
+def fill_faststream(site: Site) -> Fill:
+    """For FastStream's worker, one message for each postback."""
+
+    def fill(count: int, run: str) -> None:
+        bodies = list(traffic.bodies(count, run))
+        kind = "application/octet-stream"
+        asyncio.run(_publish(site, bodies, "", FASTSTREAM_QUEUE, kind))
+
+    return fill
+
+
+def fill_celery(site: Site) -> Fill:
+    """For Celery's worker, one task for each postback."""
+
+    def fill(count: int, run: str) -> None:
+        command, environment = site.peer_command("fill_celery")
+        lines = b"".join(body + b"\n" for body in traffic.bodies(count, run))
+        subprocess.run(command, env=environment, input=lines, check=True, timeout=300)
+
+    return fill
+
+
+def drain(site: Site, workers: Sequence[Child], fill: Fill, count: int, run: str) -> Drained:
+    """Fill the queue while the workers are frozen, then time them; they are up and idle.
+
+    Raises:
+        LoadError: they made no progress, or made something else of it than was to be made.
+    """
+    state = site.state
+    before = state.dbsize()
+    wanted = before + count // 2 * KEYS
+    for worker in workers:
+        worker.pause()
+    try:
+        fill(count, run)
+        sessions = {f"worker-{number}": each.pid or 0 for number, each in enumerate(workers)}
+        meter = Meter(sessions | {"redis": site.redis.pid or 0, "rabbitmq": site.rabbit.pid or 0})
+    finally:
+        for worker in workers:
+            worker.resume()
+    began = progress_at = time.monotonic()
+    done = before
+    while done < wanted:
+        time.sleep(0.01)
+        now, done, last = time.monotonic(), state.dbsize(), done
+        if done > last:
+            progress_at = now
+        elif now - progress_at > STUCK:
+            raise LoadError(f"the backlog stands still with {done - before} keys of {count}")
+    seconds = time.monotonic() - began
+    spent = meter.spent()
+    spent["worker"] = sum(spent.pop(name) for name in sessions)
+    time.sleep(0.2)  # what is left is the last acknowledgement
+    if state.dbsize() != wanted:
+        raise LoadError(f"{state.dbsize() - before} keys, not {wanted - before}")
+    return Drained(count, seconds, spent)
+
+
+async def _publish(
+    site: Site, bodies: Sequence[bytes], exchange: str, routing_key: str, content_type: str
+) -> None:
+    async with site.session() as session, asyncio.TaskGroup() as publishers:
+        left = iter(bodies)
+        for _ in range(IN_FLIGHT):
+            publishers.create_task(_publish_all(session, left, exchange, routing_key, content_type))
+
+
+async def _publish_all(
+    session: Session, left: Iterator[bytes], exchange: str, routing_key: str, content_type: str
+) -> None:
+    for body in left:
+        await session.publish(
+            body,
+            exchange=exchange,
+            routing_key=routing_key,
+            properties=Basic.Properties(content_type=content_type),
+            limit=30,
+        )

@@ -1,0 +1,233 @@
+"""Growth: more processes, more records, a longer queue, larger bodies; what should stay flat."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from deploy.local.child import running
+from shared.postback import decode
+from tests.bench import backlog, traffic, wrk
+from tests.bench.backlog import drain
+from tests.bench.measure import Meter, Spread, micro, number
+from tests.bench.results import Section, Table
+from tests.bench.scale import Scale
+from tests.bench.site import Site, say
+from tests.bench.worker import BATCH
+from workers.store import Received, Store
+
+PROCESSES: Final = (1, 2, 4)
+PADS: Final = (0, 1_000, 8_000, 32_000)
+"""Bytes of one more field in a body."""
+
+WINDOW: Final = 500
+MERGED: Final = 20_000
+"""Postbacks that are merged on top of the records that are there."""
+
+NOTE: Final = f"""\
+*Flat* means that CPU per postback (for records: also bytes) grows by no more than 10 % from the
+smallest to the largest. Several ingress processes are each loaded by a `wrk` of their own with
+{wrk.CONNECTIONS} connections; several workers share one queue. On a machine with two cores they
+only compete, so throughput cannot grow, but the cost must not.
+Records: two postbacks each with all usual fields, merged in windows of {WINDOW} by the worker's own
+store; Redis's own CPU is given and the whole of its memory (record, reference, keys). Bodies: the
+ingress alone.
+"""
+
+
+def measure(site: Site, scale: Scale) -> Section:
+    """All of it."""
+    figures: dict[str, Spread] = {}
+    tables = [
+        _table("Ingress processes", _ingresses(site, scale), figures),
+        _table("Workers", _workers(site, scale), figures),
+        _table("Records in Redis", _records(site, scale), figures),
+        _table("Postbacks that wait", _backlogs(site, scale), figures),
+        _table("Bytes of a body", _bodies(site, scale), figures),
+    ]
+    return Section("Growth", NOTE, figures, tables)
+
+
+Rows = Mapping[int, Mapping[str, Spread]]
+"""For each size the figures by name."""
+
+
+def _table(title: str, rows: Rows, figures: dict[str, Spread]) -> Table:
+    """A table, and the figures; the first figure of a row is the one that must stay flat."""
+    names = list(next(iter(rows.values())))
+    for size, row in rows.items():
+        figures.update({f"growth.{title}.{size}.{name}": spread for name, spread in row.items()})
+    for name in names:
+        least, most = (rows[size][name].median for size in (min(rows), max(rows)))
+        figures[f"growth.{title}.{name}.change"] = Spread.of([most / least - 1])
+    return Table(
+        title,
+        ("", *names),
+        [
+            *((f"{size:,}", *(str(row[name]) for name in names)) for size, row in rows.items()),
+            (
+                "first to last",
+                *(f"{figures[f'growth.{title}.{name}.change'].median:+.0%}" for name in names),
+            ),
+        ],
+    )
+
+
+def _ingresses(site: Site, scale: Scale) -> Rows:
+    rows = {}
+    for count in PROCESSES:
+        made = [site.ingest() for _ in range(count)]
+        rounds = []
+        with running(*(service for service, _ in made)):
+            for number_ in range(scale.growth_rounds):
+                site.reset()
+                ports = [port for _, port in made]
+                _load(site, ports, scale.settle, f"s{number_}")
+                sessions = {str(port): service.pid or 0 for service, port in made}
+                meter = Meter(sessions)
+                loads = _load(site, ports, scale.seconds, f"m{number_}")
+                cpu = micro(sum(meter.spent().values()), sum(each.requests for each in loads))
+                rounds.append((cpu, sum(each.rate for each in loads)))
+        rows[count] = _columns(("CPU µs", "requests/s"), rounds)
+        say(f"growth: {count} ingress: {rows[count]['CPU µs']} µs")
+    return rows
+
+
+def _load(site: Site, ports: Sequence[int], seconds: int, run: str, pad: int = 0) -> list[wrk.Load]:
+    """Load several ports at once."""
+    started = []
+    for port in ports:
+        script = Path(site.directory / f"load-{port}.lua")
+        traffic.write_lua(script, f"{run}-{port}", pad)
+        started.append(wrk.start(port, seconds, script, wrk.CONNECTIONS))
+    return [wrk.finish(process) for process in started]
+
+
+def _workers(site: Site, scale: Scale) -> Rows:
+    rows = {}
+    fill = backlog.fill_ours(site, BATCH)
+    for count in PROCESSES:
+        workers = [site.worker() for _ in range(count)]
+        rounds = []
+        site.reset()  # before they start: what is left in the queue is not theirs
+        with running(*workers):
+            for number_ in range(scale.growth_rounds):
+                drain(site, workers, fill, backlog.WARM_UP, f"warm{number_}")
+                done = drain(site, workers, fill, scale.backlog, f"m{number_}")
+                rounds.append((done.micro("worker"), done.rate, done.micro("redis")))
+        rows[count] = _columns(("CPU µs", "postbacks/s", "Redis CPU µs"), rounds)
+        say(f"growth: {count} workers: {rows[count]['CPU µs']} µs")
+    return rows
+
+
+def _backlogs(site: Site, scale: Scale) -> Rows:
+    """Small ones several times, because the operating system counts CPU in 10 ms."""
+    rows = {}
+    fill = backlog.fill_ours(site, BATCH)
+    worker = site.worker()
+    site.reset()
+    with running(worker):
+        drain(site, [worker], fill, backlog.WARM_UP, "warm")
+        for size in scale.backlogs:
+            times = max(1, min(20, scale.backlog // size))
+            runs = [f"b{size}x{time_}" for time_ in range(times)]
+            done = [drain(site, [worker], fill, size, run) for run in runs]
+            seconds = sum(each.seconds for each in done)
+            spent = sum(each.cpu["worker"] for each in done)
+            rows[size] = {
+                "CPU µs": Spread.of([micro(spent, size * times)]),
+                "postbacks/s": Spread.of([size * times / seconds]),
+            }
+            say(f"growth: backlog of {size:,}: {number(size * times / seconds)}/s")
+    return rows
+
+
+def _records(site: Site, scale: Scale) -> Rows:
+    """Redis grows, and at each size some more records are merged and timed."""
+    site.reset()
+    empty = _memory(site)
+    rows = {}
+    held = 0
+    for size in scale.records:
+        asyncio.run(_merge(site, held * 2, size * 2))
+        held = size
+        _wait_for_rewrite(site)
+        each = (_memory(site) - empty) / held
+        meter = Meter({"redis": site.redis.pid or 0})
+        took = asyncio.run(_merge(site, held * 2, held * 2 + MERGED))
+        redis = micro(meter.spent()["redis"], MERGED)
+        held += MERGED // 2
+        rows[size] = {
+            "Redis CPU µs": Spread.of([redis]),
+            "bytes a record": Spread.of([each]),
+            "merge µs": Spread.of([micro(took, MERGED)]),
+            "of it the hash, bytes": Spread.of([_hash_bytes(site)]),
+        }
+        say(f"growth: {size:,} records: {redis:.1f} µs of Redis, {each:,.0f} bytes each")
+    site.state.flushall()
+    return rows
+
+
+async def _merge(site: Site, first: int, last: int) -> float:
+    """Merge the postbacks of these numbers; seconds that Redis and its client took."""
+    took = 0.0
+    now = time.time_ns() // 1000
+    numbers = iter(range(first, last))
+    async with contextlib.aclosing(Store(site.settings)) as store:
+        while window := list(islice(numbers, WINDOW)):
+            bodies = [traffic.body(each, "record") for each in window]
+            received = [
+                Received(traffic.arrival(body, now), decode("default", body), redelivered=False)
+                for body in bodies
+            ]
+            began = time.perf_counter()
+            await store.merge(received)
+            took += time.perf_counter() - began
+    return took
+
+
+def _memory(site: Site) -> int:
+    return int(site.state.info("memory")["used_memory"])
+
+
+def _hash_bytes(site: Site) -> float:
+    """Bytes of one record without its reference."""
+    return float(site.state.memory_usage("mms:message:{default/record-0000000}") or 0)
+
+
+def _wait_for_rewrite(site: Site) -> None:
+    """Redis may be rewriting its file in a child, which costs CPU and memory of its own."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        state = site.state.info("persistence")
+        if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
+            return
+        time.sleep(0.1)
+
+
+def _bodies(site: Site, scale: Scale) -> Rows:
+    rows = {}
+    service, port = site.ingest()
+    with running(service):
+        for pad in PADS:
+            site.reset()
+            size = len(traffic.body(1, "x")) + pad
+            _load(site, [port], scale.settle, "warm", pad)
+            meter = Meter({"ingest": service.pid or 0, "rabbitmq": site.rabbit.pid or 0})
+            load = _load(site, [port], scale.settle + 1, "full", pad)[0]
+            spent = meter.spent()
+            rows[size] = {
+                "CPU µs": Spread.of([micro(spent["ingest"], load.requests)]),
+                "requests/s": Spread.of([load.rate]),
+                "RabbitMQ CPU µs": Spread.of([micro(spent["rabbitmq"], load.requests)]),
+            }
+            say(f"growth: bodies of {size:,} bytes: {load.rate:,.0f}/s")
+    return rows
+
+
+def _columns(names: Sequence[str], rounds: Sequence[Sequence[float]]) -> dict[str, Spread]:
+    columns = zip(*rounds, strict=True)
+    return {name: Spread.of(values) for name, values in zip(names, columns, strict=True)}

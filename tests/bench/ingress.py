@@ -1,0 +1,174 @@
+"""Ingress: requests a second and CPU per request, every 200 as durable as its owner makes it."""
+
+import contextlib
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from deploy.local.child import Child, running
+from deploy.local.ports import free_port
+from deploy.local.services import Service
+from tests.bench import traffic, wrk
+from tests.bench.measure import Meter, Spread, micro
+from tests.bench.nginx import nginx
+from tests.bench.results import Bars, Section, Table
+from tests.bench.scale import Scale
+from tests.bench.site import Site, say
+
+OURS = "mms-ingest"
+FLOOR = "floor: aiohttp, keeps nothing"
+APPLICATION = "floor with web.Application"
+NGINX = "nginx, keeps nothing"
+ONE_CONFIRM = "aiohttp + aio-pika"
+FASTSTREAM = "FastAPI + FastStream"
+CELERY = "FastAPI + Celery"
+
+NOTE = f"""\
+`wrk` with one thread and {wrk.CONNECTIONS} connections, POSTs of about 450 bytes, each message with
+a name of its own. All servers are up; they are loaded in turn, several rounds, the order reversed
+in every other round; medians, and in brackets the least and the most. Everything shares the
+machine's cores, so throughput includes the price of RabbitMQ and of the load generator, while *CPU*
+is the process's own (user and system, from /proc). All but nginx and the two floors answer after
+RabbitMQ has confirmed the postback, persistent and `mandatory`, into a quorum queue; ours also into
+the archive stream, which the others do not have. nginx shows what the machine and `wrk` can do:
+where a server comes nowhere near it, the load generator was not the limit.
+"""
+
+
+class _Server(NamedTuple):
+    child: Child
+    port: int
+
+
+def measure(site: Site, scale: Scale) -> Section:
+    """All servers in turn, some rounds."""
+    script = site.directory / "ingress.lua"
+    figures: dict[str, list[float]] = defaultdict(list)
+    with _servers(site) as servers:
+        for name, server in servers.items():
+            say(f"ingress: warming up {name}")
+            traffic.write_lua(script, "warm")
+            wrk.run(server.port, scale.warm_up, script)
+        for number in range(scale.rounds):
+            for name in sorted(servers, reverse=bool(number % 2)):
+                site.reset()
+                traffic.write_lua(script, f"r{number}")
+                for figure, value in _one(site, servers[name], scale, script).items():
+                    figures[f"{name}.{figure}"].append(value)
+                rate = figures[f"{name}.rate"][-1]
+                cpu = figures[f"{name}.cpu"][-1]
+                say(f"ingress, round {number + 1}: {name}: {rate:,.0f}/s, {cpu:.0f} µs")
+    return _section({name: Spread.of(values) for name, values in figures.items()})
+
+
+@contextlib.contextmanager
+def _servers(site: Site) -> Iterator[dict[str, _Server]]:
+    ours, port = site.ingest()
+    nginx_port = free_port()
+    servers = {OURS: _Server(ours, port), NGINX: _Server(nginx(site, nginx_port), nginx_port)}
+    for name, module, arguments in (
+        (FLOOR, "floor", ()),
+        (APPLICATION, "floor", ("--application",)),
+        (ONE_CONFIRM, "aiohttp_aio_pika", ()),
+        (FASTSTREAM, "fastapi_faststream", ()),
+        (CELERY, "fastapi_celery", ()),
+    ):
+        peer = site.peer(module, *arguments)
+        servers[name] = _Server(peer, peer.port)
+    say("ingress: starting all servers")
+    with running(*(server.child for server in servers.values())):
+        yield servers
+
+
+def _one(site: Site, server: _Server, scale: Scale, script: Path) -> dict[str, float]:
+    wrk.run(server.port, scale.settle, script)
+    batches = batch_counts(server.child)
+    meter = Meter(
+        {
+            "server": server.child.pid or 0,
+            "rabbitmq": site.rabbit.pid or 0,
+        }
+    )
+    load = wrk.run(server.port, scale.seconds, script)
+    spent = meter.spent()
+    figures = {
+        "rate": load.rate,
+        "cpu": micro(spent["server"], load.requests),
+        "rabbitmq": micro(spent["rabbitmq"], load.requests),
+        "wrk": micro(load.cpu, load.requests),
+        "p50": load.p50,
+        "p99": load.p99,
+    }
+    if batches is not None:
+        after = batch_counts(server.child) or (0, 0)
+        figures["batch"] = (after[0] - batches[0]) / max(after[1] - batches[1], 1)
+    return figures
+
+
+def batch_counts(child: Child) -> tuple[float, float] | None:
+    """Postbacks and batches so far, if this is an ingress of ours.
+
+    Raises:
+        LoadError: it has used its spool, so RabbitMQ was not what was measured.
+    """
+    if not isinstance(child, Service):
+        return None
+    metrics = dict(
+        line.rsplit(" ", 1) for line in child.ask("/metrics")[1].splitlines() if line[0] != "#"
+    )
+    if float(metrics["mms_ingest_spooled_total"]):
+        raise wrk.LoadError("the ingress has used its spool")
+    sums = (metrics[f"mms_ingest_batch_postbacks_{each}"] for each in ("sum", "count"))
+    postbacks, batches = map(float, sums)
+    return postbacks, batches
+
+
+def _section(figures: dict[str, Spread]) -> Section:
+    names = [NGINX, FLOOR, APPLICATION, OURS, ONE_CONFIRM, FASTSTREAM, CELERY]
+    floor, floor_cpu = figures[f"{FLOOR}.rate"].median, figures[f"{FLOOR}.cpu"].median
+    ours = figures[f"{OURS}.rate"].median
+    rows = []
+    for name in names:
+        rate, cpu = figures[f"{name}.rate"], figures[f"{name}.cpu"]
+        rows.append(
+            (
+                name,
+                str(rate),
+                f"{rate.median / floor:.2f}",
+                f"{ours / rate.median:.1f}",
+                str(cpu),
+                f"{cpu.median / floor_cpu:.2f}",
+                f"{figures[f'{name}.rabbitmq'].median:.0f}",
+                f"{figures[f'{name}.wrk'].median:.0f}",
+                f"{figures[f'{name}.p50'].median:.1f}",
+                f"{figures[f'{name}.p99'].median:.1f}",
+            )
+        )
+    columns = ["", "requests/s", "÷ floor", "ours ÷ it", "CPU µs", "÷ floor"]
+    columns += ["RabbitMQ CPU µs", "wrk CPU µs", "p50 ms", "p99 ms"]
+    batch = figures[f"{OURS}.batch"]
+    table = Table(f"Ingress; ours made batches of {batch} postbacks", columns, rows)
+    shown = [name for name in names if name != NGINX]
+    return Section(
+        "Ingress",
+        NOTE,
+        {f"ingress.{name}": spread for name, spread in figures.items()},
+        [table],
+        [
+            Bars(
+                "ingress-rate",
+                "Ingress, requests answered 200",
+                "/s",
+                [(name, figures[f"{name}.rate"]) for name in shown],
+                [OURS],
+            ),
+            Bars(
+                "ingress-cpu",
+                "Ingress, CPU of the process for each request",
+                "µs",
+                [(name, figures[f"{name}.cpu"]) for name in shown],
+                [OURS],
+            ),
+        ],
+    )

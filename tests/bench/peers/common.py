@@ -1,0 +1,69 @@
+"""Where the servers are, what the peers' queues are called, and the work itself, one at a time."""
+
+import os
+import time
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from shared import record
+from shared.event import Event, event_of
+from shared.postback import Filing, decode
+
+AMQP_URL: Final = os.environ.get("MMS_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
+REDIS_URL: Final = os.environ.get("MMS_REDIS_URL", "redis://127.0.0.1:6379/0")
+HOST: Final = "127.0.0.1"
+
+AIOHTTP_QUEUE: Final = "bench.aiohttp"
+CELERY_QUEUE: Final = "bench.celery"
+FASTSTREAM_QUEUE: Final = "bench.faststream"
+QUEUES: Final = (AIOHTTP_QUEUE, CELERY_QUEUE, FASTSTREAM_QUEUE)
+"""All are durable quorum queues."""
+
+QUORUM: Final = {"x-queue-type": "quorum"}
+
+TTL: Final = 7 * 86400
+_REFERENCES: Final = 64
+_LUA: Final = Path(__file__).parents[3] / "workers"
+MERGE: Final = (_LUA / "merge.lua").read_bytes()
+INDEX: Final = (_LUA / "index.lua").read_bytes()
+
+
+class Update(NamedTuple):
+    """One postback on its way into Redis: the same two script calls that our worker makes.
+
+    Attributes:
+        merge: key and arguments for `merge.lua`.
+        reference: key and arguments for `index.lua`.
+    """
+
+    filing: Filing
+    merge: tuple[str, tuple[str | bytes | int, ...]]
+    reference: tuple[str, tuple[str | bytes | int, ...]] | None
+
+
+def understand(body: bytes) -> Update:
+    """Decode one postback of the source `default`, and say how Redis is to be changed."""
+    filing = decode("default", body)
+    received_at = time.time_ns() // 1000
+    wish = "1" if filing.rank.terminal else "0"
+    name = record.entry_name(filing)
+    value = record.entry_value(received_at, filing.postback)
+    index = None
+    if reference := filing.postback.client_reference:
+        key = record.reference_key("default", reference)
+        index = (key, (TTL, _REFERENCES, received_at, filing.key.id))
+    return Update(filing, (filing.key.redis, (TTL, record.KEEP, wish, name, value)), index)
+
+
+def told(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
+    """The event that is due after the merge, if one is.
+
+    Args:
+        reply: what `merge.lua` returned.
+    """
+    result, flat = reply
+    if result != b"N" or not update.filing.rank.terminal:
+        return None
+    fields = dict(zip(flat[::2], flat[1::2], strict=True))
+    known = record.read_record(update.filing.key, fields)
+    return event_of(known, update.filing.track) if known else None

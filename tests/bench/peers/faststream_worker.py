@@ -1,0 +1,85 @@
+"""A FastStream subscriber that does a worker's work for one postback at a time.
+
+As FastStream's documentation shows it: a quorum queue, acknowledged when the handler is done (its
+default policy nacks on errors), a prefetch of 100, so that many handlers are under way at once.
+Typed as bytes, so that nothing is validated twice. uvloop, as it uses by itself when it is there.
+"""
+
+import redis.asyncio as redis
+import uvloop
+from faststream import AckPolicy, FastStream
+from faststream.rabbit import (
+    Channel,
+    ExchangeType,
+    QueueType,
+    RabbitBroker,
+    RabbitExchange,
+    RabbitQueue,
+)
+
+from shared import topology
+from shared.event import CONTENT_TYPE
+from tests.bench.peers.common import (
+    AMQP_URL,
+    FASTSTREAM_QUEUE,
+    INDEX,
+    MERGE,
+    REDIS_URL,
+    told,
+    understand,
+)
+
+PREFETCH = 100
+
+broker = RabbitBroker(AMQP_URL, default_channel=Channel(on_return_raises=True), logger=None)
+app = FastStream(broker, logger=None)
+queue = RabbitQueue(FASTSTREAM_QUEUE, queue_type=QueueType.QUORUM)
+events = RabbitExchange(topology.EVENTS, type=ExchangeType.TOPIC, durable=True)
+
+_redis = redis.Redis.from_url(REDIS_URL)
+_shas: dict[bytes, str] = {}
+
+
+@app.on_startup
+async def load_scripts() -> None:
+    """Once, which spares the round trip that redis-py's `Script` makes for each pipeline."""
+    for script in (MERGE, INDEX):
+        _shas[script] = await _redis.script_load(script)
+
+
+@app.after_startup
+async def ready() -> None:
+    """Tell who started us."""
+    print("ready", flush=True)  # noqa: T201
+
+
+@broker.subscriber(
+    queue,
+    channel=Channel(prefetch_count=PREFETCH),
+    ack_policy=AckPolicy.NACK_ON_ERROR,
+    no_reply=True,
+)
+async def take(body: bytes) -> None:
+    """Decode, merge, tell; FastStream acknowledges when this returns."""
+    update = understand(body)
+    pipeline = _redis.pipeline(transaction=False)
+    key, arguments = update.merge
+    pipeline.evalsha(_shas[MERGE], 1, key, *arguments)
+    if update.reference:
+        key, arguments = update.reference
+        pipeline.evalsha(_shas[INDEX], 1, key, *arguments)
+    if event := told(update, (await pipeline.execute())[0]):
+        await broker.publish(
+            event.encode(),
+            exchange=events,
+            routing_key=event.routing_key,
+            persist=True,
+            content_type=CONTENT_TYPE,
+            message_id=event.id,
+            message_type=event.type,
+            timeout=10,
+        )
+
+
+if __name__ == "__main__":
+    uvloop.run(app.run())

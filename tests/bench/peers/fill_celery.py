@@ -1,0 +1,10 @@
+"""Puts bodies, one a line on standard input, into Celery's queue. Not measured, not confirmed."""
+
+import sys
+
+from tests.bench.peers.celery_app import app, take
+
+app.conf.broker_transport_options = {}
+with app.producer_pool.acquire() as producer:
+    for line in sys.stdin:
+        take.apply_async((line.rstrip("\n"),), producer=producer)

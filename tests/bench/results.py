@@ -1,0 +1,54 @@
+"""What a case hands over: figures by name, and the tables and charts that show them."""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from tests.bench.measure import Spread
+
+
+class Table(msgspec.Struct, frozen=True):
+    """A table as people read it; the first column is text."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Bars(msgspec.Struct, frozen=True):
+    """One bar for each label; ours are marked.
+
+    Attributes:
+        name: of the file, without its ending.
+    """
+
+    name: str
+    title: str
+    unit: str
+    bars: Sequence[tuple[str, Spread]]
+    ours: Sequence[str]
+
+
+class Lines(msgspec.Struct, frozen=True):
+    """Some series over the same kind of x."""
+
+    name: str
+    title: str
+    unit: str
+    x: str
+    series: Sequence[tuple[str, Sequence[tuple[float, float]]]]
+
+
+class Section(msgspec.Struct, frozen=True):
+    """All of one case.
+
+    Attributes:
+        note: how it was measured, in a few sentences.
+        figures: by dotted names.
+    """
+
+    title: str
+    note: str
+    figures: dict[str, Spread]
+    tables: Sequence[Table]
+    charts: Sequence[Bars | Lines] = ()

@@ -1,0 +1,74 @@
+"""How much of everything: `--quick` to see that it works, the usual run, `--full`."""
+
+from typing import NamedTuple
+
+
+class Scale(NamedTuple):
+    """Sizes and times of a run; times in whole seconds.
+
+    Attributes:
+        rounds: of each comparison.
+        warm_up: load before the first round, on each server.
+        settle: load before each measurement.
+        seconds: of each measurement.
+        backlog: postbacks that a worker finds in its queue.
+        paced: seconds of load at a fixed rate.
+        records: how many records Redis holds when merging is measured.
+        backlogs: how many postbacks wait when draining is measured.
+        growth_rounds: of each size of what may grow.
+        searched: seconds of load at a rate that may be too much.
+        soak: seconds of load while memory is watched.
+    """
+
+    rounds: int
+    warm_up: int
+    settle: int
+    seconds: int
+    backlog: int
+    paced: int
+    records: tuple[int, ...]
+    backlogs: tuple[int, ...]
+    growth_rounds: int
+    searched: int
+    soak: int
+
+
+QUICK = Scale(
+    rounds=1,
+    warm_up=1,
+    settle=1,
+    seconds=2,
+    backlog=6_000,
+    paced=4,
+    records=(1_000, 10_000),
+    backlogs=(1_000, 10_000),
+    growth_rounds=1,
+    searched=4,
+    soak=8,
+)
+USUAL = Scale(
+    rounds=3,
+    warm_up=2,
+    settle=1,
+    seconds=5,
+    backlog=20_000,
+    paced=10,
+    records=(10_000, 100_000),
+    backlogs=(1_000, 10_000, 100_000),
+    growth_rounds=2,
+    searched=6,
+    soak=40,
+)
+FULL = Scale(
+    rounds=5,
+    warm_up=3,
+    settle=2,
+    seconds=8,
+    backlog=40_000,
+    paced=30,
+    records=(10_000, 100_000, 1_000_000),
+    backlogs=(1_000, 10_000, 100_000),
+    growth_rounds=3,
+    searched=10,
+    soak=180,
+)

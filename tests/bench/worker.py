@@ -1,0 +1,101 @@
+"""Worker: postbacks a second and CPU per postback from a full queue."""
+
+from collections import defaultdict
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from deploy.local.child import Child, running
+from tests.bench import backlog
+from tests.bench.backlog import Fill, drain
+from tests.bench.measure import Spread
+from tests.bench.results import Bars, Section, Table
+from tests.bench.scale import Scale
+from tests.bench.site import Site, say
+
+BATCH: Final = 32
+"""Postbacks in a batch; half of wrk's connections, what the ingress makes of them under full load
+with its two commits under way."""
+
+OURS: Final = f"mms-worker, batches of {BATCH}"
+OURS_ALONE: Final = "mms-worker, batches of 1"
+FASTSTREAM: Final = "FastStream, one by one"
+CELERY: Final = "Celery, one by one"
+
+NOTE: Final = """\
+One worker finds a full queue: so many postbacks as JSON, two to a message, half of them terminal
+and so with an event. All do the same work: decode, two Lua scripts in Redis (the record and the
+customer's reference; `appendfsync always`), publish the event with a confirm, acknowledge.
+FastStream has a prefetch of 100, so its handlers overlap; Celery has one process that works and one
+that leads, whose CPU counts too. Rounds alternate.
+"""
+
+
+class _Case(NamedTuple):
+    make: Callable[[Site], Child]
+    fill: Callable[[Site], Fill]
+    share: float  # of the scale's backlog, so that slow ones do not take minutes
+
+
+CASES: Final = {
+    OURS: _Case(Site.worker, lambda site: backlog.fill_ours(site, BATCH), 1),
+    OURS_ALONE: _Case(Site.worker, lambda site: backlog.fill_ours(site, 1), 0.5),
+    FASTSTREAM: _Case(Site.faststream_worker, backlog.fill_faststream, 0.25),
+    CELERY: _Case(Site.celery_worker, backlog.fill_celery, 0.15),
+}
+
+
+def measure(site: Site, scale: Scale) -> Section:
+    """All workers in turn, some rounds."""
+    figures: dict[str, list[float]] = defaultdict(list)
+    for number in range(scale.rounds):
+        for name in sorted(CASES, reverse=bool(number % 2)):
+            site.reset()
+            case = CASES[name]
+            child, fill = case.make(site), case.fill(site)
+            with running(child):
+                drain(site, [child], fill, backlog.WARM_UP, "warm")
+                done = drain(site, [child], fill, int(scale.backlog * case.share) // 2 * 2, "full")
+            figures[f"{name}.rate"].append(done.rate)
+            for process in ("worker", "redis", "rabbitmq"):
+                figures[f"{name}.{process}"].append(done.micro(process))
+            cpu = done.micro("worker")
+            say(f"worker, round {number + 1}: {name}: {done.rate:,.0f}/s, {cpu:.0f} µs")
+    return _section({name: Spread.of(values) for name, values in figures.items()})
+
+
+def _section(figures: dict[str, Spread]) -> Section:
+    ours = figures[f"{OURS}.rate"].median
+    rows = [
+        (
+            name,
+            str(figures[f"{name}.rate"]),
+            f"{ours / figures[f'{name}.rate'].median:.1f}",
+            str(figures[f"{name}.worker"]),
+            f"{figures[f'{name}.redis'].median:.0f}",
+            f"{figures[f'{name}.rabbitmq'].median:.0f}",
+        )
+        for name in CASES
+    ]
+    columns = ["", "postbacks/s", "ours ÷ it", "CPU µs", "Redis CPU µs", "RabbitMQ CPU µs"]
+    return Section(
+        "Worker",
+        NOTE,
+        {f"worker.{name}": spread for name, spread in figures.items()},
+        [Table("Worker", columns, rows)],
+        [
+            Bars(
+                "worker-rate",
+                "Worker, postbacks from a full queue",
+                "/s",
+                [(name, figures[f"{name}.rate"]) for name in CASES],
+                [OURS, OURS_ALONE],
+            ),
+            Bars(
+                "worker-cpu",
+                "Worker, CPU of the process for each postback",
+                "µs",
+                [(name, figures[f"{name}.worker"]) for name in CASES],
+                [OURS, OURS_ALONE],
+            ),
+        ],
+    )

@@ -1,0 +1,82 @@
+"""The plan's arithmetic: by hand for one rate, and what must hold for all."""
+
+import msgspec
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.settings import Bytes, Settings
+from workers.admin import plan
+from workers.admin.plan import Costs, Load
+
+COSTS = Costs(
+    ingress=100,
+    worker=200,
+    rabbitmq=50,
+    redis=20,
+    record_bytes=1_000,
+    event_bytes=800,
+    envelope_bytes=50,
+)
+
+
+def test_the_arithmetic_by_hand() -> None:
+    load = Load(rate=10_000, body=450, busy=0.5, ttl=86_400, retention=86_400)
+    assert plan.ingresses(load, COSTS) == 2  # 10,000 x 100 µs = 1 core, half busy
+    assert plan.workers(load, COSTS) == 4
+    assert plan.clusters(load, COSTS) == 1
+    assert plan.redis_bytes(load, COSTS) == 5_000 * 86_400 * 1_000
+    assert plan.shards(load, COSTS) == 13  # 432 GB at 32 GiB; CPU alone would need one
+    assert plan.archive_bytes(load, COSTS) == 10_000 * 86_400 * 500
+    assert plan.log_bytes(load, COSTS) == 5_000 * 86_400 * 800
+
+
+def test_nothing_runs_alone() -> None:
+    load = Load(rate=1)
+    assert plan.ingresses(load) == plan.workers(load) == 2
+    assert plan.clusters(load) == plan.shards(load) == 1
+
+
+def test_what_is_stored_follows_the_mean_and_what_computes_the_peak() -> None:
+    steady, peaky = Load(rate=5_000), Load(rate=5_000, mean=0.1)
+    assert plan.workers(peaky) == plan.workers(steady)
+    assert plan.redis_bytes(peaky) == pytest.approx(plan.redis_bytes(steady) / 10)
+
+
+@given(rate=st.floats(1, 1e6), more=st.floats(1, 100))
+def test_a_higher_rate_never_needs_less(rate: float, more: float) -> None:
+    low, high = Load(rate=rate), Load(rate=rate * more)
+    for need in (plan.ingresses, plan.workers, plan.clusters, plan.shards):
+        assert need(high) >= need(low)
+
+
+@given(rate=st.floats(1, 1e6))
+def test_no_process_is_busier_than_allowed(rate: float) -> None:
+    load = Load(rate=rate)
+    busy = rate * plan.MEASURED.worker * 1e-6 / plan.workers(load)
+    assert busy <= load.busy * (1 + 1e-9)
+
+
+def test_it_says_when_the_archive_is_too_small() -> None:
+    load = Load(rate=1_000)
+    by_name = {need.what: need.amount for need in plan.plan(load)}
+    assert by_name["MMS_ARCHIVE_MAX_BYTES"].startswith("set it to")
+    large = msgspec.structs.replace(Settings(), archive_max_bytes=Bytes(2**42))
+    by_name = {need.what: need.amount for need in plan.plan(load, given=large)}
+    assert by_name["MMS_ARCHIVE_MAX_BYTES"] == "enough"
+
+
+def test_the_command_prints_the_same_plan() -> None:
+    done = CliRunner().invoke(plan.show_plan, ["--rate", "50000", "--ttl", "1d", "--json"])
+    assert done.exit_code == 0
+    lines = [msgspec.json.decode(line, type=plan.Need) for line in done.output.splitlines()]
+    assert lines == plan.plan(Load(rate=50_000, ttl=86_400))
+    table = CliRunner().invoke(plan.show_plan, ["--rate", "50000"])
+    assert "mms-worker" in table.output
+
+
+def test_a_span_that_is_none_is_refused() -> None:
+    done = CliRunner().invoke(plan.show_plan, ["--rate", "10", "--ttl", "soon"])
+    assert done.exit_code == 2
+    assert "30m, 12h or 7d" in done.output
