@@ -61,8 +61,8 @@ async def test_emptied_and_rebuilt(site: Site, holds: Holds) -> None:
             async with site.state() as state:
                 await state.flushall()
             await asyncio.sleep(1)
-    await blocking(site.admin, "rebuild")
-    holds(await load.verdict("Redis emptied (`FLUSHALL`), then `rebuild`"))
+    await blocking(site.admin, "rebuild", "--emit")
+    holds(await load.verdict("Redis emptied (`FLUSHALL`), then `rebuild --emit`"))
 
 
 async def test_scripts_forgotten(site: Site, holds: Holds) -> None:

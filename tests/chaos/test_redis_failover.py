@@ -65,8 +65,8 @@ async def test_a_cluster_loses_a_master(site: Site, holds: Holds, cluster: list[
             await blocking(cluster[0].kill)
             await asyncio.sleep(15)
             await blocking(cluster[0].start)
-    await blocking(site.admin, "rebuild")
-    row = await load.verdict("Redis Cluster of 3+3 loses a master (-9), then `rebuild`")
+    await blocking(site.admin, "rebuild", "--emit")
+    row = await load.verdict("Redis Cluster of 3+3 loses a master (-9), then `rebuild --emit`")
     assert await site.dead() == 0
     holds(row)
     await site.stop()
@@ -86,8 +86,8 @@ async def test_sentinel_fails_over(
             await blocking(master.kill)
             await asyncio.sleep(20)
             await blocking(master.start)
-    await blocking(site.admin, "rebuild")
-    row = await load.verdict("Redis with Sentinel loses its master (-9), then `rebuild`")
+    await blocking(site.admin, "rebuild", "--emit")
+    row = await load.verdict("Redis with Sentinel loses its master (-9), then `rebuild --emit`")
     assert await site.dead() == 0
     holds(row)
     await site.stop()
