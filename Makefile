@@ -22,6 +22,10 @@ chaos: ## every fault there is a test for, on servers of its own; a quarter of a
 	$(BOOTSTRAP) servers
 	$(PYTHON) -m pytest tests/chaos --chaos-table tests/chaos/RESULTS.md
 
+bench: ## how fast it is here, beside what people would use instead; about 12 minutes
+	$(BOOTSTRAP) bench
+	@exec $(PYTHON) -m tests.bench.run $(BENCH)
+
 check: ## lint, format, types and unit tests, in less than a minute
 	$(BOOTSTRAP) venv
 	$(PYTHON) -m ruff check .
@@ -41,7 +45,7 @@ lock: ## pin the dependencies anew: requirements.txt and requirements-dev.txt; n
 	  --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
 
 clean: ## remove .venv and caches; var, which holds data, stays
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test chaos check fmt lock clean
+.PHONY: help run test chaos bench check fmt lock clean

@@ -128,10 +128,13 @@ class Record(msgspec.Struct, frozen=True):
         entries = self.of(track)
         top = entries[0]
         template = self.key.kind == "template"
-        postbacks = [entry.postback for entry in entries]
 
         def first(name: str) -> str | None:
-            return next((v for p in postbacks if (v := getattr(p, name)) is not None), None)
+            for entry in entries:
+                value: str | None = getattr(entry.postback, name)
+                if value is not None:
+                    return value
+            return None
 
         return Known(
             tracking_id=None if template else self.key.id,

@@ -4,6 +4,7 @@
 #   deploy/local/bootstrap.sh venv      Python and .venv only
 #   deploy/local/bootstrap.sh run       and those servers that no setting names
 #   deploy/local/bootstrap.sh servers   and both servers, which the tests start for themselves
+#   deploy/local/bootstrap.sh bench     and what the benchmark compares with, in .venv-bench
 #
 # Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
 # say goes to var/log/bootstrap.log, and the end of that to the terminal if one fails.
@@ -124,11 +125,34 @@ and MMS_REDIS_URL=redis://host:6379/0; then \`make run\` starts none." $missing
     fi
 }
 
+ensure_bench() {
+    missing=
+    command -v wrk >/dev/null || missing="wrk"
+    PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$missing nginx-light"
+    # shellcheck disable=SC2086
+    [ -z "$missing" ] || install "The benchmark needs them." $missing
+    want=$(
+        cksum <tests/bench/requirements.txt
+        pwd
+    )
+    [ "$(cat .venv-bench/.stamp 2>/dev/null)" = "$want" ] && return
+    find_python
+    step "making .venv-bench" "$python" -m venv --clear .venv-bench
+    step "installing what the benchmark compares with" .venv-bench/bin/python -m pip install \
+        --quiet --disable-pip-version-check --require-hashes -r tests/bench/requirements.txt
+    printf '%s\n' "$want" >.venv-bench/.stamp
+}
+
 case ${1:-} in
 venv) ensure_venv ;;
 run | servers)
     ensure_servers "$1"
     ensure_venv
     ;;
-*) fail "usage: $0 venv|run|servers" ;;
+bench)
+    ensure_servers servers
+    ensure_venv
+    ensure_bench
+    ;;
+*) fail "usage: $0 venv|run|servers|bench" ;;
 esac

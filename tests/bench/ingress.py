@@ -25,14 +25,15 @@ FASTSTREAM = "FastAPI + FastStream"
 CELERY = "FastAPI + Celery"
 
 NOTE = f"""\
-`wrk` with one thread and {wrk.CONNECTIONS} connections, POSTs of about 450 bytes, each message with
+`wrk` with one thread and {wrk.CONNECTIONS} connections, POSTs of about 400 bytes, each message with
 a name of its own. All servers are up; they are loaded in turn, several rounds, the order reversed
 in every other round; medians, and in brackets the least and the most. Everything shares the
 machine's cores, so throughput includes the price of RabbitMQ and of the load generator, while *CPU*
 is the process's own (user and system, from /proc). All but nginx and the two floors answer after
-RabbitMQ has confirmed the postback, persistent and `mandatory`, into a quorum queue; ours also into
-the archive stream, which the others do not have. nginx shows what the machine and `wrk` can do:
-where a server comes nowhere near it, the load generator was not the limit.
+RabbitMQ has confirmed the postback, persistent, into a quorum queue (`mandatory` too, but for
+Celery, whose `delay` does not know it); ours also into the archive stream, which the others do not
+have. nginx shows what the machine and `wrk` can do: where a server comes nowhere near it, the load
+generator was not the limit.
 """
 
 

@@ -48,16 +48,16 @@ QUICK = Scale(
 )
 USUAL = Scale(
     rounds=3,
-    warm_up=2,
+    warm_up=1,
     settle=1,
-    seconds=5,
+    seconds=4,
     backlog=20_000,
-    paced=10,
+    paced=8,
     records=(10_000, 100_000),
     backlogs=(1_000, 10_000, 100_000),
     growth_rounds=2,
-    searched=6,
-    soak=40,
+    searched=5,
+    soak=30,
 )
 FULL = Scale(
     rounds=5,

@@ -35,6 +35,7 @@ async def test_black_hole(site: Site, holds: Holds) -> None:
     holds(await load.verdict("Redis hangs for 20 s (SIGSTOP)"))
 
 
+@pytest.mark.long
 async def test_a_long_outage_costs_a_batch_one_delivery(site: Site, holds: Holds) -> None:
     """Much longer than the worker's patience, with a delivery limit of 2 and two workers."""
     site.change(delivery_limit=2)

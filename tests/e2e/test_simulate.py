@@ -1,0 +1,80 @@
+"""The real processes through their console scripts, driven and checked by `mms-simulate`."""
+
+import json
+import os
+import subprocess
+import time
+from typing import Any
+
+from deploy.local.services import command
+from shared.settings import Settings
+from tests.processes import Processes, environment, until
+
+ENOUGH = ("--count", "1500", "--format", "mixed", "--duplicates", "0.1", "--shuffle", "--verify")
+
+
+def start(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
+    """A provider that sends to this ingress."""
+    url = f"http://127.0.0.1:{settings.ingest_port}/postbacks"
+    return subprocess.Popen(
+        (command("mms-simulate"), url, "--json", *arguments),
+        env=os.environ | environment(settings),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def outcome(provider: "subprocess.Popen[str]") -> tuple[int, dict[str, Any]]:
+    """Its exit status and what it reports."""
+    out, err = provider.communicate(timeout=100)
+    assert out, err
+    return provider.returncode, json.loads(out)
+
+
+def test_all_that_was_answered_200_is_accounted_for(
+    settings: Settings, processes: Processes
+) -> None:
+    processes.start_ingest(settings)
+    processes.start_worker(settings)
+    processes.start_worker(settings)
+    status, report = outcome(start(settings, *ENOUGH))
+    assert status == 0, report
+    assert report["check"]["lost"] == report["check"]["wrong"] == 0
+    assert report["check"]["in_state"] == report["ledger"]["answered_200"] > 1500
+
+
+def test_a_worker_killed_in_the_middle_changes_nothing(
+    settings: Settings, processes: Processes
+) -> None:
+    processes.start_ingest(settings)
+    worker = processes.start_worker(settings)
+    provider = start(settings, *ENOUGH, "--rate", "800")
+    time.sleep(1.5)
+    worker.kill()
+    worker.start()
+    status, report = outcome(provider)
+    assert status == 0, report
+
+
+def test_an_ingress_killed_in_the_middle_costs_only_resends(
+    settings: Settings, processes: Processes
+) -> None:
+    ingress = processes.start_ingest(settings)
+    processes.start_worker(settings)
+    provider = start(settings, *ENOUGH, "--rate", "800", "--resend-after", "2s")
+    assert until(lambda: ingress.ask("/healthz")[0] == 200)
+    time.sleep(1.5)
+    ingress.kill()
+    ingress.start()
+    status, report = outcome(provider)
+    assert status == 0, report
+    assert report["ledger"]["resent"] > 0
+
+
+def test_what_nobody_works_on_is_reported_as_lost(settings: Settings, processes: Processes) -> None:
+    """The check can fail: there is no worker."""
+    processes.start_ingest(settings)
+    status, report = outcome(start(settings, "--count", "20", "--verify", "--settle", "1s"))
+    assert status == 1
+    assert report["check"]["lost"]
