@@ -7,6 +7,7 @@ import asyncio
 import logging
 from typing import Final
 
+from ingest import metrics
 from ingest.breaker import Breaker
 from ingest.durable import Durable
 from ingest.spool import Spool, Spooled
@@ -36,6 +37,8 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
                 await asyncio.sleep(IDLE)
             elif batches := await _mine(spool, AT_ONCE if breaker.closed else 1):
                 await _remove(spool, await _published(durable, batches))
+                if not breaker.closed:
+                    await spool.measure()  # others that share the file may be filling it
             else:
                 await _nothing_to_drain(spool, breaker)
         except SpoolUnavailableError as error:
@@ -50,21 +53,24 @@ async def _mine(spool: Spool, limit: int) -> list[Spooled]:
     return await spool.oldest(limit) if spool.lock_for_draining() else []
 
 
-async def _published(durable: Durable, batches: list[Spooled]) -> list[int]:
+async def _published(durable: Durable, batches: list[Spooled]) -> list[Spooled]:
     async with asyncio.TaskGroup() as publishes:
-        taken = [publishes.create_task(durable.published(each.batch)) for each in batches]
-    return [each.id for each, task in zip(batches, taken, strict=True) if task.result()]
+        taken = [
+            publishes.create_task(durable.published(each.batch, each.postbacks)) for each in batches
+        ]
+    return [each for each, task in zip(batches, taken, strict=True) if task.result()]
 
 
-async def _remove(spool: Spool, ids: list[int]) -> None:
+async def _remove(spool: Spool, confirmed: list[Spooled]) -> None:
     """Remove what is confirmed; on a full disk again and again, rather than publish it again."""
-    while ids:
+    while confirmed:
         try:
-            await spool.remove(ids)
+            await spool.remove([each.id for each in confirmed])
         except SpoolUnavailableError as error:
             log.warning("%s", error)
             await asyncio.sleep(AFTER_FAILURE)
         else:
+            metrics.DRAINED.inc(sum(each.postbacks for each in confirmed))
             return
 
 

@@ -4,6 +4,7 @@ This is the one place where a postback becomes safe, and so the one reason for a
 """
 
 import logging
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -38,28 +39,34 @@ class Durable:
         """
         batch = envelope.encode(arrivals)
         metrics.BATCH_SIZE.observe(len(arrivals))
-        if self._may_publish() and await self.published(batch):
+        if self._may_publish() and await self.published(batch, len(arrivals)):
             return
         if self._spool is None:
             raise SpoolUnavailableError(f"{self._breaker.reason}, and there is no spool")
         await self._spool.add(batch, len(arrivals))
         metrics.SPOOLED.inc(len(arrivals))
 
-    async def published(self, batch: bytes) -> bool:
+    async def published(self, batch: bytes, postbacks: int = 0) -> bool:
         """Whether RabbitMQ confirmed the batch; the breaker learns from it.
 
         A batch whose fate is unknown counts as not confirmed: published again it is a duplicate,
         which the state forgets; not published again it may be lost.
+
+        Args:
+            postbacks: how many the batch holds, to be counted.
         """
+        started = time.perf_counter()
         try:
             await self._publisher.publish(batch)
         except (NotTakenError, FateUnknownError) as error:
-            metrics.PUBLISHES.labels(_RESULTS[type(error)]).inc()
+            metrics.PUBLISHES[_RESULTS[type(error)],].inc()
             if self._breaker.closed:
                 log.warning("RabbitMQ does not take postbacks: %s", error)
             self._breaker.failed(str(error))
             return False
-        metrics.PUBLISHES.labels("confirmed").inc()
+        metrics.CONFIRM_TIME.observe(time.perf_counter() - started)
+        metrics.PUBLISHES["confirmed",].inc()
+        metrics.PUBLISHED.inc(postbacks)
         if not self._breaker.closed:
             log.info("RabbitMQ takes postbacks again")
         self._breaker.succeeded()

@@ -97,8 +97,9 @@ class Ingest:
 
     def _refresh(self) -> None:
         metrics.BREAKER_OPEN.set(not self._breaker.closed)
+        metrics.IN_FLIGHT.set(self._server.in_flight)
         metrics.WAITING.set(self._batcher.waiting)
-        if self._spool is not None:
+        if self._spool is not None and self._spool.drained_here:
             depth = self._spool.depth
             metrics.SPOOL_POSTBACKS.set(depth.postbacks)
             metrics.SPOOL_AGE.set(time.time() - depth.oldest if depth.oldest is not None else 0)

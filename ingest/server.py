@@ -20,6 +20,7 @@ from ingest import metrics
 from ingest.batcher import Batcher
 from shared.envelope import Arrival
 from shared.errors import PostbacksError
+from shared.labels import UNKNOWN
 from shared.settings import Settings
 
 ANSWER_LIMIT: Final = 4.5
@@ -42,7 +43,10 @@ class Server:
         self._sources = {f"{PATH}/{source}": source for source in settings.sources}
         if "default" in settings.sources:
             self._sources[PATH] = "default"
+        self.in_flight = 0
         self.stopping = False
+        for source in self._sources.values():
+            metrics.ANSWERS["200", source].inc(0)  # from the start, so that its rate has a zero
 
     def aiohttp_server(self) -> web.Server:
         """The low-level server of aiohttp: no routing or middleware between socket and handler."""
@@ -57,10 +61,14 @@ class Server:
         """Answer one request within `ANSWER_LIMIT`."""
         started = time.perf_counter()
         source = self._sources.get(request.path)
-        response = self._refused(request, source) or await self._taken(request, source or "")
+        self.in_flight += 1
+        try:
+            response = self._refused(request, source) or await self._taken(request, source or "")
+        finally:
+            self.in_flight -= 1
         if self.stopping:
             response.force_close()
-        metrics.ANSWERS.labels(str(response.status), source or "unknown").inc()
+        metrics.ANSWERS[str(response.status), source or UNKNOWN].inc()
         metrics.ANSWER_TIME.observe(time.perf_counter() - started)
         return response
 

@@ -37,6 +37,7 @@ class Spooled(NamedTuple):
 
     id: int
     batch: bytes
+    postbacks: int
 
 
 class Depth(NamedTuple):
@@ -119,6 +120,11 @@ class Spool:
         self.depth = await self._run(self._measure)
         return self.depth
 
+    @property
+    def drained_here(self) -> bool:
+        """Whether this process is the one that drains."""
+        return self._drain_lock is not None
+
     def lock_for_draining(self) -> bool:
         """Whether this process is the one that drains; asks again at each call until it is.
 
@@ -164,7 +170,9 @@ class Spool:
         self.depth = Depth(batches + 1, total + postbacks, now if oldest is None else oldest)
 
     def _select(self, limit: int) -> list[Spooled]:
-        rows = self._database.execute("SELECT id, batch FROM spool ORDER BY id LIMIT ?", (limit,))
+        rows = self._database.execute(
+            "SELECT id, batch, postbacks FROM spool ORDER BY id LIMIT ?", (limit,)
+        )
         return [Spooled(*row) for row in rows]
 
     def _delete(self, ids: list[int]) -> None:
@@ -222,4 +230,6 @@ def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
         " postbacks INTEGER NOT NULL,"
         " batch BLOB NOT NULL)"
     )
+    # Holds all that `depth` asks for, so that asking does not read the batches.
+    database.execute("CREATE INDEX IF NOT EXISTS depth ON spool (spooled_at, postbacks)")
     return database

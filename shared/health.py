@@ -7,7 +7,7 @@ do its work and 503 with the reasons when it cannot.
 from collections.abc import Callable, Mapping
 
 from aiohttp import web
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from shared.errors import SettingsError
 
@@ -36,6 +36,7 @@ def application(readiness: Readiness, refresh: Callable[[], None] | None = None)
             refresh()
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
+    disable_created_metrics()  # a second series beside each counter, which nothing reads
     app = web.Application()
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)

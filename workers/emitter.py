@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 import msgspec
@@ -37,10 +38,17 @@ class DeadLetter(msgspec.Struct, frozen=True):
 
 
 class Untold(NamedTuple):
-    """What has to be confirmed by RabbitMQ before the window it comes from is acknowledged."""
+    """What has to be confirmed by RabbitMQ before the window it comes from is acknowledged.
+
+    Attributes:
+        postbacks: how many the window held.
+        results: how many of them were `new` or `duplicate`, by code.
+    """
 
     events: Sequence[Event]
     dead: Sequence[DeadLetter]
+    postbacks: int = 0
+    results: Mapping[tuple[str, str], int] = MappingProxyType({})
 
 
 async def emit(session: Session, untold: Untold) -> None:
@@ -67,7 +75,7 @@ async def _emit_event(session: Session, each: Event) -> None:
     a subscriber whose queue is full misses events, finds them in the log, and stops nobody.
     """
     body = each.encode()
-    metrics.EVENTS.labels(each.type).inc()
+    metrics.EVENTS[each.type,].inc()
     try:
         await session.publish(
             body,
@@ -82,7 +90,6 @@ async def _emit_event(session: Session, each: Event) -> None:
 
 
 async def _bury(session: Session, letter: DeadLetter) -> None:
-    metrics.DEAD_LETTERS.labels(letter.reason).inc()
     properties = Basic.Properties(
         content_type=letter.content_type or None,
         headers={

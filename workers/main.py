@@ -15,6 +15,7 @@ from shared.broker import Session, backoff, hold, open_session
 from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
 from shared.log import configure
 from shared.settings import Settings
+from workers import metrics, tally
 from workers.consumer import Consumer, Delivery
 from workers.emitter import emit
 from workers.pipeline import absorb
@@ -46,7 +47,7 @@ class Worker:
         Raises:
             TopologyConflictError: the queues that are there are not ours; nothing is consumed.
         """
-        admin = web.AppRunner(health.application(self._readiness), access_log=None)
+        admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
         port = self._settings.admin_port or ADMIN_PORT
         async with contextlib.aclosing(self._store), asyncio.TaskGroup() as parts:
             try:
@@ -134,21 +135,29 @@ class Worker:
             window = await consumer.window()
             async with self._handling:
                 self._in_hand = [each._replace(redelivered=True) for each in window]
-                await emit(session, await absorb(self._store, window))
+                untold = await absorb(self._store, window)
+                await emit(session, untold)
                 self._in_hand = ()
                 await consumer.acknowledge(window)
+                tally.count(untold)
 
     def _report(self, problem: str | None) -> None:
         if problem is not None and problem != self._rabbitmq_problem:
             log.warning("%s", problem)
         self._rabbitmq_problem = problem
 
+    @property
+    def _consuming(self) -> bool:
+        return self._consumer is not None and self._consumer.alive
+
+    def _refresh(self) -> None:
+        metrics.CONSUMING.set(self._consuming)
+
     def _readiness(self) -> Mapping[str, str | None]:
-        consuming = self._consumer is not None and self._consumer.alive
         return {
             "redis": self._redis_problem,
             "rabbitmq": self._rabbitmq_problem,
-            "consumer": None if consuming else "no consumer on the input queue",
+            "consumer": None if self._consuming else "no consumer on the input queue",
         }
 
 

@@ -1,21 +1,45 @@
-"""What a worker counts. No label ever holds a phone number or an id."""
+"""What a worker counts of its own work. No label ever holds a phone number or an id."""
 
 from typing import Final
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 
-BATCHES: Final = Counter(
-    "mms_worker_batches_total", "Batches taken from the queue: first, redelivered", ["delivery"]
+from shared.codes import CODES
+from shared.errors import Reason
+from shared.labels import Children
+
+BATCHES: Final = Children(
+    Counter(
+        "mms_worker_batches_total", "Batches taken from the queue: first, redelivered", ["delivery"]
+    )
 )
-POSTBACKS: Final = Counter(
-    "mms_worker_postbacks_total", "Postbacks merged, by code: new, duplicate", ["code", "result"]
+BATCH_SIZE: Final = Histogram(
+    "mms_worker_batch_postbacks",
+    "Postbacks in a batch",
+    buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
-EVENTS: Final = Counter("mms_worker_events_total", "Events emitted, by type", ["type"])
+ABSORBED: Final = Counter(
+    "mms_worker_absorbed_total", "Postbacks in batches that were done with and acknowledged"
+)
+POSTBACKS: Final = Children(
+    Counter(
+        "mms_worker_postbacks_total",
+        "Postbacks merged and acknowledged, by code: new, duplicate",
+        ["code", "result"],
+    )
+)
+DEAD_LETTERS: Final = Children(
+    Counter(
+        "mms_worker_dead_letters_total",
+        "Postbacks sent to the dead letters and acknowledged, by reason",
+        ["reason"],
+    )
+)
+EVENTS: Final = Children(
+    Counter("mms_worker_events_total", "Events published, by type; told again counts", ["type"])
+)
 EVENTS_REFUSED: Final = Counter(
     "mms_worker_events_refused_total", "Events that a subscriber's queue refused; in the log only"
-)
-DEAD_LETTERS: Final = Counter(
-    "mms_worker_dead_letters_total", "Postbacks sent to the dead letters, by reason", ["reason"]
 )
 REDIS_TIME: Final = Histogram(
     "mms_worker_redis_seconds",
@@ -25,5 +49,17 @@ REDIS_TIME: Final = Histogram(
 LAG: Final = Histogram(
     "mms_worker_lag_seconds",
     "Time from a batch's first postback to its worker",
-    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 300, 3600),
+    buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5, 30, 60, 300, 900, 3600, 14400),
 )
+CONSUMING: Final = Gauge(
+    "mms_worker_consuming", "1 while RabbitMQ has this worker's consumer, 0 otherwise"
+)
+
+# From the start, so that a rate has a zero to begin at.
+for _code in CODES:
+    for _result in ("new", "duplicate"):
+        POSTBACKS[_code, _result].inc(0)
+for _reason in Reason:
+    DEAD_LETTERS[_reason,].inc(0)
+for _delivery in ("first", "redelivered"):
+    BATCHES[_delivery,].inc(0)

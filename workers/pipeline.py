@@ -3,7 +3,8 @@
 import asyncio
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -36,10 +37,12 @@ async def absorb(store: Store, window: Sequence[Delivery]) -> Untold:
         StateUnavailableError: Redis stayed away longer than `PATIENCE`.
     """
     received, dead = _decode(window)
+    postbacks = len(received) + len(dead)
     events: list[Event] = []
+    results: Counter[tuple[str, str]] = Counter()
     for result in await _merge(store, received):
         if isinstance(result, Merged):
-            _count(result)
+            results.update(_results(result))
             events.extend(_events(result))
         else:
             dead.extend(_refused(result))
@@ -50,7 +53,7 @@ async def absorb(store: Store, window: Sequence[Delivery]) -> Untold:
         len(events),
         len(dead),
     )
-    return Untold(events, dead)
+    return Untold(events, dead, postbacks, results)
 
 
 def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter]]:
@@ -59,7 +62,7 @@ def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter
     dead: list[DeadLetter] = []
     now = time.time()
     for delivery in window:
-        metrics.BATCHES.labels("redelivered" if delivery.redelivered else "first").inc()
+        metrics.BATCHES["redelivered" if delivery.redelivered else "first",].inc()
         try:
             batch = envelope.decode(delivery.body)
         except msgspec.DecodeError as error:
@@ -72,6 +75,7 @@ def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter
                 dead.append(_dead_letter(arrival, error.reason, str(error)))
             else:
                 received.append(Received(arrival, filing, delivery.redelivered))
+        metrics.BATCH_SIZE.observe(len(batch))
         if batch:
             metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
     return received, dead
@@ -110,10 +114,10 @@ def _events(merged: Merged) -> list[Event]:
     return [event_of(merged.record, track) for track in Track if track in tracks]
 
 
-def _count(merged: Merged) -> None:
+def _results(merged: Merged) -> Iterator[tuple[str, str]]:
+    """Each postback's code, and whether it was new."""
     for letter, received in zip(merged.results, merged.received, strict=True):
-        result = "new" if letter in "nN" else "duplicate"
-        metrics.POSTBACKS.labels(received.filing.postback.code, result).inc()
+        yield received.filing.postback.code, "new" if letter in "nN" else "duplicate"
 
 
 def _refused(result: Unmergeable) -> list[DeadLetter]:
