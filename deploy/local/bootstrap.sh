@@ -3,7 +3,7 @@
 #
 #   deploy/local/bootstrap.sh venv      Python and .venv only
 #   deploy/local/bootstrap.sh run       and those servers that no setting names
-#   deploy/local/bootstrap.sh servers   and both servers, which the tests start for themselves
+#   deploy/local/bootstrap.sh servers   and both servers and Prometheus, which the tests start
 #   deploy/local/bootstrap.sh bench     and what the benchmark compares with, in .venv-bench
 #
 # Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
@@ -113,6 +113,9 @@ ensure_servers() {
     if [ "$1" = servers ] || ! given redis_url; then
         command -v redis-server >/dev/null || missing="$missing redis-server"
     fi
+    if [ "$1" = servers ]; then
+        { command -v prometheus && command -v promtool; } >/dev/null || missing="$missing prometheus"
+    fi
     [ -n "$missing" ] || return 0
     # `make run` gives a curl line to paste.
     ! apt_can || command -v curl >/dev/null || missing="$missing curl"
@@ -121,7 +124,7 @@ ensure_servers() {
 and MMS_REDIS_URL=redis://host:6379/0; then \`make run\` starts none." $missing
     if [ -d /run/systemd/system ]; then
         echo "Debian also starts system-wide services of these packages. They are not used here;"
-        echo "if you do not want them: sudo systemctl disable --now rabbitmq-server redis-server"
+        echo "if you do not want them: sudo systemctl disable --now rabbitmq-server redis-server prometheus"
     fi
 }
 

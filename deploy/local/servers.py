@@ -97,6 +97,7 @@ class RabbitMQ(_Server):
         port_mapper: give the same to all nodes of a cluster, and stop it after them; None: one of
             its own, which it starts and stops. The node runs in the same place.
         config: more lines for `rabbitmq.conf`.
+        plugins: to enable.
     """
 
     start_limit = 90.0
@@ -111,6 +112,7 @@ class RabbitMQ(_Server):
         dist_port: int = 0,
         port_mapper: PortMapper | None = None,
         config: Sequence[str] = (),
+        plugins: Sequence[str] = (),
     ) -> None:
         self.port = port or free_port()
         self.dist_port = dist_port or free_port()
@@ -120,6 +122,7 @@ class RabbitMQ(_Server):
         self._owns_port_mapper = port_mapper is None
         self._directory = directory
         self._config = config
+        self._plugins = plugins
         super().__init__(
             "RabbitMQ",
             (*self.place.enter, str(RABBITMQ / "rabbitmq-server")),
@@ -137,7 +140,7 @@ class RabbitMQ(_Server):
     def prepare(self) -> None:
         super().prepare()
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._path("enabled_plugins").write_text("[].\n")
+        self._path("enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         listener = f"listeners.tcp.1 = {self.place.host}:{self.port}"
         lines = (listener, "log.console.level = info", *self._config)
         self._path("rabbitmq.conf").write_text("\n".join(lines) + "\n")
