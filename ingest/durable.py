@@ -40,11 +40,13 @@ class Durable:
         batch = envelope.encode(arrivals)
         metrics.BATCH_SIZE.observe(len(arrivals))
         if self._may_publish() and await self.published(batch, len(arrivals)):
+            _log_batch(batch, len(arrivals), "confirmed")
             return
         if self._spool is None:
             raise SpoolUnavailableError(f"{self._breaker.reason}, and there is no spool")
         await self._spool.add(batch, len(arrivals))
         metrics.SPOOLED.inc(len(arrivals))
+        _log_batch(batch, len(arrivals), "spooled")
 
     async def published(self, batch: bytes, postbacks: int = 0) -> bool:
         """Whether RabbitMQ confirmed the batch; the breaker learns from it.
@@ -75,6 +77,13 @@ class Durable:
     def _may_publish(self) -> bool:
         """With a spool, the drain probes; without one, a request has to."""
         return self._breaker.closed or (self._spool is None and self._breaker.may_probe())
+
+
+def _log_batch(batch: bytes, postbacks: int, how: str) -> None:
+    """The one line of a batch here; its id is looked up only when somebody reads it."""
+    if log.isEnabledFor(logging.DEBUG):
+        known = {"batch": envelope.batch_id(batch), "postbacks": postbacks, "result": how}
+        log.debug("batch %(batch)s: %(postbacks)d postbacks %(result)s", known, extra=known)
 
 
 _RESULTS: Final = {NotTakenError: "not_taken", FateUnknownError: "unknown"}

@@ -118,5 +118,5 @@ def main() -> None:
 
 async def _main() -> None:
     loaded = settings.load()
-    configure(loaded.log_level)
+    configure(loaded.log_level, loaded.log_format)
     await Ingest(loaded).run(cli.stop_event())

@@ -41,7 +41,9 @@ class Publisher:
         await session.publish(
             batch,
             exchange=topology.POSTBACKS,
-            properties=Basic.Properties(content_type=envelope.CONTENT_TYPE),
+            properties=Basic.Properties(
+                content_type=envelope.CONTENT_TYPE, message_id=envelope.batch_id(batch)
+            ),
             limit=PUBLISH_LIMIT,
         )
 

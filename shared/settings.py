@@ -15,6 +15,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from shared import log
 from shared.errors import SettingsError
 
 
@@ -78,7 +79,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     archive_max_bytes: Annotated[
         Bytes, Meta(description="limit of the archive and of the event log, each")
     ] = Bytes(20 * 2**30)
-    log_level: Annotated[str, Meta(description="DEBUG, INFO, WARNING or ERROR")] = "INFO"
+    log_level: Annotated[
+        str, Meta(description="DEBUG, INFO, WARNING or ERROR; also by logger: INFO,workers=DEBUG")
+    ] = "INFO"
+    log_format: Annotated[str, Meta(description="text for people, json for machines")] = "text"
 
 
 class Row(NamedTuple):
@@ -209,8 +213,12 @@ def _check(settings: Settings) -> None:
     for name in ("ingest_port", "admin_port"):
         if not 0 <= getattr(settings, name) <= 65535:  # noqa: PLR2004
             raise SettingsError(f"{_variable(name)} is no port: 0 to 65535")
-    if settings.log_level not in {"DEBUG", "INFO", "WARNING", "ERROR"}:
-        raise SettingsError("MMS_LOG_LEVEL takes DEBUG, INFO, WARNING or ERROR")
+    try:
+        log.levels(settings.log_level)
+    except ValueError as error:
+        raise SettingsError("MMS_LOG_LEVEL takes DEBUG, INFO, WARNING or ERROR") from error
+    if settings.log_format not in log.FORMATS:
+        raise SettingsError(f"MMS_LOG_FORMAT takes {' or '.join(log.FORMATS)}")
 
 
 def _shown(default: object) -> str:

@@ -28,12 +28,14 @@ class Delivery(NamedTuple):
     Attributes:
         tag: what acknowledges it.
         redelivered: whether somebody had it before and did not acknowledge it.
+        batch: the batch's id, see `envelope.batch_id`.
     """
 
     tag: int
     content_type: str
     body: bytes
     redelivered: bool
+    batch: str = ""
 
 
 class Consumer:
@@ -94,6 +96,7 @@ class Consumer:
             content_type=str(properties.content_type or ""),
             body=message.body,
             redelivered=bool(message.redelivered),
+            batch=str(properties.message_id or ""),
         )
         if delivery.redelivered:
             self._redelivered.append(delivery)

@@ -37,18 +37,30 @@ class DeadLetter(msgspec.Struct, frozen=True):
     body: bytes
 
 
+class Origin(NamedTuple):
+    """What an event came of.
+
+    Attributes:
+        batch: the id of the batch, see `envelope.batch_id`; the message's `correlation_id`.
+    """
+
+    batch: str = ""
+
+
 class Untold(NamedTuple):
     """What has to be confirmed by RabbitMQ before the window it comes from is acknowledged.
 
     Attributes:
         postbacks: how many the window held.
         results: how many of them were `new` or `duplicate`, by code.
+        origins: what events came of, by their ids, where it is known.
     """
 
     events: Sequence[Event]
     dead: Sequence[DeadLetter]
     postbacks: int = 0
     results: Mapping[tuple[str, str], int] = MappingProxyType({})
+    origins: Mapping[str, Origin] = MappingProxyType({})
 
 
 async def emit(session: Session, untold: Untold) -> None:
@@ -61,32 +73,34 @@ async def emit(session: Session, untold: Untold) -> None:
     try:
         async with asyncio.TaskGroup() as publishes:
             for each in untold.events:
-                publishes.create_task(_emit_event(session, each))
+                origin = untold.origins.get(each.id, Origin())
+                publishes.create_task(_emit_event(session, each, origin))
             for letter in untold.dead:
                 publishes.create_task(_bury(session, letter))
     except* FateUnknownError as errors:
         raise FateUnknownError(str(errors.exceptions[0])) from errors
 
 
-async def _emit_event(session: Session, each: Event) -> None:
+async def _emit_event(session: Session, each: Event, origin: Origin) -> None:
     """To all subscribers; when the queue of one refuses, to the log alone.
 
     RabbitMQ refuses the publish for all when one queue refuses, though the others did take it. So
     a subscriber whose queue is full misses events, finds them in the log, and stops nobody.
     """
     body = each.encode()
+    properties = _event_properties(each, origin)
     metrics.EVENTS[each.type,].inc()
     try:
         await session.publish(
             body,
             exchange=topology.EVENTS,
             routing_key=each.routing_key,
-            properties=_event_properties(each),
+            properties=properties,
             limit=PUBLISH_LIMIT,
         )
     except NotTakenError:
         metrics.EVENTS_REFUSED.inc()
-        await _until_taken(session, body, "", topology.EVENT_LOG, _event_properties(each))
+        await _until_taken(session, body, "", topology.EVENT_LOG, properties)
 
 
 async def _bury(session: Session, letter: DeadLetter) -> None:
@@ -125,7 +139,10 @@ async def _until_taken(
             return
 
 
-def _event_properties(each: Event) -> Basic.Properties:
+def _event_properties(each: Event, origin: Origin) -> Basic.Properties:
     return Basic.Properties(
-        content_type=event.CONTENT_TYPE, message_id=each.id, message_type=each.type
+        content_type=event.CONTENT_TYPE,
+        message_id=each.id,
+        message_type=each.type,
+        correlation_id=origin.batch or None,
     )

@@ -174,5 +174,5 @@ def main() -> None:
 
 async def _main() -> None:
     loaded = settings.load()
-    configure(loaded.log_level)
+    configure(loaded.log_level, loaded.log_format)
     await Worker(loaded).run(cli.stop_event())

@@ -18,7 +18,7 @@ from shared.event import Event, event_of
 from shared.postback import decode
 from workers import metrics
 from workers.consumer import Delivery
-from workers.emitter import DeadLetter, Untold
+from workers.emitter import DeadLetter, Origin, Untold
 from workers.store import Merged, Received, Store, Unmergeable
 
 PATIENCE: Final = 10.0
@@ -39,21 +39,18 @@ async def absorb(store: Store, window: Sequence[Delivery]) -> Untold:
     received, dead = _decode(window)
     postbacks = len(received) + len(dead)
     events: list[Event] = []
+    origins: dict[str, Origin] = {}
     results: Counter[tuple[str, str]] = Counter()
     for result in await _merge(store, received):
         if isinstance(result, Merged):
             results.update(_results(result))
-            events.extend(_events(result))
+            for event, last in _events(result):
+                events.append(event)
+                origins[event.id] = Origin(last.batch)
         else:
             dead.extend(_refused(result))
-    log.debug(
-        "%d batches: %d postbacks, %d events, %d dead letters",
-        len(window),
-        len(received),
-        len(events),
-        len(dead),
-    )
-    return Untold(events, dead, postbacks, results)
+    _log_window(window, postbacks, len(events), len(dead))
+    return Untold(events, dead, postbacks, results, origins)
 
 
 def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter]]:
@@ -74,7 +71,7 @@ def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter
             except UndecodableError as error:
                 dead.append(_dead_letter(arrival, error.reason, str(error)))
             else:
-                received.append(Received(arrival, filing, delivery.redelivered))
+                received.append(Received(arrival, filing, delivery.redelivered, delivery.batch))
         metrics.BATCH_SIZE.observe(len(batch))
         if batch:
             metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
@@ -102,16 +99,32 @@ async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Un
     return []
 
 
-def _events(merged: Merged) -> list[Event]:
-    """One event for each track that a postback just merged decides, if it is to be told of."""
+def _log_window(window: Sequence[Delivery], postbacks: int, events: int, dead: int) -> None:
+    """One line for all batches of a window, with their ids, when somebody reads it."""
+    if log.isEnabledFor(logging.DEBUG):
+        known = {
+            "batch": ",".join(delivery.batch for delivery in window),
+            "postbacks": postbacks,
+            "events": events,
+            "dead": dead,
+        }
+        log.debug(
+            "batch %(batch)s: %(postbacks)d postbacks, %(events)d events, %(dead)d dead letters",
+            known,
+            extra=known,
+        )
+
+
+def _events(merged: Merged) -> list[tuple[Event, Received]]:
+    """One event for each track that a postback just merged decides, and the last such postback."""
     if merged.record is None:
         return []
-    tracks: set[Track] = set()
+    tracks: dict[Track, Received] = {}
     for letter, received in zip(merged.results, merged.received, strict=True):
         told = letter in "NS" or (letter == "D" and received.redelivered)
         if told and received.filing.rank.terminal:
-            tracks.add(received.filing.track)
-    return [event_of(merged.record, track) for track in Track if track in tracks]
+            tracks[received.filing.track] = received
+    return [(event_of(merged.record, track), tracks[track]) for track in Track if track in tracks]
 
 
 def _results(merged: Merged) -> Iterator[tuple[str, str]]:

@@ -38,11 +38,13 @@ class Received(NamedTuple):
         filing: what it means.
         redelivered: whether its batch was delivered before, to somebody who may have died
             between writing the state and telling of it.
+        batch: the id of its batch.
     """
 
     arrival: Arrival
     filing: Filing
     redelivered: bool
+    batch: str = ""
 
 
 class Merged(NamedTuple):
@@ -134,7 +136,7 @@ class Store:
     def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":
         wishes = ""
         arguments: list[str | bytes] = []
-        for arrival, filing, redelivered in batch:
+        for arrival, filing, redelivered, _ in batch:
             wishes += "0" if not filing.rank.terminal else "2" if redelivered else "1"
             arguments.append(record.entry_name(filing))
             arguments.append(record.entry_value(arrival.received_at, filing.postback))
@@ -142,7 +144,7 @@ class Store:
 
     def _index_calls(self, window: Sequence[Received]) -> "list[_Call]":
         references: dict[str, list[str | int]] = {}
-        for arrival, filing, _ in window:
+        for arrival, filing, *_ in window:
             reference = filing.postback.client_reference
             if reference is not None and filing.key.kind == "message":
                 key = record.reference_key(filing.key.source, reference)

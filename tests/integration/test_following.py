@@ -1,0 +1,44 @@
+"""One batch can be followed from its answer to its event, in logs that hold no number."""
+
+import json
+
+import msgspec
+
+from shared.settings import Settings
+from tests.integration import running
+from tests.processes import Processes, until
+
+NUMBER = "15550100001"
+DELIVERED = msgspec.json.encode(
+    {"origin": "MMS_MT", "code": "N102", "tracking-id": "F1", "to": NUMBER, "status": "Delivered"}
+)
+
+
+def batch_lines(log: str) -> list[dict[str, object]]:
+    lines = [json.loads(line) for line in log.splitlines()]
+    return [line for line in lines if "batch" in line]
+
+
+async def test_the_batch_of_an_event_is_in_both_logs_once(
+    settings: Settings, processes: Processes
+) -> None:
+    verbose = msgspec.structs.replace(
+        settings, log_level="INFO,ingest=DEBUG,workers=DEBUG", log_format="json"
+    )
+    ingress = processes.start_ingest(verbose)
+    worker = processes.start_worker(verbose)
+    async with running.channel(settings) as channel:
+        queue = await channel.declare_queue(exclusive=True)
+        await queue.bind("mms.events", "#")
+        await running.post(settings, DELIVERED)
+        event = await running.until(lambda: queue.get(no_ack=True, fail=False))
+    assert event is not None
+    assert event.correlation_id
+    assert until(lambda: bool(batch_lines(worker.log())))
+    (taken,) = batch_lines(ingress.log())
+    (absorbed,) = batch_lines(worker.log())
+    assert taken["batch"] == absorbed["batch"] == event.correlation_id
+    assert (taken["postbacks"], taken["result"]) == (1, "confirmed")
+    assert (absorbed["postbacks"], absorbed["events"]) == (1, 1)
+    for log in (ingress.log(), worker.log()):
+        assert NUMBER not in log
