@@ -20,7 +20,7 @@ from ingest.durable import Durable
 from ingest.publisher import Publisher
 from ingest.server import PATH, Server
 from ingest.spool import Spool
-from shared import cli, health, settings
+from shared import cli, health, settings, tracing
 from shared.log import configure
 from shared.settings import Settings
 
@@ -50,7 +50,8 @@ class Ingest:
         )
         self._durable = Durable(self._publisher, self._breaker, self._spool)
         self._batcher = Batcher(self._durable.commit, max_waiting=settings.max_waiting)
-        self._server = Server(settings, self._batcher)
+        self._tracing = tracing.start(settings, "mms-ingest")
+        self._server = Server(settings, self._batcher, self._tracing)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish what is under way."""
@@ -75,6 +76,8 @@ class Ingest:
                 for part in endless:
                     part.cancel()
                 await admin.cleanup()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         log.info("stopped")
 
     async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:

@@ -22,6 +22,7 @@ from shared.envelope import Arrival
 from shared.errors import PostbacksError
 from shared.labels import UNKNOWN
 from shared.settings import Settings
+from shared.tracing import Tracing
 
 ANSWER_LIMIT: Final = 4.5
 """Seconds from a request's headers to its answer, whatever hangs; the law says 5."""
@@ -35,10 +36,17 @@ log: Final = logging.getLogger(__name__)
 
 
 class Server:
-    """Answers `POST /postbacks` and `POST /postbacks/{source}`."""
+    """Answers `POST /postbacks` and `POST /postbacks/{source}`.
 
-    def __init__(self, settings: Settings, batcher: Batcher) -> None:
+    Args:
+        tracing: None when nothing is traced.
+    """
+
+    def __init__(
+        self, settings: Settings, batcher: Batcher, tracing: Tracing | None = None
+    ) -> None:
         self._batcher = batcher
+        self._tracing = tracing
         self._max_body = int(settings.max_body)
         self._sources = {f"{PATH}/{source}": source for source in settings.sources}
         if "default" in settings.sources:
@@ -91,7 +99,7 @@ class Server:
                     return _refusal(400, "the body is empty")
                 content_type = _clean(request.headers.get("Content-Type", ""))
                 arrival = Arrival(time.time_ns() // 1000, source, content_type, body)
-                await self._batcher.submit(arrival)
+                await self._durable(arrival)
         except web.HTTPRequestEntityTooLarge:
             return self._too_large()
         except PostbacksError as error:
@@ -101,6 +109,13 @@ class Server:
                 return _refusal(408, f"the body did not come within {ANSWER_LIMIT:g} s")
             return _refusal(503, "no durable answer in time", **{"Retry-After": RETRY_AFTER})
         return web.Response()
+
+    async def _durable(self, arrival: Arrival) -> None:
+        if self._tracing is None:
+            await self._batcher.submit(arrival)
+            return
+        with self._tracing.posted(arrival) as traced:
+            await self._batcher.submit(traced)
 
     def _too_large(self) -> web.Response:
         response = _refusal(413, f"the body is over {self._max_body} bytes (MMS_MAX_BODY)")

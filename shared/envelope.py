@@ -1,7 +1,8 @@
 """A batch of postbacks as one AMQP message: msgpack, bodies as they came, nothing decoded."""
 
+import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Final
 
 import msgspec
@@ -28,6 +29,21 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
     body: bytes
 
 
+class TracedArrival(Arrival, frozen=True, array_like=True, gc=False):
+    """An arrival that is traced. Who does not trace reads it as an `Arrival`.
+
+    Attributes:
+        traceparent: W3C Trace Context of the request's span; empty when it was not traced.
+    """
+
+    traceparent: str = ""
+
+
+def traceparent(arrival: Arrival) -> str:
+    """The trace context that an arrival came with, empty when there is none."""
+    return arrival.traceparent if isinstance(arrival, TracedArrival) else ""
+
+
 def encode(batch: Sequence[Arrival]) -> bytes:
     """A batch as the body of one AMQP message."""
     return _encode(batch)
@@ -47,11 +63,28 @@ def decode(message: bytes) -> list[Arrival]:
     Raises:
         msgspec.DecodeError: it holds none.
     """
-    try:
+    with _undecodable():
         return _decode(message)
+
+
+def decode_traced(message: bytes) -> Sequence[Arrival]:
+    """As `decode`, with what traces need; who did not trace wrote an empty `traceparent`.
+
+    Raises:
+        msgspec.DecodeError: it holds none.
+    """
+    with _undecodable():
+        return _decode_traced(message)
+
+
+@contextlib.contextmanager
+def _undecodable() -> Iterator[None]:
+    try:
+        yield
     except UnicodeDecodeError as error:
         raise msgspec.DecodeError(str(error)) from error
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(list[Arrival]).decode
+_decode_traced: Final = msgspec.msgpack.Decoder(list[TracedArrival]).decode

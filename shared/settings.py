@@ -83,6 +83,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="DEBUG, INFO, WARNING or ERROR; also by logger: INFO,workers=DEBUG")
     ] = "INFO"
     log_format: Annotated[str, Meta(description="text for people, json for machines")] = "text"
+    otel_endpoint: Annotated[
+        str, Meta(description="where traces go, OTLP over HTTP; empty: no tracing")
+    ] = ""
 
 
 class Row(NamedTuple):

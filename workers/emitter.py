@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 from pamqp.commands import Basic
+from pamqp.common import FieldTable
 
 from shared import event, topology
 from shared.broker import Session, backoff
@@ -27,6 +28,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     Attributes:
         error: for people; what exactly was wrong.
         received_at: microseconds since the Unix epoch.
+        traceparent: the message's header of that name, empty when it is not traced.
     """
 
     reason: Reason
@@ -35,6 +37,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     received_at: int
     content_type: str
     body: bytes
+    traceparent: str = ""
 
 
 class Origin(NamedTuple):
@@ -42,9 +45,11 @@ class Origin(NamedTuple):
 
     Attributes:
         batch: the id of the batch, see `envelope.batch_id`; the message's `correlation_id`.
+        traceparent: the message's header of that name, empty when it is not traced.
     """
 
     batch: str = ""
+    traceparent: str = ""
 
 
 class Untold(NamedTuple):
@@ -111,6 +116,7 @@ async def _bury(session: Session, letter: DeadLetter) -> None:
             "x-error": letter.error[:512],
             "x-source": letter.source,
             "x-received-at": letter.received_at,
+            **_trace_context(letter.traceparent),
         },
     )
     await _until_taken(session, letter.body, topology.DEAD, "", properties)
@@ -145,4 +151,9 @@ def _event_properties(each: Event, origin: Origin) -> Basic.Properties:
         message_id=each.id,
         message_type=each.type,
         correlation_id=origin.batch or None,
+        headers=_trace_context(origin.traceparent) or None,
     )
+
+
+def _trace_context(traceparent: str) -> FieldTable:
+    return {"traceparent": traceparent} if traceparent else {}

@@ -10,7 +10,7 @@ from typing import Final
 import click
 from aiohttp import web
 
-from shared import cli, health, settings
+from shared import cli, health, settings, tracing
 from shared.broker import Session, backoff, hold, open_session
 from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
 from shared.log import configure
@@ -35,6 +35,7 @@ class Worker:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._store = Store(settings)
+        self._tracing = tracing.start(settings, "mms-worker")
         self._handling = asyncio.Lock()
         self._in_hand: Sequence[Delivery] = ()
         self._consumer: Consumer | None = None
@@ -61,6 +62,8 @@ class Worker:
                 working.cancel()
             finally:
                 await admin.cleanup()
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
         log.info("stopped")
 
     async def _work(self) -> None:
@@ -119,7 +122,7 @@ class Worker:
         batch consumed would be given back, and that counts towards its delivery limit.
         """
         if self._in_hand:
-            await emit(session, await absorb(self._store, self._in_hand))
+            await emit(session, await absorb(self._store, self._in_hand, self._tracing))
             self._in_hand = ()
         consumer = Consumer(session)
         await consumer.start()
@@ -135,7 +138,7 @@ class Worker:
             window = await consumer.window()
             async with self._handling:
                 self._in_hand = [each._replace(redelivered=True) for each in window]
-                untold = await absorb(self._store, window)
+                untold = await absorb(self._store, window, self._tracing)
                 await emit(session, untold)
                 self._in_hand = ()
                 await consumer.acknowledge(window)

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -16,6 +16,7 @@ from shared.envelope import Arrival
 from shared.errors import Reason, StateUnavailableError, UndecodableError
 from shared.event import Event, event_of
 from shared.postback import decode
+from shared.tracing import Tracing
 from workers import metrics
 from workers.consumer import Delivery
 from workers.emitter import DeadLetter, Origin, Untold
@@ -27,7 +28,9 @@ PATIENCE: Final = 10.0
 log: Final = logging.getLogger(__name__)
 
 
-async def absorb(store: Store, window: Sequence[Delivery]) -> Untold:
+async def absorb(
+    store: Store, window: Sequence[Delivery], tracing: Tracing | None = None
+) -> Untold:
     """Bring a window's postbacks into the state; what has to be told before it is acknowledged.
 
     Absorbing a window again changes nothing, and what there is to tell of it is the same when its
@@ -36,24 +39,29 @@ async def absorb(store: Store, window: Sequence[Delivery]) -> Untold:
     Raises:
         StateUnavailableError: Redis stayed away longer than `PATIENCE`.
     """
-    received, dead = _decode(window)
+    started = time.time_ns()
+    received, dead = _decode(window, envelope.decode if tracing is None else envelope.decode_traced)
     postbacks = len(received) + len(dead)
     events: list[Event] = []
     origins: dict[str, Origin] = {}
     results: Counter[tuple[str, str]] = Counter()
-    for result in await _merge(store, received):
+    merged = await _merge(store, received)
+    traces = {} if tracing is None else _trace(tracing, started, received, dead)
+    for result in merged:
         if isinstance(result, Merged):
             results.update(_results(result))
             for event, last in _events(result):
                 events.append(event)
-                origins[event.id] = Origin(last.batch)
+                origins[event.id] = Origin(last.batch, traces.get(last.arrival, ""))
         else:
             dead.extend(_refused(result))
     _log_window(window, postbacks, len(events), len(dead))
     return Untold(events, dead, postbacks, results, origins)
 
 
-def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter]]:
+def _decode(
+    window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival]]
+) -> tuple[list[Received], list[DeadLetter]]:
     """Each postback by itself: a bad one goes to the dead letters alone."""
     received: list[Received] = []
     dead: list[DeadLetter] = []
@@ -61,7 +69,7 @@ def _decode(window: Iterable[Delivery]) -> tuple[list[Received], list[DeadLetter
     for delivery in window:
         metrics.BATCHES["redelivered" if delivery.redelivered else "first",].inc()
         try:
-            batch = envelope.decode(delivery.body)
+            batch = read(delivery.body)
         except msgspec.DecodeError as error:
             dead.append(_no_batch(delivery, str(error)))
             continue
@@ -97,6 +105,24 @@ async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Un
             await backoff(attempt, longest=2.0)
             attempt += 1
     return []
+
+
+def _trace(
+    tracing: Tracing, started: int, received: Sequence[Received], dead: Sequence[DeadLetter]
+) -> dict[Arrival, str]:
+    """Tell of what is traced; the `traceparent` of each arrival, for what comes of it."""
+    for letter in dead:
+        told = {"mms.source": letter.source, "mms.dead_letter": str(letter.reason)}
+        tracing.absorbed(letter.traceparent, started, told)
+    traces: dict[Arrival, str] = {}
+    for arrival, filing, _, batch in received:
+        told = {
+            "mms.source": arrival.source,
+            "mms.code": filing.postback.code,
+            "messaging.message.id": batch,
+        }
+        traces[arrival] = tracing.absorbed(envelope.traceparent(arrival), started, told)
+    return traces
 
 
 def _log_window(window: Sequence[Delivery], postbacks: int, events: int, dead: int) -> None:
@@ -148,6 +174,7 @@ def _dead_letter(arrival: Arrival, reason: Reason, error: str) -> DeadLetter:
         received_at=arrival.received_at,
         content_type=arrival.content_type,
         body=arrival.body,
+        traceparent=envelope.traceparent(arrival),
     )
 
 
