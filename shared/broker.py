@@ -191,9 +191,9 @@ def _already_broken() -> Iterator[None]:
 
 
 def _shown(url: str) -> str:
-    """A URL without its password."""
+    """Where a URL leads, without anything that could be part of a password."""
     parsed = URL(url.strip())
-    return str(parsed.with_password("***") if parsed.password else parsed)
+    return f"{parsed.scheme}://{parsed.host}:{parsed.port or ''}".rstrip(":")
 
 
 async def backoff(attempt: int, *, longest: float = 5.0) -> None:

@@ -61,5 +61,17 @@ class OverloadedError(PostbacksError):
     """More postbacks wait for a durable answer than MMS_MAX_WAITING allows."""
 
 
+class BodyTooLargeError(PostbacksError):
+    """The body is larger than MMS_MAX_BODY, or would be once it is unpacked."""
+
+
+class UnknownCodingError(PostbacksError):
+    """The body's Content-Encoding is none of gzip, deflate and identity."""
+
+
+class BrokenCodingError(PostbacksError):
+    """The body is not what its Content-Encoding says, or was cut short."""
+
+
 class SpoolUnavailableError(PostbacksError):
     """The local spool cannot take this batch; see MMS_SPOOL_PATH and MMS_SPOOL_MAX_BYTES."""

@@ -1,22 +1,25 @@
 """Every setting there is, with its default; nothing else in the project reads the environment.
 
 A setting comes from the environment (`MMS_` and its name in capitals), else from the TOML file
-that `MMS_CONFIG` names (its name in lower case, at the top level), else from here.
+that `MMS_CONFIG` names (its name in lower case, at the top level), else from here. In both, the
+name with `_FILE` at its end names a file that holds the value, as containers have their secrets.
+What may hold a secret is repeated in no error and shown by no `repr`.
 """
 
 import os
 import re
-import tomllib
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
 from msgspec import Meta
+from yarl import URL
 
-from shared import log
+from shared import given, log, sources
 from shared.errors import SettingsError
+from shared.given import variable
+from shared.sources import Network, Rules
 
 
 class Seconds(float):
@@ -29,6 +32,12 @@ class Bytes(int):
 
 class Names(tuple[str, ...]):
     """Names separated by commas."""
+
+    __slots__ = ()
+
+
+class Networks(tuple[Network, ...]):
+    """Addresses and networks such as `192.0.2.0/24`, separated by commas."""
 
     __slots__ = ()
 
@@ -53,10 +62,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     sources: Annotated[
         Names, Meta(description="provider accounts that may POST to /postbacks/{source}")
     ] = Names(("default",))
+    rules: Annotated[Rules, Meta(description="what each source must show, see `sources`")] = {}
+    rate_per_source: Annotated[
+        float, Meta(description="postbacks a second let in, by source and process; 0: no limit")
+    ] = 0.0
+    open: Annotated[
+        bool, Meta(description="1: let anybody send though it listens beyond this machine")
+    ] = False
+    trusted_proxies: Annotated[
+        Networks, Meta(description="networks of proxies whose X-Forwarded-For is believed")
+    ] = Networks()
     max_body: Annotated[Bytes, Meta(description="largest request body; larger: 413")] = Bytes(65536)
     max_waiting: Annotated[
         int, Meta(description="postbacks that may wait for a durable answer; more: 503")
     ] = 10_000
+    max_connections: Annotated[
+        int, Meta(description="connections to the ingress; more are closed at once")
+    ] = 1000
     spool_path: Annotated[
         str, Meta(description="where postbacks go while RabbitMQ is away; empty: nowhere, 503")
     ] = "var/spool.db"
@@ -87,6 +109,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         str, Meta(description="where traces go, OTLP over HTTP; empty: no tracing")
     ] = ""
 
+    def __repr__(self) -> str:
+        shown = (
+            f"{name}=***" if name in SECRET else f"{name}={getattr(self, name)!r}"
+            for name in self.__struct_fields__
+        )
+        return f"Settings({', '.join(shown)})"
+
+
+SECRET: Final = frozenset({"amqp_url", "redis_url", "rules"})
+"""Settings that may hold a secret: their values are shown to nobody."""
+
 
 class Row(NamedTuple):
     """One setting as people see it."""
@@ -102,54 +135,47 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SettingsError: names the setting, where it came from and what it takes.
     """
-    given: dict[str, tuple[str, str]] = {}
-    if path := environ.get("MMS_CONFIG"):
-        given |= {name: (value, f"{name} in {path}") for name, value in _file(path).items()}
-    for name in Settings.__struct_fields__:
-        if (value := environ.get(_variable(name))) is not None:
-            given[name] = (value, _variable(name))
+    collected = given.collect(_NAMES, environ)
     hints = typing.get_type_hints(Settings)
-    values = {name: _parse(hints[name], value, origin) for name, (value, origin) in given.items()}
+    values = {name: _parse(hints[name], name, *value) for name, value in collected.settings.items()}
     settings = msgspec.structs.replace(Settings(), **values)
     _check(settings)
-    return settings
+    rules = sources.rules(collected.rules, settings.sources)
+    return msgspec.structs.replace(settings, rules=rules)
 
 
 def describe() -> Iterator[Row]:
     """All settings in the order of the struct, for `--help`."""
     hints = typing.get_type_hints(Settings, include_extras=True)
     for field in msgspec.structs.fields(Settings):
+        if field.name == "rules":
+            for part, description in sources.DESCRIPTIONS.items():
+                yield Row(f"MMS_SOURCE_<NAME>_{part.upper()}", "", description)
+            continue
         description = next(meta.description or "" for meta in hints[field.name].__metadata__)
-        yield Row(_variable(field.name), _shown(field.default), description)
+        yield Row(variable(field.name), _shown(field.default), description)
 
 
-def _variable(name: str) -> str:
-    return f"MMS_{name.upper()}"
+_NAMES: Final = [name for name in Settings.__struct_fields__ if name != "rules"]
 
 
-def _file(path: str) -> dict[str, str]:
-    try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from error
-    unknown = sorted(set(table) - set(Settings.__struct_fields__))
-    if unknown:
-        raise SettingsError(f"{path} has settings that do not exist: {', '.join(unknown)}")
-    return {
-        name: ",".join(map(str, value)) if isinstance(value, list) else str(value)
-        for name, value in table.items()
-    }
-
-
-def _parse(kind: type, text: str, origin: str) -> object:
+def _parse(kind: type, name: str, text: str, origin: str) -> object:
     try:
         return _PARSERS[kind](text.strip())
-    except ValueError as error:
-        wanted = kind.__doc__ if kind in {Seconds, Bytes, Names} else f"A {kind.__name__}."
-        raise SettingsError(f"{origin} is {text!r}, which cannot be read. {wanted}") from error
+    except ValueError:
+        shown = "set" if name in SECRET or origin.endswith("_FILE") else repr(text)
+        wanted = kind.__doc__ if kind in _DESCRIBED else _PLAIN[kind]
+        message = f"{origin} is {shown}, which cannot be read. {wanted}"
+        raise SettingsError(message) from None
 
+
+_DESCRIBED: Final = {Seconds, Bytes, Names, Networks}
+_PLAIN: Final = {
+    str: "A text.",
+    int: "A whole number.",
+    float: "A number, 0 or more.",
+    bool: "1 or 0.",
+}
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
@@ -182,18 +208,41 @@ def _names(text: str) -> Names:
     return Names(name.strip() for name in text.split(",") if name.strip())
 
 
+_BOOLEANS: Final = {"1": True, "true": True, "yes": True, "on": True} | {
+    "0": False,
+    "false": False,
+    "no": False,
+    "off": False,
+    "": False,
+}
+
+
+def _bool(text: str) -> bool:
+    if text.lower() not in _BOOLEANS:
+        raise ValueError(text)
+    return _BOOLEANS[text.lower()]
+
+
+def _networks(text: str) -> Networks:
+    return Networks(sources.networks(text))
+
+
 _PARSERS: Final[dict[type, Callable[[str], object]]] = {
     str: str,
     int: int,
+    float: sources.number,
+    bool: _bool,
     Seconds: seconds,
     Bytes: _bytes,
     Names: _names,
+    Networks: _networks,
 }
 
 
 _POSITIVE: Final = (
     "max_body",
     "max_waiting",
+    "max_connections",
     "spool_max_bytes",
     "state_ttl",
     "prefetch",
@@ -210,12 +259,14 @@ def _check(settings: Settings) -> None:
             raise SettingsError(f"MMS_SOURCES has {source!r}; a source is [a-z0-9-]{{1,32}}")
     if not settings.sources:
         raise SettingsError("MMS_SOURCES is empty; nobody could send a postback")
+    for url in settings.amqp_url.split(","):
+        _check_amqp(url.strip())
     for name in _POSITIVE:
         if getattr(settings, name) <= 0:
-            raise SettingsError(f"{_variable(name)} must be more than 0")
+            raise SettingsError(f"{variable(name)} must be more than 0")
     for name in ("ingest_port", "admin_port"):
         if not 0 <= getattr(settings, name) <= 65535:  # noqa: PLR2004
-            raise SettingsError(f"{_variable(name)} is no port: 0 to 65535")
+            raise SettingsError(f"{variable(name)} is no port: 0 to 65535")
     try:
         log.levels(settings.log_level)
     except ValueError as error:
@@ -224,9 +275,24 @@ def _check(settings: Settings) -> None:
         raise SettingsError(f"MMS_LOG_FORMAT takes {' or '.join(log.FORMATS)}")
 
 
+def _check_amqp(url: str) -> None:
+    """Raises: SettingsError: says what is wrong without repeating the URL."""
+    try:
+        parsed = URL(url)
+    except ValueError:
+        parsed = URL()
+    if parsed.scheme not in {"amqp", "amqps"} or not parsed.host:
+        raise SettingsError(
+            "MMS_AMQP_URL is no amqp://user:password@host:port/vhost or amqps://...;"
+            " in a password write / as %2F, # as %23, ? as %3F, @ as %40, a comma as %2C"
+        )
+
+
 def _shown(default: object) -> str:
-    if isinstance(default, Names):
-        return ",".join(default)
+    if isinstance(default, tuple):
+        return ",".join(map(str, default))
+    if isinstance(default, bool | float) and not isinstance(default, Seconds):
+        return f"{default:g}"
     if isinstance(default, Seconds):
         return _in_units(default, {"d": 86400, "h": 3600, "m": 60, "s": 1})
     if isinstance(default, Bytes):

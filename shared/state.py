@@ -43,7 +43,7 @@ def client(url: str, limit: float) -> State:
             url, socket_timeout=limit, socket_connect_timeout=limit, retry=_never()
         )
     except ValueError as error:
-        raise SettingsError(f"MMS_REDIS_URL cannot be read: {error}") from error
+        raise SettingsError(f"MMS_REDIS_URL cannot be read: {error}") from None
 
 
 async def close(state: State) -> None:
@@ -76,7 +76,8 @@ def _parsed(rest: str) -> _Parsed:
 def _host(text: str) -> tuple[str, int]:
     host, _, port = text.strip().rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(f"{text!r} is no host:port")
+        # Not repeated: it is part of a password where that has a / or an @ in it.
+        raise ValueError("a part of it is no host:port; in a password write / as %2F, @ as %40")
     return host, int(port)
 
 

@@ -4,18 +4,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import msgspec
-
 from deploy.local.ports import free_port
 from deploy.local.services import Service
 from shared.settings import Settings
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The `MMS_*` variables that give a process exactly these settings."""
+    """The `MMS_*` variables that give a process these settings, all but the rules."""
     return {
-        f"MMS_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
-        for name, value in msgspec.structs.asdict(settings).items()
+        f"MMS_{name.upper()}": ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+        for name in settings.__struct_fields__
+        if name != "rules" and (value := getattr(settings, name)) is not None
     }
 
 

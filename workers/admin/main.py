@@ -10,6 +10,7 @@ from workers.admin.dead.purge import purge
 from workers.admin.dead.replay import replay
 from workers.admin.dead.show import show_letter
 from workers.admin.events import events
+from workers.admin.hash_password import hash_password
 from workers.admin.plan import show_plan
 from workers.admin.rebuild import rebuild
 from workers.admin.show import show
@@ -35,7 +36,7 @@ def dead() -> None:
     """
 
 
-for command in (show, events, rebuild, show_plan):
+for command in (show, events, rebuild, show_plan, hash_password):
     main.add_command(command)
 for command in (list_letters, show_letter, replay, purge, export):
     dead.add_command(command)

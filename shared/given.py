@@ -1,0 +1,117 @@
+"""What people gave as settings, still as text: from the TOML file, the environment and files.
+
+The environment wins over the TOML file. Either may name a file that holds the value: `..._FILE`.
+"""
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from shared import sources
+from shared.errors import SettingsError
+
+Given = tuple[str, str]
+"""A setting's text, and where that came from, for an error."""
+
+Rules = dict[tuple[str, str], Given]
+"""Parts of rules, by source and part."""
+
+
+class Collected(NamedTuple):
+    """All that was given."""
+
+    settings: dict[str, Given]
+    rules: Rules
+
+
+def collect(names: Iterable[str], environ: Mapping[str, str]) -> Collected:
+    """Collect what was given for the settings of these names and for the sources' rules.
+
+    Raises:
+        SettingsError: a file cannot be read, or something is given twice or does not exist.
+    """
+    settings: dict[str, Given] = {}
+    rules: Rules = {}
+    if path := environ.get("MMS_CONFIG"):
+        table = _table(path)
+        rules |= _rules_of_table(table, path)
+        settings |= _given(table, names, path)
+    variables = {variable(name): name for name in names}
+    from_environment = _given(environ, variables, None)
+    settings |= {variables[name]: value for name, value in from_environment.items()}
+    rules |= _rules_of_environment(environ)
+    return Collected(settings, rules)
+
+
+def variable(name: str) -> str:
+    """A setting's name in the environment."""
+    return f"MMS_{name.upper()}"
+
+
+def _table(path: str) -> dict[str, object]:
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from None
+
+
+def _given(table: Mapping[str, object], names: Iterable[str], path: str | None) -> dict[str, Given]:
+    """What a table says of these names, itself or by naming a file.
+
+    Args:
+        table: a TOML table, or the environment.
+        path: of the TOML file, which may have nothing else in this table; None: the environment.
+    """
+    given: dict[str, Given] = {}
+    known = set()
+    for name in names:
+        by_file = f"{name}_FILE" if path is None else f"{name}_file"
+        known |= {name, by_file}
+        where = "" if path is None else f" in {path}"
+        if name in table and by_file in table:
+            raise SettingsError(f"{name} and {by_file} are both given{where}; give one")
+        if name in table:
+            given[name] = (_text(table[name]), f"{name}{where}")
+        elif by_file in table:
+            given[name] = (_content(str(table[by_file]), f"{by_file}{where}"), f"{by_file}{where}")
+    if path is not None and (unknown := sorted(set(table) - known)):
+        raise SettingsError(f"{path} has settings that do not exist: {', '.join(unknown)}")
+    return given
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _content(path: str, origin: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "not a file of text"
+        raise SettingsError(f"{origin} does not name a file that can be read: {reason}") from None
+
+
+def _rules_of_table(table: dict[str, object], path: str) -> Rules:
+    """Take the `[source.<name>]` tables out of the file's table."""
+    tables = table.pop("source", {})
+    if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
+        raise SettingsError(f"{path} has a `source` that is no table; write [source.<name>]")
+    return {
+        (source, part): value
+        for source, rule in tables.items()
+        for part, value in _given(rule, sources.DESCRIPTIONS, f"{path} [source.{source}]").items()
+    }
+
+
+def _rules_of_environment(environ: Mapping[str, str]) -> Rules:
+    named = {name.removesuffix("_FILE") for name in environ if name.startswith("MMS_SOURCE_")}
+    found = {name: match for name in sorted(named) if (match := sources.VARIABLE.fullmatch(name))}
+    if misspelt := sorted(named - set(found)):  # it would guard nothing
+        raise SettingsError(f"{misspelt[0]} is no part of a source's rule; see --help")
+    return {
+        (found[name][1].lower().replace("_", "-"), found[name][2].lower()): value
+        for name, value in _given(environ, found, None).items()
+    }

@@ -1,0 +1,26 @@
+"""`mms-admin hash-password`: a password for HTTP Basic as the settings want it."""
+
+import sys
+
+import click
+
+from shared import password
+
+
+@click.command("hash-password")
+@click.argument("user")
+def hash_password(user: str) -> None:
+    """Print USER and the hash of a password, for MMS_SOURCE_<NAME>_BASIC.
+
+    Asks for the password twice and does not show it. Reads it from standard input, without the end
+    of its line, when that is no terminal.
+    """
+    if not user or ":" in user or "," in user:
+        raise click.BadParameter("not empty, and without : and ,", param_hint="USER")
+    if sys.stdin.isatty():
+        secret = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        secret = sys.stdin.readline().rstrip("\r\n")
+    if not secret:
+        raise click.ClickException("the password is empty")
+    click.echo(f"{user}:{password.hashed(secret.encode())}")
