@@ -17,8 +17,9 @@ from ingest.batcher import Batcher
 from ingest.breaker import Breaker
 from ingest.drain import drain
 from ingest.durable import Durable
+from ingest.guard import PATH
 from ingest.publisher import Publisher
-from ingest.server import PATH, Server
+from ingest.server import Server
 from ingest.spool import Spool
 from shared import cli, health, settings, tracing
 from shared.log import configure
@@ -55,11 +56,15 @@ class Ingest:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set, then finish what is under way."""
-        public = web.ServerRunner(self._server.aiohttp_server(), shutdown_timeout=GRACE)
+        connections = self._server.aiohttp_server()
+        public = web.ServerRunner(connections, shutdown_timeout=GRACE)
         admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
         spool = contextlib.aclosing(self._spool) if self._spool else contextlib.nullcontext()
         async with spool, asyncio.TaskGroup() as parts:
-            endless = [parts.create_task(self._publisher.run())]
+            endless = [
+                parts.create_task(self._publisher.run()),
+                parts.create_task(connections.close_slow()),
+            ]
             if self._spool is not None:
                 endless.append(parts.create_task(drain(self._spool, self._durable, self._breaker)))
             batcher = parts.create_task(self._batcher.run())

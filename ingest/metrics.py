@@ -53,6 +53,11 @@ SPOOL_AGE: Final = Gauge("mms_ingest_spool_age_seconds", "Age of the oldest batc
 BREAKER_OPEN: Final = Gauge(
     "mms_ingest_breaker_open", "1 while postbacks bypass RabbitMQ, 0 otherwise"
 )
+CONNECTIONS_CLOSED: Final = Counter(
+    "mms_ingest_connections_closed_total",
+    "Connections closed on purpose: too_many (MMS_MAX_CONNECTIONS), slow (headers took too long)",
+    ["reason"],
+)
 
 for _result in ("confirmed", "not_taken", "unknown"):  # from the start, so that rates have a zero
     PUBLISHES[_result,].inc(0)

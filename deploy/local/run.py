@@ -27,7 +27,7 @@ from deploy.local.ports import HOST, Ports
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service, command
 from deploy.local.watch import watch
-from ingest.server import PATH
+from ingest.guard import PATH
 from shared import cli, settings
 from shared.errors import PostbacksError
 from shared.settings import Settings

@@ -1,0 +1,151 @@
+"""Who may come in: each source's rule, held against the path, the headers and the address.
+
+An open source without a limit costs one look-up in a table. Comparing a secret takes as long
+wherever it differs.
+"""
+
+import functools
+import hashlib
+import hmac
+import ipaddress
+import math
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from aiohttp import web
+
+from ingest.address import sender, within
+from ingest.login import Logins
+from ingest.rate import Bucket
+from shared.errors import OverloadedError, SettingsError
+from shared.settings import Settings
+from shared.sources import Network, Rule
+
+PATH: Final = "/postbacks"
+
+BUSY: Final = "5"
+"""Seconds to wait when too many passwords are being checked."""
+
+_ADDRESSES: Final = 256
+"""Senders whose address needs no second look, for each source."""
+
+
+class Refusal(NamedTuple):
+    """An answer that keeps a request out."""
+
+    status: int
+    text: str
+    headers: dict[str, str]
+
+
+class Gate:
+    """One source's rule, at work.
+
+    Attributes:
+        source: its name.
+        open: whether there is nothing to ask of anybody.
+    """
+
+    def __init__(self, source: str, rule: Rule, rate: float, trusted: Sequence[Network]) -> None:
+        self.source = source
+        self._tokens = [_digest(token) for token in rule.token]
+        self._logins = Logins(rule.basic) if rule.basic else None
+        self._bucket = Bucket(rate) if rate else None
+        self._allow = rule.allow
+        self._trusted = trusted
+        self._allowed = functools.lru_cache(_ADDRESSES)(self._is_allowed)
+        self.open = rule.open and self._bucket is None
+
+    @property
+    def wants_token(self) -> bool:
+        """Whether the path has one part more, the token."""
+        return bool(self._tokens)
+
+    async def refusal(self, request: web.BaseRequest, token: str) -> Refusal | None:
+        """Why this request must stay outside, or None.
+
+        The rate is asked last: who may not come in uses nothing up.
+        """
+        if self._allow and not self._comes_from_allowed(request):
+            return Refusal(403, "not from this address", {})
+        if self._tokens and not self._is_token(token):
+            return Refusal(403, "the token in the path is missing or wrong", {})
+        if self._logins is not None and (refusal := await _login(self._logins, request)):
+            return refusal
+        if self._bucket is not None and (wait := self._bucket.take()):
+            return Refusal(429, "too many postbacks", {"Retry-After": str(math.ceil(wait))})
+        return None
+
+    def _is_token(self, token: str) -> bool:
+        digest = _digest(token)
+        return any(hmac.compare_digest(digest, each) for each in self._tokens)
+
+    def _comes_from_allowed(self, request: web.BaseRequest) -> bool:
+        forwarded = request.headers.getall("X-Forwarded-For", ()) if self._trusted else ()
+        return self._allowed(request.remote or "", tuple(forwarded))
+
+    def _is_allowed(self, peer: str, forwarded: tuple[str, ...]) -> bool:
+        address = sender(peer, forwarded, self._trusted)
+        return address is not None and within(address, self._allow)
+
+
+class Guard:
+    """All gates, by the paths that lead to them.
+
+    Raises:
+        SettingsError: a source would be open to a network.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        _check_exposure(settings)
+        self._gates = {}
+        for source in settings.sources:
+            rule = settings.rules.get(source, Rule())
+            rate = settings.rate_per_source if rule.rate is None else rule.rate
+            self._gates[f"{PATH}/{source}"] = Gate(source, rule, rate, settings.trusted_proxies)
+        if default := self._gates.get(f"{PATH}/default"):
+            self._gates[PATH] = default
+
+    def gate(self, path: str) -> tuple[Gate | None, str]:
+        """The gate that a path leads to and the token that it ends with, if it does."""
+        gate = self._gates.get(path)
+        if gate is not None:
+            return gate, ""
+        place, _, token = path.rpartition("/")
+        gate = self._gates.get(place) if place != PATH else None
+        return (gate, token) if gate is not None and gate.wants_token else (None, "")
+
+
+async def _login(logins: Logins, request: web.BaseRequest) -> Refusal | None:
+    header = request.headers.get("Authorization", "")
+    try:
+        verdict = logins.known(header)
+        if await logins.verify(header) if verdict is None else verdict:
+            return None
+    except OverloadedError as error:
+        return Refusal(503, str(error), {"Retry-After": BUSY})
+    challenge = {"WWW-Authenticate": 'Basic realm="postbacks", charset="UTF-8"'}
+    return Refusal(401, "user or password is missing or wrong", challenge)
+
+
+def _check_exposure(settings: Settings) -> None:
+    """Raises: SettingsError: it listens to a network, and anybody there could send."""
+    unguarded = [each for each in settings.sources if settings.rules.get(each, Rule()).open]
+    if unguarded and not settings.open and not _is_loopback(settings.ingest_host):
+        raise SettingsError(
+            f"MMS_INGEST_HOST is {settings.ingest_host}, and anybody who reaches it could send"
+            f" postbacks for {', '.join(unguarded)}. Give each source a rule"
+            " (MMS_SOURCE_<NAME>_TOKEN, _BASIC or _ALLOW), or say that this is meant: MMS_OPEN=1"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _digest(token: str) -> bytes:
+    """Of one length for all, so that the comparison does not tell the length."""
+    return hashlib.blake2b(token.encode("utf-8", "surrogateescape"), digest_size=32).digest()

@@ -1,0 +1,97 @@
+"""HTTP Basic against hashed passwords: slow to guess, cheap for who is known.
+
+A password's hash takes some 50 ms of a core. Credentials that were right are remembered by a keyed
+digest, so that the provider pays once for each process; those that were wrong too, a few of them,
+so that a sender with an old password does not pay each time. What is new goes one at a time to one
+thread, and only a few may wait for it: guessing slows down guessing and nothing else.
+"""
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from shared.errors import OverloadedError
+from shared.sources import Login
+
+REMEMBERED: Final = 256
+"""Credentials whose verdict is remembered, for each source."""
+
+MAX_WAITING: Final = 16
+"""Credentials that may wait for their verdict, for each source."""
+
+_thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="login")
+
+
+class Logins:
+    """Users of one source."""
+
+    def __init__(self, logins: Sequence[Login]) -> None:
+        self._logins = logins
+        self._key = os.urandom(32)
+        self._right: set[bytes] = set()
+        self._wrong: OrderedDict[bytes, None] = OrderedDict()
+        self._waiting = 0
+
+    def known(self, header: str) -> bool | None:
+        """The verdict on an Authorization header that came before; None if it did not."""
+        digest = self._digest(header)
+        if digest in self._right:
+            return True
+        return False if digest in self._wrong else None
+
+    async def verify(self, header: str) -> bool:
+        """The verdict on an Authorization header that did not come before.
+
+        Raises:
+            OverloadedError: too many wait for a verdict.
+        """
+        user, password = _parsed(header)
+        hashed = [one.password for one in self._logins if hmac.compare_digest(one.user, user)]
+        if not hashed:
+            return False
+        if self._waiting >= MAX_WAITING:
+            raise OverloadedError("too many passwords wait to be checked")
+        self._waiting += 1
+        try:
+            right = await asyncio.get_running_loop().run_in_executor(
+                _thread, lambda: any(each.matches(password) for each in hashed)
+            )
+        finally:
+            self._waiting -= 1
+        self._remember(self._digest(header), right=right)
+        return right
+
+    def _remember(self, digest: bytes, *, right: bool) -> None:
+        if right and len(self._right) < REMEMBERED:
+            self._right.add(digest)
+        elif not right:
+            self._wrong[digest] = None
+            if len(self._wrong) > REMEMBERED:
+                self._wrong.popitem(last=False)
+
+    def _digest(self, header: str) -> bytes:
+        """Keyed: the sets hold no passwords, and their timing tells nobody anything."""
+        return hashlib.blake2b(_bytes(header), key=self._key, digest_size=16).digest()
+
+
+def _parsed(header: str) -> tuple[bytes, bytes]:
+    """User and password; both empty if it is no Basic."""
+    scheme, _, encoded = header.partition(" ")
+    if scheme.lower() != "basic":
+        return b"", b""
+    try:
+        user, _, password = base64.b64decode(_bytes(encoded.strip()), validate=True).partition(b":")
+    except binascii.Error:
+        return b"", b""
+    return user, password
+
+
+def _bytes(header: str) -> bytes:
+    return header.encode("utf-8", "surrogateescape")
