@@ -24,6 +24,7 @@ from ingest.spool import Spool
 from shared import cli, health, settings, tracing
 from shared.log import configure
 from shared.settings import Settings
+from shared.tls import server_context
 
 ADMIN_PORT: Final = 9090
 
@@ -89,8 +90,10 @@ class Ingest:
         host, port = self._settings.ingest_host, self._settings.ingest_port
         admin_port = self._settings.admin_port or ADMIN_PORT
         await health.listen(admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT")
-        await health.listen(public, host, port, "MMS_INGEST_PORT")
-        log.info("listening on http://%s:%d%s, pid %d", host, port, PATH, os.getpid())
+        tls = server_context(self._settings.tls_cert, self._settings.tls_key)
+        await health.listen(public, host, port, "MMS_INGEST_PORT", tls)
+        scheme = "https" if tls else "http"
+        log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
     def _readiness(self) -> Mapping[str, str | None]:
         """Ready while a postback can be made durable; the spool counts, so RabbitMQ may be away."""

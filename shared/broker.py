@@ -154,6 +154,8 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
 async def _open(url: URL, settings: Settings, name: str, prefetch: int | None) -> Session:
     if "heartbeat" not in url.query:
         url = url.update_query(heartbeat=HEARTBEAT)
+    if settings.tls_ca and "cafile" not in url.query:
+        url = url.update_query(cafile=settings.tls_ca)
     connection = await aio_pika.connect(
         url, timeout=CONNECT_LIMIT, client_properties={"connection_name": name}
     )

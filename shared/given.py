@@ -6,7 +6,7 @@ The environment wins over the TOML file. Either may name a file that holds the v
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from shared import sources
 from shared.errors import SettingsError
@@ -16,6 +16,10 @@ Given = tuple[str, str]
 
 Rules = dict[tuple[str, str], Given]
 """Parts of rules, by source and part."""
+
+
+NAME_FILES: Final = frozenset({"tls_cert", "tls_key", "tls_ca"})
+"""Settings that name a file as it is: with `_FILE` they mean the same."""
 
 
 class Collected(NamedTuple):
@@ -75,6 +79,8 @@ def _given(table: Mapping[str, object], names: Iterable[str], path: str | None) 
             raise SettingsError(f"{name} and {by_file} are both given{where}; give one")
         if name in table:
             given[name] = (_text(table[name]), f"{name}{where}")
+        elif by_file in table and name.lower().removeprefix("mms_") in NAME_FILES:
+            given[name] = (_text(table[by_file]), f"{by_file}{where}")
         elif by_file in table:
             given[name] = (_content(str(table[by_file]), f"{by_file}{where}"), f"{by_file}{where}")
     if path is not None and (unknown := sorted(set(table) - known)):

@@ -4,12 +4,21 @@
 do its work and 503 with the reasons when it cannot.
 """
 
+import asyncio
+import ssl
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from shared.errors import SettingsError
+
+BACKLOG: Final = 1024
+"""Connections that the kernel holds until we take them."""
+
+HANDSHAKE_LIMIT: Final = 5.0
+"""Seconds that a TLS handshake may take."""
 
 Readiness = Callable[[], Mapping[str, str | None]]
 """What the process needs, each with what is wrong with it or None."""
@@ -44,18 +53,44 @@ def application(readiness: Readiness, refresh: Callable[[], None] | None = None)
     return app
 
 
-async def listen(runner: web.BaseRunner, host: str, port: int, variable: str) -> None:
+async def listen(
+    runner: web.BaseRunner,
+    host: str,
+    port: int,
+    variable: str,
+    tls: ssl.SSLContext | None = None,
+) -> None:
     """Start listening.
 
     Args:
         variable: the setting that the port comes from, for the error.
+        tls: speak HTTPS.
 
     Raises:
         SettingsError: the address cannot be used.
     """
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port, backlog=1024).start()
+        await _Site(runner, host, port, backlog=BACKLOG, ssl_context=tls).start()
     except OSError as error:
         message = f"{host}:{port} cannot be listened on ({error.strerror}); change {variable}"
         raise SettingsError(message) from error
+
+
+class _Site(web.TCPSite):
+    """aiohttp's, which leaves a TLS handshake the event loop's 60 s."""
+
+    async def start(self) -> None:
+        await web.BaseSite.start(self)
+        if (server := self._runner.server) is None:
+            raise RuntimeError("the runner was not set up")
+        self._server = await asyncio.get_running_loop().create_server(
+            server,
+            self._host,
+            self._port,
+            ssl=self._ssl_context,
+            ssl_handshake_timeout=HANDSHAKE_LIMIT if self._ssl_context else None,
+            backlog=self._backlog,
+            reuse_address=self._reuse_address,
+            reuse_port=self._reuse_port,
+        )

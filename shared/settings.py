@@ -59,6 +59,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     admin_port: Annotated[
         int, Meta(description="port for health, readiness and metrics; 0: 9090 or, worker, 9091")
     ] = 0
+    tls_cert: Annotated[
+        str, Meta(description="PEM file: certificate and chain of the ingress; empty: no TLS")
+    ] = ""
+    tls_key: Annotated[
+        str, Meta(description="PEM file: its private key; empty: in MMS_TLS_CERT too")
+    ] = ""
+    tls_ca: Annotated[
+        str,
+        Meta(description="PEM file: who signs amqps:// and rediss:// servers; empty: the system's"),
+    ] = ""
     sources: Annotated[
         Names, Meta(description="provider accounts that may POST to /postbacks/{source}")
     ] = Names(("default",))
@@ -285,6 +295,11 @@ def _check_amqp(url: str) -> None:
         raise SettingsError(
             "MMS_AMQP_URL is no amqp://user:password@host:port/vhost or amqps://...;"
             " in a password write / as %2F, # as %23, ? as %3F, @ as %40, a comma as %2C"
+        )
+    if "no_verify_ssl" in parsed.query:
+        raise SettingsError(
+            "MMS_AMQP_URL has no_verify_ssl, but certificates are always verified;"
+            " name their authority with MMS_TLS_CA"
         )
 
 

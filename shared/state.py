@@ -1,14 +1,16 @@
 """Which Redis the state is in: one server, a cluster, or whatever Sentinel says is the master.
 
-    redis://host:6379/0                               one server (rediss: with TLS)
+    redis://host:6379/0                               one server
     redis+cluster://host:6379,host:6379               any nodes of a cluster
     redis+sentinel://host:26379,host:26379/mymaster/0 Sentinels, the master's name, the database
 
+With `rediss` for `redis` they are spoken to with TLS, and their certificates verified.
 User and password go before the hosts, once: `redis+cluster://user:password@host:6379,host:6379`.
 """
 
-from typing import Final, NamedTuple
-from urllib.parse import unquote
+import re
+from typing import Final, NamedTuple, TypedDict
+from urllib.parse import quote, unquote
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -21,29 +23,57 @@ from shared.errors import SettingsError
 State = Redis | RedisCluster
 """A client of whatever the state is in; the commands that we use are the same."""
 
-CLUSTER: Final = "redis+cluster://"
-SENTINEL: Final = "redis+sentinel://"
+_FORM: Final = re.compile(r"redis(s?)(?:\+(cluster|sentinel))?://(.*)", re.DOTALL)
+_UNVERIFIED: Final = ("ssl_cert_reqs", "ssl_check_hostname")
 
 
-def client(url: str, limit: float) -> State:
+def client(url: str, limit: float, ca: str = "") -> State:
     """A client for `MMS_REDIS_URL`. It connects when it must and tries nothing twice by itself.
 
     Args:
         limit: seconds for a connection and for an answer.
 
+        ca: file of the authorities that sign servers' certificates; empty: the system's.
+
     Raises:
-        SettingsError: the URL cannot be read.
+        SettingsError: the URL or the file cannot be read; repeats nothing of the URL.
     """
+    form = _FORM.fullmatch(url)
+    if form is None:
+        raise SettingsError(f"MMS_REDIS_URL cannot be read: {_WANTED}")
+    if any(option in url for option in _UNVERIFIED):
+        raise SettingsError(
+            "MMS_REDIS_URL has options of verification, but certificates are always verified;"
+            " name their authority with MMS_TLS_CA"
+        )
+    secure, kind, rest = form.groups()
+    tls = _Tls(ssl=True, ssl_ca_certs=ca or None) if secure else _Tls()
     try:
-        if url.startswith(CLUSTER):
-            return _cluster(_parsed(url.removeprefix(CLUSTER)), limit)
-        if url.startswith(SENTINEL):
-            return _sentinel(_parsed(url.removeprefix(SENTINEL)), limit)
+        if kind == "cluster":
+            return _cluster(_parsed(rest), limit, tls)
+        if kind == "sentinel":
+            return _sentinel(_parsed(rest), limit, tls)
+        if secure and ca:
+            url += f"{'&' if '?' in url else '?'}ssl_ca_certs={quote(ca)}"
         return Redis.from_url(
             url, socket_timeout=limit, socket_connect_timeout=limit, retry=_never()
         )
-    except ValueError as error:
-        raise SettingsError(f"MMS_REDIS_URL cannot be read: {error}") from None
+    except ValueError:  # its text may hold what it took for a port
+        raise SettingsError(f"MMS_REDIS_URL cannot be read: {_WANTED}") from None
+
+
+_WANTED: Final = (
+    "it is none of redis://, redis+cluster:// and redis+sentinel://,"
+    " or a part of it is no host:port (a Sentinel's ends with /<name of the master>/<database>);"
+    " in a password write / as %2F, # as %23, ? as %3F, @ as %40"
+)
+
+
+class _Tls(TypedDict, total=False):
+    """How clients are told of TLS."""
+
+    ssl: bool
+    ssl_ca_certs: str | None
 
 
 async def close(state: State) -> None:
@@ -76,12 +106,11 @@ def _parsed(rest: str) -> _Parsed:
 def _host(text: str) -> tuple[str, int]:
     host, _, port = text.strip().rpartition(":")
     if not host or not port.isdigit():
-        # Not repeated: it is part of a password where that has a / or an @ in it.
-        raise ValueError("a part of it is no host:port; in a password write / as %2F, @ as %40")
+        raise ValueError(text)
     return host, int(port)
 
 
-def _cluster(parsed: _Parsed, limit: float) -> RedisCluster:
+def _cluster(parsed: _Parsed, limit: float, tls: _Tls) -> RedisCluster:
     return RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in parsed.hosts],
         username=parsed.username,
@@ -90,14 +119,16 @@ def _cluster(parsed: _Parsed, limit: float) -> RedisCluster:
         socket_connect_timeout=limit,
         retry=_never(),
         require_full_coverage=False,
+        **tls,
     )
 
 
-def _sentinel(parsed: _Parsed, limit: float) -> Redis:
+def _sentinel(parsed: _Parsed, limit: float, tls: _Tls) -> Redis:
     if not parsed.path:
-        raise ValueError("a Sentinel's URL ends with /<name of the master>/<database>")
+        raise ValueError(parsed.path)
     name, *database = parsed.path
-    sentinel = Sentinel(parsed.hosts, socket_timeout=limit, socket_connect_timeout=limit)
+    asked = {"socket_timeout": limit, "socket_connect_timeout": limit, **tls}
+    sentinel = Sentinel(parsed.hosts, sentinel_kwargs=asked)
     master: Redis = sentinel.master_for(
         name,
         db=int(database[0]) if database else 0,
@@ -106,6 +137,7 @@ def _sentinel(parsed: _Parsed, limit: float) -> Redis:
         socket_timeout=limit,
         socket_connect_timeout=limit,
         retry=_never(),
+        **tls,
     )
     return master
 

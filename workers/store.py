@@ -72,7 +72,7 @@ class Store:
     """Redis as the workers use it. Connects when it must; every call has a time limit."""
 
     def __init__(self, settings: Settings) -> None:
-        self._redis = client(settings.redis_url, TIME_LIMIT)
+        self._redis = client(settings.redis_url, TIME_LIMIT, settings.tls_ca)
         self._ttl = max(1, round(settings.state_ttl))
         self._scripts = {
             name: (files("workers") / f"{name}.lua").read_bytes() for name in ("merge", "index")

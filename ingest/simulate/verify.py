@@ -85,7 +85,7 @@ async def verify(
     """
     began = asyncio.get_running_loop().time()
     log = EventLog(settings, messages.run, messages.source, ledger.began)
-    state = client(settings.redis_url, TIME_LIMIT)
+    state = client(settings.redis_url, TIME_LIMIT, settings.tls_ca)
     check = _Check(messages, ledger, state, log)
     try:
         await check.settle(settle, watch or (lambda _open, _all: None))

@@ -1,0 +1,30 @@
+"""TLS for those without a proxy in front: TLS 1.2 or newer, with the standard library's ciphers."""
+
+import ssl
+
+from shared.errors import SettingsError
+
+
+def server_context(cert: str, key: str) -> ssl.SSLContext | None:
+    """How to speak TLS as a server; None if there is no certificate.
+
+    Args:
+        cert: PEM file of the certificate and its chain.
+        key: PEM file of the private key; empty: it is in the other file.
+
+    Raises:
+        SettingsError: a file cannot be read or they do not belong together.
+    """
+    if not cert:
+        return None
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        # Without a password of its own it would ask for one on the terminal, and wait for ever.
+        context.load_cert_chain(cert, key or None, password="")
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
+        reason = error.strerror if isinstance(error, OSError) else "not PEM"
+        raise SettingsError(
+            f"MMS_TLS_CERT {cert} and MMS_TLS_KEY {key} cannot be used ({reason}); they are PEM"
+            " files, the key without a password and made for the certificate"
+        ) from None
+    return context
