@@ -26,6 +26,10 @@ bench: ## how fast it is here, beside what people would use instead; about 12 mi
 	$(BOOTSTRAP) bench
 	@exec $(PYTHON) -m tests.bench.run $(BENCH)
 
+fuzz: ## the ingress and the decoder against nearly valid input, for some minutes
+	$(BOOTSTRAP) venv
+	FUZZ_EXAMPLES=10000 $(PYTHON) -m pytest tests/fuzz --timeout 1200
+
 check: ## lint, format, types and unit tests, in less than a minute
 	$(BOOTSTRAP) venv
 	$(PYTHON) -m ruff check .
@@ -48,4 +52,4 @@ clean: ## remove .venv and caches; var, which holds data, stays
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test chaos bench check fmt lock clean
+.PHONY: help run test chaos bench fuzz check fmt lock clean

@@ -65,6 +65,10 @@ class BodyTooLargeError(PostbacksError):
     """The body is larger than MMS_MAX_BODY, or would be once it is unpacked."""
 
 
+class BodyIncompleteError(PostbacksError):
+    """The body broke off, or its chunks are not what HTTP says they are."""
+
+
 class UnknownCodingError(PostbacksError):
     """The body's Content-Encoding is none of gzip, deflate and identity."""
 

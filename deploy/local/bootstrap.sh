@@ -116,6 +116,8 @@ ensure_servers() {
     if [ "$1" = servers ]; then
         { command -v prometheus && command -v promtool; } >/dev/null || missing="$missing prometheus"
     fi
+    # The tests of TLS make their certificates with it.
+    [ "$1" != servers ] || command -v openssl >/dev/null || missing="$missing openssl"
     [ -n "$missing" ] || return 0
     # `make run` gives a curl line to paste.
     ! apt_can || command -v curl >/dev/null || missing="$missing curl"

@@ -112,6 +112,34 @@ async def test_a_slow_body_gets_408_and_is_closed(monkeypatch: pytest.MonkeyPatc
         writer.close()
 
 
+@pytest.mark.parametrize(
+    "rest", [b"Content-Length: 9\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"]
+)
+async def test_who_leaves_in_the_middle_of_a_body_is_no_error(
+    rest: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with answering(LIMITED) as server:
+        _, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /postbacks HTTP/1.1\r\nHost: x\r\n" + rest)
+        await writer.drain()
+        await asyncio.sleep(0.1)
+        writer.close()
+        await asyncio.sleep(0.1)
+        assert not server.connections.connections
+        assert not server.arrivals
+        assert not server.complaints
+    assert not caplog.records
+
+
+async def test_a_chunk_that_is_none_gets_400(caplog: pytest.LogCaptureFixture) -> None:
+    head = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with answering(LIMITED) as server:
+        for rest in (b"zz\r\nabc\r\n", b"3\r\nabcdef\r\n"):
+            assert (await server.says(head + rest)).split()[1] == b"400"
+        assert not server.arrivals
+    assert not caplog.records
+
+
 async def test_connections() -> None:
     async with answering(msgspec.structs.replace(LIMITED, max_connections=3)) as server:
         held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]

@@ -1,0 +1,95 @@
+"""Secrets do not come out of the commands: not in a log, not in an error, not in `--help`."""
+
+import os
+import subprocess
+
+import msgspec
+import pytest
+
+from deploy.local.services import command
+from shared import password
+from shared.settings import Settings
+from tests.processes import Processes, until
+
+HUSH = "hush-0123456789abcdef"
+COMMANDS = ("mms-ingest", "mms-worker", "mms-admin", "mms-simulate")
+GIVEN = {
+    "MMS_AMQP_URL": f"amqp://mms:{HUSH}@127.0.0.1:1/",
+    "MMS_REDIS_URL": f"redis://mms:{HUSH}@127.0.0.1:1/0",
+    "MMS_SOURCE_DEFAULT_TOKEN": HUSH,
+    "MMS_SOURCE_DEFAULT_BASIC": f"mms:{password.hashed(HUSH.encode())}",
+}
+
+
+def said(name: str, *arguments: str, **more: str) -> str:
+    """All that a command prints."""
+    done = subprocess.run(
+        [command(name), *arguments],
+        env=os.environ | GIVEN | more,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def hidden(text: str) -> bool:
+    """Whether no secret is in the text, the hash and its salt neither."""
+    _, _, hashed = GIVEN["MMS_SOURCE_DEFAULT_BASIC"].partition(":")
+    return not any(part in text for part in (HUSH, hashed, *hashed.split(".")[-2:]))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help(name: str) -> None:
+    text = said(name, "--help")
+    assert "MMS_AMQP_URL" in text
+    assert hidden(text)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("MMS_AMQP_URL", f"amqp://mms:{HUSH}/x@127.0.0.1:1/"),
+        ("MMS_AMQP_URL", f"https://mms:{HUSH}@127.0.0.1:1/"),
+        ("MMS_AMQP_URL", HUSH),
+        ("MMS_SOURCE_DEFAULT_TOKEN", f"{HUSH} {HUSH}"),
+        ("MMS_SOURCE_DEFAULT_BASIC", f"mms:{HUSH}"),
+        ("MMS_INGEST_PORT_FILE", HUSH),
+    ],
+)
+def test_errors_of_settings(variable: str, value: str) -> None:
+    text = said("mms-ingest", **{variable: value})
+    assert variable in text
+    assert "Traceback" not in text
+    assert hidden(text)
+
+
+@pytest.mark.parametrize("url", [f"redis://mms:{HUSH}/x@127.0.0.1:1/0", f"redis+cluster://{HUSH}"])
+def test_errors_of_the_redis_url(url: str) -> None:
+    text = said("mms-worker", MMS_REDIS_URL=url, MMS_ADMIN_PORT="0")
+    assert "MMS_REDIS_URL" in text
+    assert "Traceback" not in text
+    assert hidden(text)
+
+
+def test_logs_of_processes_that_are_refused(
+    settings: Settings, processes: Processes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A real RabbitMQ and a real Redis that do not know the password."""
+    for name in ("MMS_SOURCE_DEFAULT_TOKEN", "MMS_SOURCE_DEFAULT_BASIC"):
+        monkeypatch.setenv(name, GIVEN[name])
+    wrong = msgspec.structs.replace(
+        settings,
+        amqp_url=settings.amqp_url.replace("guest:guest", f"mms:{HUSH}"),
+        redis_url=settings.redis_url.replace("redis://", f"redis://mms:{HUSH}@"),
+        log_level="DEBUG",
+    )
+    ingest = processes.start_ingest(wrong, wait=False)
+    worker = processes.start_worker(wrong, wait=False)
+    assert until(lambda: "ACCESS_REFUSED" in ingest.log(), within=20)
+    assert until(lambda: "Redis" in worker.log(), within=20)
+    for process in (ingest, worker):
+        assert hidden(process.log())
+        for page in ("/readyz", "/metrics"):
+            assert hidden(process.ask(page)[1])

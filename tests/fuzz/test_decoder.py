@@ -1,0 +1,95 @@
+"""Bodies that are nearly postbacks at the decoder: decoded or a dead letter, and nothing grows."""
+
+import gc
+import tracemalloc
+from collections.abc import Callable
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared import envelope
+from shared.envelope import Arrival
+from shared.errors import UndecodableError
+from shared.postback import Filing, decode
+from tests.fuzz.budget import fuzzed
+from tests.fuzz.mutation import mutated
+from tests.unit.strategies import DIALECTS, postback_fields
+
+KEPT = 300
+MOST_GROWTH = 64 * 1024
+
+
+def outcome(body: bytes) -> Filing | None:
+    """What it decodes to; None for a dead letter. Anything else escapes and fails the test."""
+    try:
+        return decode("acme", body)
+    except UndecodableError:
+        return None
+
+
+@pytest.mark.parametrize("dialect", sorted(DIALECTS))
+def test_mutated_postbacks(dialect: str) -> None:
+    _fuzz(mutated(postback_fields().map(DIALECTS[dialect])))
+
+
+def test_junk() -> None:
+    starts = st.sampled_from([b"", b"{", b"[", b"<postback>", b"<?xml", b"XML=", b"\xff\xfe<\0"])
+    _fuzz(st.builds(bytes.__add__, starts, st.binary(max_size=200)))
+
+
+def test_batches() -> None:
+    """A message in the queue that is no batch of ours is a `DecodeError` and no other."""
+    batch = st.builds(Arrival, st.integers(0, 2**63), st.text(), st.text(), st.binary())
+    messages = st.lists(batch, max_size=3).map(envelope.encode)
+
+    @fuzzed
+    @given(mutated(messages) | st.binary())
+    def fuzz(message: bytes) -> None:
+        try:
+            envelope.decode(message)
+        except msgspec.DecodeError:
+            return
+
+    fuzz()
+
+
+def test_a_batch_with_a_text_that_is_not_utf8() -> None:
+    """Found by the test above: msgspec raised a UnicodeDecodeError, which ended the worker."""
+    broken = envelope.encode([Arrival(1, "acme", "", b"")]).replace(b"acme", b"\xff\xff\xff\xff")
+    with pytest.raises(msgspec.DecodeError):
+        envelope.decode(broken)
+
+
+def _fuzz(bodies: st.SearchStrategy[bytes]) -> None:
+    kept: list[bytes] = []
+
+    @fuzzed
+    @given(bodies)
+    def fuzz(body: bytes) -> None:
+        if len(kept) < KEPT:
+            kept.append(body)
+        assert outcome(body) == outcome(body)
+
+    fuzz()
+    _does_not_grow(lambda: [outcome(body) for body in kept])
+
+
+def _does_not_grow(once: Callable[[], object]) -> None:
+    """The second and the fifth time leave as much behind: nothing."""
+    for _ in range(2):
+        once()
+    gc.collect()
+    tracemalloc.start()
+    try:
+        once()
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            once()
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < MOST_GROWTH
