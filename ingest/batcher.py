@@ -6,13 +6,18 @@ when there is something to share it among.
 """
 
 import asyncio
+import itertools
 import logging
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
-from shared.errors import OverloadedError, PostbacksError
+from shared.errors import OverdueError, OverloadedError, PostbacksError
+
+SWEEP: Final = 0.25
+"""Seconds between two looks for what is overdue."""
 
 _OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
 
@@ -34,7 +39,8 @@ class Batcher:
         self._commit = commit
         self._in_flight = in_flight
         self._max_waiting = max_waiting
-        self._waiting: deque[tuple[Arrival, asyncio.Future[None]]] = deque()
+        self._waiting: deque[_Waiting] = deque()
+        self._under_way: list[list[_Waiting]] = []
         self._something_waits = asyncio.Event()
         self._stopping = False
 
@@ -43,8 +49,12 @@ class Batcher:
         """Arrivals that are in no commit yet."""
         return len(self._waiting)
 
-    def submit(self, arrival: Arrival) -> asyncio.Future[None]:
+    def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[None]:
         """Queue an arrival; the future is done once it is durable.
+
+        Args:
+            deadline: on the event loop's clock; within `SWEEP` after it the future raises
+                `OverdueError`, and what was in no commit yet never will be.
 
         Raises:
             OverloadedError: `max_waiting` arrivals wait already. The future raises the
@@ -53,15 +63,18 @@ class Batcher:
         if len(self._waiting) >= self._max_waiting:
             raise OverloadedError
         durable = asyncio.get_running_loop().create_future()
-        self._waiting.append((arrival, durable))
+        self._waiting.append(_Waiting(arrival, durable, deadline))
         self._something_waits.set()
         return durable
 
     async def run(self) -> None:
         """Commit batches until `stop` is called and nothing waits any more."""
-        async with asyncio.TaskGroup() as committers:
-            for _ in range(self._in_flight):
-                committers.create_task(self._commit_batches())
+        async with asyncio.TaskGroup() as tasks:
+            sweeping = tasks.create_task(self._give_up_overdue())
+            async with asyncio.TaskGroup() as committers:
+                for _ in range(self._in_flight):
+                    committers.create_task(self._commit_batches())
+            sweeping.cancel()
 
     def stop(self) -> None:
         """Let `run` return when all that was submitted has been committed."""
@@ -76,37 +89,57 @@ class Batcher:
                     return
                 self._something_waits.clear()
                 continue
-            batch, answers = self._take()
+            batch = self._take()
+            if not batch:
+                continue
+            self._under_way.append(batch)
             try:
-                await self._commit(batch)
+                await self._commit([waiting.arrival for waiting in batch])
             except PostbacksError as error:
-                _answer(answers, error)
+                _answer(batch, error)
             except Exception as error:  # a defect of ours: one batch is refused, the rest goes on
                 log.exception("a batch could not be committed")
-                _answer(answers, PostbacksError(f"not durable: {type(error).__name__}"))
+                _answer(batch, PostbacksError(f"not durable: {type(error).__name__}"))
             else:
-                _answer(answers, None)
+                _answer(batch, None)
+            finally:
+                self._under_way.remove(batch)
 
-    def _take(self) -> tuple[list[Arrival], list[asyncio.Future[None]]]:
-        batch: list[Arrival] = []
-        answers: list[asyncio.Future[None]] = []
+    def _take(self) -> "list[_Waiting]":
+        batch: list[_Waiting] = []
         size = 0
         while self._waiting and len(batch) < MAX_POSTBACKS:
-            arrival, durable = self._waiting[0]
-            size += len(arrival.body) + len(arrival.content_type) + _OVERHEAD
+            waiting = self._waiting[0]
+            size += len(waiting.arrival.body) + len(waiting.arrival.content_type) + _OVERHEAD
             if batch and size > MAX_BYTES:
                 break
             self._waiting.popleft()
-            batch.append(arrival)
-            answers.append(durable)
-        return batch, answers
+            if not waiting.durable.done():  # else its request was given up
+                batch.append(waiting)
+        return batch
+
+    async def _give_up_overdue(self) -> None:
+        """One look at all from time to time costs less than a timer for each."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP)
+            now = loop.time()
+            for waiting in itertools.chain(self._waiting, *self._under_way):
+                if waiting.deadline <= now and not waiting.durable.done():
+                    waiting.durable.set_exception(OverdueError())
 
 
-def _answer(answers: list[asyncio.Future[None]], error: PostbacksError | None) -> None:
-    for durable in answers:
-        if durable.done():  # its request was given up
+class _Waiting(NamedTuple):
+    arrival: Arrival
+    durable: asyncio.Future[None]
+    deadline: float
+
+
+def _answer(batch: list[_Waiting], error: PostbacksError | None) -> None:
+    for waiting in batch:
+        if waiting.durable.done():  # its request was given up
             continue
         if error is None:
-            durable.set_result(None)
+            waiting.durable.set_result(None)
         else:
-            durable.set_exception(error)
+            waiting.durable.set_exception(error)

@@ -77,5 +77,9 @@ class BrokenCodingError(PostbacksError):
     """The body is not what its Content-Encoding says, or was cut short."""
 
 
+class OverdueError(PostbacksError):
+    """No durable answer came in time; send the postback again."""
+
+
 class SpoolUnavailableError(PostbacksError):
     """The local spool cannot take this batch; see MMS_SPOOL_PATH and MMS_SPOOL_MAX_BYTES."""
