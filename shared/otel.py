@@ -19,6 +19,9 @@ from shared.envelope import Arrival, TracedArrival
 
 HEADER: Final = "traceparent"
 
+SEND_LIMIT: Final = 2.0
+"""Seconds to try to send spans, also at the end of the process; then they are dropped."""
+
 
 class OpenTelemetry:
     """Makes spans and gives them to a processor.
@@ -38,7 +41,7 @@ class OpenTelemetry:
     @classmethod
     def to(cls, endpoint: str, service: str) -> "OpenTelemetry":
         """Send spans to an OTLP/HTTP endpoint, in the background."""
-        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)), service)
+        return cls(BatchSpanProcessor(OTLPSpanExporter(endpoint, timeout=SEND_LIMIT)), service)
 
     @contextlib.contextmanager
     def posted(self, arrival: Arrival) -> Iterator[TracedArrival]:

@@ -1,8 +1,13 @@
 """One trace leads from a POST to its event; nothing of the message is in it."""
 
+import asyncio
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -11,6 +16,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from deploy.local.ports import HOST
 from shared import envelope, tracing
 from shared.envelope import Arrival, TracedArrival
 from shared.errors import SettingsError
@@ -18,6 +24,7 @@ from shared.otel import OpenTelemetry
 from shared.settings import Settings, load
 from shared.topology import DEAD, EVENTS
 from tests.integration import running
+from tests.processes import Processes
 
 NUMBER = "15550100001"
 DELIVERED = msgspec.json.encode(
@@ -152,3 +159,54 @@ def test_a_batch_is_read_alike_with_and_without_traces() -> None:
         for bad in (b"", b"\xc1", b"\x91\x94\x01\xa4acme\xa1\xff\xc4\x00"):
             with pytest.raises(msgspec.DecodeError):
                 read(bad)
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes what an exporter sends."""
+
+    bodies: ClassVar[list[bytes]] = []
+
+    def do_POST(self) -> None:
+        self.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[str]:
+    """The endpoint of a collector."""
+    server = ThreadingHTTPServer((HOST, 0), Collector)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://{HOST}:{server.server_port}/v1/traces"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+    Collector.bodies.clear()
+
+
+async def test_what_is_left_is_sent_when_a_process_stops(
+    settings: Settings, processes: Processes, collector: str
+) -> None:
+    traced = msgspec.structs.replace(settings, otel_endpoint=collector)
+    ingress = processes.start_ingest(traced)
+    await running.post(settings, DELIVERED)
+    await asyncio.to_thread(ingress.stop)
+    sent = b"".join(Collector.bodies)
+    assert b"POST /postbacks/default" in sent
+    assert NUMBER.encode() not in sent
+
+
+async def test_a_collector_that_is_away_holds_up_neither_an_answer_nor_the_end(
+    settings: Settings, processes: Processes
+) -> None:
+    traced = msgspec.structs.replace(settings, otel_endpoint=ENDPOINT)
+    ingress = processes.start_ingest(traced)
+    await running.post(settings, *[DELIVERED] * 20)
+    began = time.monotonic()
+    await asyncio.to_thread(ingress.stop)
+    assert time.monotonic() - began < 10
+    assert "stopped" in ingress.log()
