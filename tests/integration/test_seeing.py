@@ -21,7 +21,7 @@ from tests.conftest import SMALL
 from tests.processes import Processes, environment, until
 
 DASHBOARDS = sorted((CONFIGURATION.parent / "grafana").glob("*.json"))
-QUICK = {"15s": "1s", "5m]": "30s]", "for: 2m": "for: 1s"}
+QUICK = {"15s": "1s", "[5m]": "[30s]", "for: 2m": "for: 1s"}
 """Intervals of the configuration, shortened for a test. What a rule says stays as it is."""
 
 GRAFANA = {"$__range": "5m", "$__rate_interval": "30s", "$operator": ".*"}
