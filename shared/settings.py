@@ -277,6 +277,10 @@ def _check(settings: Settings) -> None:
     for name in ("ingest_port", "admin_port"):
         if not 0 <= getattr(settings, name) <= 65535:  # noqa: PLR2004
             raise SettingsError(f"{variable(name)} is no port: 0 to 65535")
+    _check_log(settings)
+
+
+def _check_log(settings: Settings) -> None:
     try:
         log.levels(settings.log_level)
     except ValueError as error:
