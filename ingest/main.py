@@ -21,7 +21,7 @@ from ingest.guard import PATH
 from ingest.publisher import Publisher
 from ingest.server import Server
 from ingest.spool import Spool
-from shared import cli, health, settings, tracing
+from shared import cli, fleet, health, settings, tracing
 from shared.log import configure
 from shared.settings import Settings
 from shared.tls import server_context
@@ -39,10 +39,15 @@ log: Final = logging.getLogger("mms-ingest")
 
 
 class Ingest:
-    """All parts of the ingress in one process."""
+    """All parts of the ingress in one process.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        child: where to answer the parent when this is one of several processes, else None.
+    """
+
+    def __init__(self, settings: Settings, child: Path | None = None) -> None:
         self._settings = settings
+        self._child = child
         self._breaker = Breaker()
         self._publisher = Publisher(settings)
         self._spool = (
@@ -88,10 +93,14 @@ class Ingest:
 
     async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:
         host, port = self._settings.ingest_host, self._settings.ingest_port
-        admin_port = self._settings.admin_port or ADMIN_PORT
-        await health.listen(admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT")
+        if self._child is not None:
+            await health.listen_to_parent(admin, self._child)
+        else:
+            admin_port = self._settings.admin_port or ADMIN_PORT
+            await health.listen(admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT")
         tls = server_context(self._settings.tls_cert, self._settings.tls_key)
-        await health.listen(public, host, port, "MMS_INGEST_PORT", tls)
+        shared = self._child is not None
+        await health.listen(public, host, port, "MMS_INGEST_PORT", tls=tls, shared=shared)
         scheme = "https" if tls else "http"
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
@@ -118,16 +127,23 @@ class Ingest:
 
 @click.command(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
-def main() -> None:
+@fleet.options
+def main(processes: int, child: Path | None) -> None:
     """Receive the provider's postbacks over HTTP and make them durable.
 
     Answers 200 only after RabbitMQ's confirm or the spool's fsync. Starts and serves without
     RabbitMQ too: postbacks then wait in the spool.
     """
-    cli.run(_main())
+    cli.run(_main(processes, child))
 
 
-async def _main() -> None:
+async def _main(processes: int, child: Path | None) -> None:
     loaded = settings.load()
     configure(loaded.log_level, loaded.log_format)
-    await Ingest(loaded).run(cli.stop_event())
+    stop = fleet.stop_event(child)
+    if processes > 1:
+        health.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")
+        port = loaded.admin_port or ADMIN_PORT
+        await fleet.Fleet(processes, loaded.admin_host, port).run(stop)
+    else:
+        await Ingest(loaded, child).run(stop)

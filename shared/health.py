@@ -5,8 +5,10 @@ do its work and 503 with the reasons when it cannot.
 """
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Final
 
 from aiohttp import web
@@ -58,23 +60,28 @@ async def listen(
     host: str,
     port: int,
     variable: str,
+    *,
     tls: ssl.SSLContext | None = None,
+    shared: bool = False,
 ) -> None:
     """Start listening.
 
     Args:
         variable: the setting that the port comes from, for the error.
         tls: speak HTTPS.
+        shared: with processes that do the same; the kernel spreads connections over them.
 
     Raises:
         SettingsError: the address cannot be used.
     """
     await runner.setup()
     try:
-        await _Site(runner, host, port, backlog=BACKLOG, ssl_context=tls).start()
+        site = _Site(
+            runner, host, port, backlog=BACKLOG, ssl_context=tls, reuse_port=shared or None
+        )
+        await site.start()
     except OSError as error:
-        message = f"{host}:{port} cannot be listened on ({error.strerror}); change {variable}"
-        raise SettingsError(message) from error
+        raise _unusable(host, port, variable, error) from error
 
 
 class _Site(web.TCPSite):
@@ -94,3 +101,30 @@ class _Site(web.TCPSite):
             reuse_address=self._reuse_address,
             reuse_port=self._reuse_port,
         )
+
+
+def check_free(host: str, port: int, variable: str) -> None:
+    """See that nobody else listens there: processes that share a port would share it with anyone.
+
+    Raises:
+        SettingsError: somebody does, or the address is not ours.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    with socket.socket(family, kind, protocol) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(address)
+        except OSError as error:
+            raise _unusable(host, port, variable, error) from error
+
+
+async def listen_to_parent(runner: web.BaseRunner, path: Path) -> None:
+    """Start listening on a Unix socket, as one of several processes; see `fleet`."""
+    await runner.setup()
+    await web.UnixSite(runner, path).start()
+
+
+def _unusable(host: str, port: int, variable: str, error: OSError) -> SettingsError:
+    return SettingsError(
+        f"{host}:{port} cannot be listened on ({error.strerror}); change {variable}"
+    )

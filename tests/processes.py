@@ -1,7 +1,7 @@
 """The real commands as processes, and waiting for what they do."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from deploy.local.ports import free_port
@@ -39,24 +39,37 @@ class Processes:
         self._directory = directory
         self._services: list[Service] = []
 
-    def start_ingest(self, settings: Settings, *, wait: bool = True) -> Service:
+    def start_ingest(
+        self, settings: Settings, *arguments: str, wait: bool = True, admin_port: int = 0
+    ) -> Service:
         """One ingress on `settings.ingest_port`; returns when it is ready, unless told not to."""
-        return self._start("mms-ingest", settings, wait=wait)
+        return self._start("mms-ingest", settings, arguments, admin_port, wait=wait)
 
-    def start_worker(self, settings: Settings, *, wait: bool = True) -> Service:
+    def start_worker(
+        self, settings: Settings, *arguments: str, wait: bool = True, admin_port: int = 0
+    ) -> Service:
         """One worker; returns when it is ready (it consumes), unless told not to."""
-        return self._start("mms-worker", settings, wait=wait)
+        return self._start("mms-worker", settings, arguments, admin_port, wait=wait)
 
     def stop(self) -> None:
         """Stop all that still runs, the last started first."""
         for service in reversed(self._services):
             service.stop()
 
-    def _start(self, name: str, settings: Settings, *, wait: bool) -> Service:
+    def _start(
+        self,
+        name: str,
+        settings: Settings,
+        arguments: Sequence[str],
+        admin_port: int,
+        *,
+        wait: bool,
+    ) -> Service:
         service = Service(
             name,
             settings=environment(settings),
-            admin_port=free_port(),
+            admin_port=admin_port or free_port(),
+            arguments=arguments,
             log_path=self._directory / f"{name}-{len(self._services)}.log",
         )
         self._services.append(service)

@@ -5,12 +5,13 @@ import contextlib
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import click
 from aiohttp import web
 
-from shared import cli, health, settings, tracing
+from shared import cli, fleet, health, settings, tracing
 from shared.broker import Session, backoff, hold, open_session
 from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
 from shared.log import configure
@@ -30,10 +31,15 @@ log: Final = logging.getLogger("mms-worker")
 
 
 class Worker:
-    """One worker: one session to RabbitMQ, one consumer, one window at a time."""
+    """One worker: one session to RabbitMQ, one consumer, one window at a time.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        child: where to answer the parent when this is one of several processes, else None.
+    """
+
+    def __init__(self, settings: Settings, child: Path | None = None) -> None:
         self._settings = settings
+        self._child = child
         self._store = Store(settings)
         self._tracing = tracing.start(settings, "mms-worker")
         self._handling = asyncio.Lock()
@@ -49,10 +55,9 @@ class Worker:
             TopologyConflictError: the queues that are there are not ours; nothing is consumed.
         """
         admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
-        port = self._settings.admin_port or ADMIN_PORT
         async with contextlib.aclosing(self._store), asyncio.TaskGroup() as parts:
             try:
-                await health.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
+                await self._listen(admin)
                 log.info("pid %d", os.getpid())
                 working = parts.create_task(self._work())
                 await stop.wait()
@@ -65,6 +70,13 @@ class Worker:
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         log.info("stopped")
+
+    async def _listen(self, admin: web.AppRunner) -> None:
+        if self._child is not None:
+            await health.listen_to_parent(admin, self._child)
+            return
+        port = self._settings.admin_port or ADMIN_PORT
+        await health.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
 
     async def _work(self) -> None:
         while True:
@@ -166,16 +178,22 @@ class Worker:
 
 @click.command(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
-def main() -> None:
+@fleet.options
+def main(processes: int, child: Path | None) -> None:
     """Take postbacks from RabbitMQ, keep the state in Redis and emit events.
 
     Start as many as you like: they share the work of one queue. A worker waits for servers that
     are away and goes on by itself when they are back.
     """
-    cli.run(_main())
+    cli.run(_main(processes, child))
 
 
-async def _main() -> None:
+async def _main(processes: int, child: Path | None) -> None:
     loaded = settings.load()
     configure(loaded.log_level, loaded.log_format)
-    await Worker(loaded).run(cli.stop_event())
+    stop = fleet.stop_event(child)
+    if processes > 1:
+        port = loaded.admin_port or ADMIN_PORT
+        await fleet.Fleet(processes, loaded.admin_host, port).run(stop)
+    else:
+        await Worker(loaded, child).run(stop)
