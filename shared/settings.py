@@ -111,6 +111,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     archive_max_bytes: Annotated[
         Bytes, Meta(description="limit of the archive and of the event log, each")
     ] = Bytes(20 * 2**30)
+    replicas: Annotated[
+        int,
+        Meta(description="nodes that keep a copy of each queue and stream; 0: as RabbitMQ decides"),
+    ] = 0
     log_level: Annotated[
         str, Meta(description="DEBUG, INFO, WARNING or ERROR; also by logger: INFO,workers=DEBUG")
     ] = "INFO"
@@ -277,6 +281,8 @@ def _check(settings: Settings) -> None:
     for name in ("ingest_port", "admin_port"):
         if not 0 <= getattr(settings, name) <= 65535:  # noqa: PLR2004
             raise SettingsError(f"{variable(name)} is no port: 0 to 65535")
+    if settings.replicas < 0:
+        raise SettingsError("MMS_REPLICAS must be 0 or more")
     _check_log(settings)
 
 

@@ -23,6 +23,9 @@ EVENTS: Final = "mms.events"
 EVENT_LOG: Final = "mms.events.log"
 DEAD: Final = "mms.dead"
 
+STREAMS: Final = (EVENT_LOG, ARCHIVE)
+QUEUES: Final = (DEAD, STATE_QUEUE, *STREAMS)
+
 TIME_LIMIT: Final = 5.0
 """Seconds that a whole declaration may take."""
 
@@ -53,6 +56,9 @@ def _queues(settings: Settings) -> list[_Queue]:
         "x-max-length-bytes": int(settings.archive_max_bytes),
         "x-stream-max-segment-size-bytes": min(100_000_000, int(settings.archive_max_bytes) // 4),
     }
+    if settings.replicas:
+        bounded["x-quorum-initial-group-size"] = settings.replicas
+        stream["x-initial-cluster-size"] = settings.replicas
     state: dict[str, str | int] = {
         "x-delivery-limit": settings.delivery_limit,
         "x-dead-letter-exchange": DEAD,

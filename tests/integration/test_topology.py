@@ -6,6 +6,7 @@ import aio_pika
 import msgspec
 import pytest
 
+from deploy.local.servers import RabbitMQ
 from shared import topology
 from shared.broker import open_session
 from shared.errors import TopologyConflictError
@@ -32,6 +33,30 @@ async def test_a_conflict_names_the_queue_and_the_difference(settings: Settings)
     assert "x-delivery-limit" in message
     assert "20" in message
     assert "'7'" in message
+
+
+async def test_replicas_are_asked_for(settings: Settings, rabbit: RabbitMQ) -> None:
+    three = msgspec.structs.replace(settings, replicas=3)
+    session = await open_session(three, name="first")
+    await session.close()
+    for name, argument in {
+        topology.STATE_QUEUE: "x-quorum-initial-group-size",
+        topology.DEAD: "x-quorum-initial-group-size",
+        topology.ARCHIVE: "x-initial-cluster-size",
+        topology.EVENT_LOG: "x-initial-cluster-size",
+    }.items():
+        rows = rabbit.ctl("list_queues", "name", "arguments").splitlines()
+        row = next(row for row in rows if row.startswith(f"{name}\t"))
+        assert f'{{"{argument}",3}}' in row.replace(" ", "")
+
+
+@pytest.mark.parametrize("later", [0, 1])
+async def test_other_replicas_later_are_a_conflict(settings: Settings, later: int) -> None:
+    session = await open_session(msgspec.structs.replace(settings, replicas=3), name="first")
+    other = msgspec.structs.replace(settings, replicas=later)
+    with pytest.raises(TopologyConflictError, match="x-quorum-initial-group-size"):
+        await topology.declare(session.connection, other)
+    await session.close()
 
 
 async def test_a_worker_in_conflict_ends_and_an_ingress_stays_up(settings: Settings) -> None:

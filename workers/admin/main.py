@@ -9,6 +9,7 @@ from workers.admin.dead.list import list_letters
 from workers.admin.dead.purge import purge
 from workers.admin.dead.replay import replay
 from workers.admin.dead.show import show_letter
+from workers.admin.doctor.command import doctor
 from workers.admin.events import events
 from workers.admin.hash_password import hash_password
 from workers.admin.plan import show_plan
@@ -19,7 +20,7 @@ from workers.admin.show import show
 @click.group(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
 def main() -> None:
-    """Look messages up, follow events, care for dead letters and rebuild the state.
+    """Look messages up, follow events, care for dead letters, rebuild the state, find faults.
 
     Phone numbers are masked unless a command is told --raw. Exit status: 0 done, 1 nothing found
     or not everything done, 2 an error.
@@ -36,7 +37,7 @@ def dead() -> None:
     """
 
 
-for command in (show, events, rebuild, show_plan, hash_password):
+for command in (show, events, rebuild, doctor, show_plan, hash_password):
     main.add_command(command)
 for command in (list_letters, show_letter, replay, purge, export):
     dead.add_command(command)

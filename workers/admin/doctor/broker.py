@@ -1,0 +1,292 @@
+"""RabbitMQ: there, new enough, may we, is the topology ours, does every queue answer, who consumes.
+
+Nothing is left behind: rights are tried by removing bindings that do not exist and on a queue of
+our own, and a batch that is taken to see whether its queue gives anything is given back at once.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import aio_pika
+import aiormq
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel, DeliveredMessage
+from aiormq.exceptions import (
+    AMQPError,
+    ChannelAccessRefused,
+    ChannelLockedResource,
+    ChannelNotFoundEntity,
+    ConnectionInternalError,
+)
+from pamqp.commands import Basic
+from yarl import URL
+
+from shared import topology
+from shared.errors import TopologyConflictError
+from shared.log import mask
+from shared.settings import Settings
+from workers.admin.doctor.finding import CALL_LIMIT, Finding, at_least, judged, ok, warning, wrong
+
+OLDEST: Final = (3, 10)
+MANY: Final = 10_000
+"""Batches in the input queue that deserve a look."""
+
+_GONE: Final = "mms-admin doctor looks whether it may"
+"""A routing key that no binding has."""
+
+_RIGHTS: Final = (
+    "rabbitmqctl set_permissions -p <vhost> <user> '^mms\\.' '^(mms\\.|amq\\.default)' '^mms\\.'"
+)
+_ANEW: Final = (
+    "RabbitMQ 3.10 can come back like this when it is killed within a second of the queue's first"
+    " declaration, and so does a cluster that has lost most of its nodes: start them. If all nodes"
+    " run, delete the queue (`rabbitmqctl delete_queue {queue}`, what is in it is lost); every"
+    " process declares it anew within seconds, and `mms-admin rebuild` brings the state back."
+)
+_BROKEN: Final = (TimeoutError, OSError, RuntimeError, AMQPError)
+
+Step = Callable[[AbstractChannel], Awaitable[object]]
+
+
+async def check_rabbitmq(settings: Settings) -> AsyncIterator[Finding]:
+    """Every node that `MMS_AMQP_URL` names, then on one that answers all that they share."""
+    answered = None
+    for text in settings.amqp_url.split(","):
+        url = URL(text.strip())
+        where = f"{url.host}:{url.explicit_port or (5671 if url.scheme == 'amqps' else 5672)}"
+        try:
+            async with _connected(url) as connection:
+                yield _version(where, connection)
+        except _BROKEN as error:
+            reason = mask(str(error) or type(error).__name__)
+            yield wrong(f"rabbitmq {where}", reason, _unreachable(error))
+        else:
+            answered = url
+    if answered is None:
+        return
+    there: list[str] = []
+    async with _connected(answered) as connection:
+        async for finding in _shared(connection, settings, there):
+            yield finding
+    for name in there:
+        yield await _answers(answered, name)
+
+
+async def _shared(
+    connection: AbstractConnection, settings: Settings, names: list[str]
+) -> AsyncIterator[Finding]:
+    """What is the same on every node; `names` gets the queues that are there."""
+    yield await _publishes(connection)
+    there: dict[str, tuple[int, int]] = {}
+    missing: list[str] = []
+    for name in topology.QUEUES:
+        try:
+            there[name] = await _counts(connection, name)
+        except ChannelNotFoundEntity:
+            missing.append(name)
+        except _BROKEN as error:
+            yield wrong(f"queue {name}", f"cannot be looked at: {_said(error)}", _advice(error))
+    if not there:
+        yield warning(
+            "topology",
+            "nothing is declared yet",
+            "Whichever mms-ingest or mms-worker comes first declares all of it: start one.",
+        )
+        return
+    if missing:
+        yield wrong(
+            "topology",
+            f"gone: {', '.join(missing)}",
+            "Start any mms-ingest or mms-worker; it declares what is gone within seconds. If it"
+            " does not, its log says why.",
+        )
+    else:
+        yield await _declared(connection, settings)
+    yield await _rights(connection)
+    for finding in _depths(there):
+        yield finding
+    names.extend(there)
+
+
+async def _publishes(connection: AbstractConnection) -> Finding:
+    """A queue of our own, a message into it, confirmed, and both gone with the channel."""
+    name = f"mms.doctor.{secrets.token_hex(4)}"
+
+    async def step(channel: AbstractChannel) -> None:
+        await channel.confirm_delivery()
+        await channel.queue_declare(name, exclusive=True, auto_delete=True)
+        try:
+            await channel.basic_publish(
+                b"", routing_key=name, properties=Basic.Properties(expiration="1000")
+            )
+        finally:
+            await channel.queue_delete(name)
+
+    try:
+        await _on_channel(connection, step)
+    except TimeoutError:
+        return wrong(
+            "rabbitmq takes messages",
+            f"no confirm within {CALL_LIMIT:g} s",
+            "A memory or disk alarm blocks publishers: see `rabbitmq-diagnostics alarms`.",
+        )
+    except _BROKEN as error:
+        return wrong("rabbitmq takes messages", _said(error), _advice(error))
+    return ok("rabbitmq takes messages", "a message was confirmed")
+
+
+async def _declared(connection: AbstractConnection, settings: Settings) -> Finding:
+    """As any process does it every few seconds; changes nothing where all is well."""
+    try:
+        await topology.declare(connection, settings)
+    except TopologyConflictError as error:
+        return wrong("topology", str(error), "See what it says; a worker does not start like this.")
+    except _BROKEN as error:
+        return wrong("topology", f"cannot be declared: {_said(error)}", _advice(error))
+    return ok("topology", "exchanges, queues, streams and bindings are as declared")
+
+
+async def _rights(connection: AbstractConnection) -> Finding:
+    """To remove a binding takes write on its destination and read on its source."""
+
+    async def step(channel: AbstractChannel) -> None:
+        for source, destination in (
+            (topology.EVENTS, topology.POSTBACKS),
+            (topology.POSTBACKS, topology.EVENTS),
+            (topology.POSTBACKS, topology.DEAD),
+        ):
+            await channel.exchange_unbind(destination, source, _GONE)
+
+    try:
+        await _on_channel(connection, step)
+    except _BROKEN as error:
+        return wrong("rabbitmq permissions", _said(error), _advice(error))
+    return ok("rabbitmq permissions", "configure, write and read are granted")
+
+
+async def _answers(url: URL, name: str) -> Finding:
+    """Whether a queue gives what is in it; a stream lets itself be read.
+
+    One that is broken can take the connection with it, so each gets its own.
+    """
+    check = f"queue {name}"
+    step = _read_stream if name in topology.STREAMS else _take_and_give_back
+    try:
+        async with _connected(url) as connection:
+            await _on_channel(connection, lambda channel: step(channel, name))
+    except ChannelLockedResource:
+        return ok(check, "somebody has it to themselves now")
+    except (TimeoutError, ConnectionInternalError) as error:
+        return wrong(check, f"has no leader: {_said(error)}", _ANEW.format(queue=name))
+    except _BROKEN as error:
+        return wrong(check, _said(error), _advice(error))
+    return ok(check, "answers")
+
+
+async def _take_and_give_back(channel: AbstractChannel, name: str) -> None:
+    message = await channel.basic_get(name)
+    if message.delivery_tag is not None:
+        await channel.basic_nack(message.delivery_tag, requeue=True)
+
+
+async def _read_stream(channel: AbstractChannel, name: str) -> None:
+    async def ignore(_message: DeliveredMessage) -> None:
+        """Nothing comes: we read from where the stream ends."""
+
+    await channel.basic_qos(prefetch_count=1)
+    await channel.basic_consume(name, ignore, arguments={"x-stream-offset": "next"})
+
+
+def _depths(there: dict[str, tuple[int, int]]) -> "list[Finding]":
+    findings = []
+    batches, consumers = there.get(topology.STATE_QUEUE, (0, 1))
+    advice = "Start mms-worker, more of them if they run; see their /readyz and Redis."
+    found = f"{consumers} consumers, {batches} batches wait"
+    if consumers and batches > MANY:
+        findings.append(warning("workers", found, advice))
+    else:
+        findings.append(judged("workers", found, good=consumers > 0, advice=advice))
+    letters, _ = there.get(topology.DEAD, (0, 0))
+    if letters:
+        advice = "See them with `mms-admin dead list`."
+        findings.append(warning("dead letters", f"{letters} wait for people", advice))
+    else:
+        findings.append(ok("dead letters", "none"))
+    return findings
+
+
+async def _counts(connection: AbstractConnection, name: str) -> tuple[int, int]:
+    """How many messages and consumers a queue has.
+
+    Raises:
+        ChannelNotFoundEntity: there is no such queue.
+    """
+    counts = 0, 0
+
+    async def step(channel: AbstractChannel) -> None:
+        nonlocal counts
+        declared = await channel.queue_declare(name, passive=True)
+        if declared is not None:
+            counts = declared.message_count or 0, declared.consumer_count or 0
+
+    await _on_channel(connection, step)
+    return counts
+
+
+async def _on_channel(connection: AbstractConnection, step: Step) -> None:
+    """Do a step on a channel of its own: RabbitMQ closes the channel on which something fails."""
+    async with asyncio.timeout(CALL_LIMIT):
+        opened = await connection.channel(publisher_confirms=False)
+        channel = await opened.get_underlay_channel()
+        await step(channel)
+        with contextlib.suppress(*_BROKEN):
+            await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def _connected(url: URL) -> AsyncIterator[AbstractConnection]:
+    connection = await aio_pika.connect(url, timeout=CALL_LIMIT)
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(*_BROKEN):
+            async with asyncio.timeout(CALL_LIMIT):
+                await connection.close()
+
+
+def _version(where: str, connection: AbstractConnection) -> Finding:
+    transport = connection.transport
+    properties = transport.connection.server_properties if transport else {}
+    said = properties.get("version", "?")
+    version = said.decode() if isinstance(said, bytes) else str(said)
+    return judged(
+        f"rabbitmq {where}",
+        f"version {version}",
+        good=at_least(version, OLDEST),
+        advice=f"Upgrade to {OLDEST[0]}.{OLDEST[1]} or newer: streams and the safe dead-lettering"
+        " of quorum queues need it.",
+    )
+
+
+def _said(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return f"no answer within {CALL_LIMIT:g} s"
+    return mask(str(error) or type(error).__name__)
+
+
+def _advice(error: BaseException) -> str:
+    if isinstance(error, ChannelAccessRefused):
+        return f"Give the user its rights: {_RIGHTS}"
+    return "See RabbitMQ's log."
+
+
+def _unreachable(error: BaseException) -> str:
+    text = str(error)
+    if isinstance(error, aiormq.exceptions.AuthenticationError) or "ACCESS_REFUSED" in text:
+        return "Correct user and password in MMS_AMQP_URL; `guest` may log in on loopback only."
+    if "vhost" in text:
+        return "Make the virtual host (`rabbitmqctl add_vhost`), or correct the URL's path."
+    return "See that it runs and that MMS_AMQP_URL is right; see its log."
