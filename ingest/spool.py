@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 from shared.errors import SettingsError, SpoolUnavailableError
+from shared.formats import FORMAT
 
 ADD_LIMIT: Final = 1.5
 """Seconds that writing a batch may take before it counts as not written."""
@@ -223,6 +224,12 @@ def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
     database.execute("PRAGMA synchronous = FULL")
     database.execute(f"PRAGMA max_page_count = {max(16, max_bytes // _PAGE)}")
     database.execute(f"PRAGMA journal_size_limit = {16 * 1024 * 1024}")
+    # 0 is a new file, or one of the first release, whose format is 1.
+    (written,) = database.execute("PRAGMA user_version").fetchone()
+    if written > FORMAT:
+        raise sqlite3.DatabaseError(f"format {written} was written by a newer release")
+    if written < FORMAT:
+        database.execute(f"PRAGMA user_version = {FORMAT}")
     database.execute(
         "CREATE TABLE IF NOT EXISTS spool ("
         " id INTEGER PRIMARY KEY AUTOINCREMENT,"

@@ -8,6 +8,8 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import Meta
 
+from shared.formats import unreadable
+
 CONTENT_TYPE: Final = "application/vnd.mms-postbacks.batch+msgpack"
 MAX_POSTBACKS: Final = 500
 MAX_BYTES: Final = 1024 * 1024
@@ -15,6 +17,8 @@ MAX_BYTES: Final = 1024 * 1024
 
 class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One request as it reached the ingress.
+
+    The order is a stored format: add at the end only, with a default; see `formats`.
 
     Attributes:
         received_at: microseconds since the Unix epoch.
@@ -61,9 +65,9 @@ def decode(message: bytes) -> list[Arrival]:
     """The batch that a message's body holds.
 
     Raises:
-        msgspec.DecodeError: it holds none.
+        msgspec.DecodeError: it holds none, or one in a newer format.
     """
-    with _undecodable():
+    with _undecodable(message):
         return _decode(message)
 
 
@@ -73,16 +77,16 @@ def decode_traced(message: bytes) -> Sequence[Arrival]:
     Raises:
         msgspec.DecodeError: it holds none.
     """
-    with _undecodable():
+    with _undecodable(message):
         return _decode_traced(message)
 
 
 @contextlib.contextmanager
-def _undecodable() -> Iterator[None]:
+def _undecodable(message: bytes) -> Iterator[None]:
     try:
         yield
-    except UnicodeDecodeError as error:
-        raise msgspec.DecodeError(str(error)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise msgspec.DecodeError(unreadable(message, error)) from error
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

@@ -53,6 +53,10 @@ class BrokerUnavailableError(PostbacksError):
     """RabbitMQ cannot be reached; check MMS_AMQP_URL and that the server runs."""
 
 
+class UnreadableRecordError(PostbacksError):
+    """A stored record has an entry that this release cannot read."""
+
+
 class StateUnavailableError(PostbacksError):
     """Redis cannot take writes now; check MMS_REDIS_URL and that the server runs."""
 

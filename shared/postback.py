@@ -62,8 +62,8 @@ class Key(NamedTuple):
 class Postback(msgspec.Struct, frozen=True, array_like=True):
     """The normalised fields of one postback, in the order in which they are stored.
 
-    The order is a stored format: add at the end only. The id that the record is filed under is
-    not repeated here, nor is `origin`, which is always `MMS_MT`.
+    The order is a stored format: add at the end only, with a default; see `formats`. The id that
+    the record is filed under is not repeated here, nor is `origin`, which is always `MMS_MT`.
     """
 
     code: str

@@ -12,7 +12,9 @@ from typing import Final
 
 import msgspec
 
-from shared.codes import Outcome, Track
+from shared.codes import CODES, Outcome, Track
+from shared.errors import UnreadableRecordError
+from shared.formats import unreadable
 from shared.postback import Filing, Key, Postback, Rank, rfc3339
 
 KEEP: Final = 64
@@ -160,7 +162,11 @@ class Record(msgspec.Struct, frozen=True):
 
 
 def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
-    """A record from its Redis hash; None when the hash is empty."""
+    """A record from its Redis hash; None when the hash is empty.
+
+    Raises:
+        UnreadableRecordError: it has an entry in a newer format, or one that is damaged.
+    """
     if not fields:
         return None
     dropped = int(fields.get(DROPPED.encode(), 0))
@@ -171,12 +177,18 @@ def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
 
 
 def _entry(name: str, value: bytes) -> Entry:
-    return Entry(
-        track=_TRACKS[name[0]],
-        rank=Rank.parse(name[1:]),
-        received_at=int(value[:_TIME_DIGITS]),
-        postback=_unpack(value[_TIME_DIGITS:]),
-    )
+    packed = value[_TIME_DIGITS:]
+    try:
+        postback = _unpack(packed)
+        _ = CODES[postback.code]  # a newer release may know more codes
+        return Entry(
+            track=_TRACKS[name[0]],
+            rank=Rank.parse(name[1:]),
+            received_at=int(value[:_TIME_DIGITS]),
+            postback=postback,
+        )
+    except (msgspec.DecodeError, KeyError, ValueError) as error:
+        raise UnreadableRecordError(f"entry {name[:60]}: {unreadable(packed, error)}") from error
 
 
 def _sent_at(entries: Iterable[Entry]) -> str | None:

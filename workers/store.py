@@ -13,7 +13,7 @@ from redis import exceptions
 
 from shared import record
 from shared.envelope import Arrival
-from shared.errors import StateUnavailableError
+from shared.errors import StateUnavailableError, UnreadableRecordError
 from shared.log import mask
 from shared.postback import Filing, Key
 from shared.record import Record
@@ -105,6 +105,7 @@ class Store:
 
         Raises:
             StateUnavailableError: Redis is away.
+            UnreadableRecordError: a newer release wrote it.
         """
         with _unavailable():
             fields = await self._redis.hgetall(key.redis)
@@ -204,7 +205,10 @@ def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unme
     if not isinstance(reply, list):
         return Unmergeable(batch, f"Redis refuses {key.kind} record: {mask(str(reply))}")
     results, flat = reply
-    known = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+    try:
+        known = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+    except UnreadableRecordError as error:
+        return Unmergeable(batch, f"the record cannot be read: {mask(str(error))}")
     return Merged(batch, results.decode(), known)
 
 

@@ -1,0 +1,159 @@
+"""What an earlier release has written is read, and what a later one writes does no harm.
+
+`samples/format-<n>` holds bytes as a release wrote them. They are never made anew: a test that
+fails here says that a queue, an archive, a spool or a Redis somewhere can no longer be read.
+"""
+
+import json
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from ingest.spool import Spool
+from shared import envelope, formats, record
+from shared.codes import Outcome, Track
+from shared.envelope import Arrival
+from shared.errors import SettingsError, UndecodableError, UnreadableRecordError
+from shared.postback import Key, Postback, decode
+from workers.consumer import Delivery
+from workers.pipeline import _decode
+from workers.store import Merged, Received, Unmergeable, _merged
+
+SAMPLES = Path(__file__).parent / "samples" / "format-1"
+BATCH = (SAMPLES / "batch.msgpack").read_bytes()
+RECORD = {
+    name.encode(): bytes.fromhex(value)
+    for name, value in json.loads((SAMPLES / "record.json").read_text()).items()
+}
+KEY = Key("message", "default", "SAMPLE-1")
+AT = 1_795_486_200_000_000
+
+Change = Callable[[list[object]], list[object]]
+
+
+def test_a_batch_of_format_1() -> None:
+    arrivals = envelope.decode(BATCH)
+    assert [each.received_at for each in arrivals] == [AT, AT + 1, AT + 2, AT + 3]
+    assert {each.source for each in arrivals} == {"default"}
+    assert arrivals[1].content_type == "text/xml"
+    assert arrivals[3].body == b"not a postback \xff\x00"
+    with pytest.raises(UndecodableError):
+        decode("default", arrivals[3].body)
+
+
+def test_a_record_of_format_1() -> None:
+    known = record.read_record(KEY, RECORD)
+    assert known is not None
+    assert known.tracks() == [Track.MESSAGE, Track.DISCOVERY]
+    message = known.known(Track.MESSAGE)
+    assert message.outcome is Outcome.DELIVERED
+    assert message.version == 5
+    assert (message.handset, message.client_reference) == ("Nokia 6230", "order-7")
+    assert message.sent_at == "2026-11-24T10:00:00Z"
+    assert message.completed_at == "2026-11-24T18:00:07.250000Z"
+    assert known.of(Track.MESSAGE)[0].postback.extra == {"new-field": "kept"}
+
+
+def test_identities_and_ranks_are_those_of_format_1() -> None:
+    """Else a postback that is resent after the upgrade would be a new one, and emit again."""
+    written = {}
+    for arrival in envelope.decode(BATCH)[:3]:
+        filing = decode(arrival.source, arrival.body)
+        value = record.entry_value(arrival.received_at, filing.postback)
+        written[record.entry_name(filing).encode()] = value
+        assert filing.key == KEY
+    assert written == {name: value for name, value in RECORD.items() if name != b"dropped"}
+
+
+def shorter(fields: list[object]) -> list[object]:
+    """As a release wrote it that did not have the last field yet."""
+    return fields[:-1]
+
+
+def longer(fields: list[object]) -> list[object]:
+    """As a release writes it that has two fields more."""
+    return [*fields, "new", {"more": [1]}]
+
+
+@pytest.mark.parametrize("change", [shorter, longer])
+def test_fields_come_at_the_end(change: Change) -> None:
+    changed = {
+        name: value
+        if name == b"dropped"
+        else value[:16] + msgspec.msgpack.encode(change(msgspec.msgpack.decode(value[16:])))
+        for name, value in RECORD.items()
+    }
+    known = record.read_record(KEY, changed)
+    assert known is not None
+    assert known.known(Track.MESSAGE).client_reference == "order-7"
+
+
+def test_a_batch_with_more_fields() -> None:
+    arrays = [longer(each) for each in msgspec.msgpack.decode(BATCH, type=list[list[object]])]
+    assert envelope.decode(msgspec.msgpack.encode(arrays)) == envelope.decode(BATCH)
+
+
+def test_what_is_stored_keeps_its_order() -> None:
+    """A field in another place would read every stored postback wrong."""
+    assert Postback.__struct_fields__[:20] == (
+        *("code", "status", "status_details", "sent_as", "mms_id", "from_", "to"),
+        *("operator_id", "operator_name", "timestamp", "handset", "client_reference"),
+        *("campaign_ref", "aggregator_id", "audio_name", "video_name", "image_name"),
+        *("from_mask", "os", "extra"),
+    )
+    assert Arrival.__struct_fields__[:4] == ("received_at", "source", "content_type", "body")
+    later = [field for struct in (Postback, Arrival) for field in msgspec.structs.fields(struct)]
+    optional = [field.name for field in later if not field.required]
+    assert {"code", "received_at", "source", "content_type", "body"}.isdisjoint(optional)
+    assert len(later) - len(optional) == 5, "a new field needs a default"
+
+
+NEWER = bytes([formats.MARK, formats.FORMAT + 1]) + b"whatever"
+
+
+def test_a_batch_of_a_newer_format_is_kept_as_a_dead_letter() -> None:
+    _, (letter,) = _decode([Delivery(1, envelope.CONTENT_TYPE, NEWER, redelivered=False)])
+    assert letter.body == NEWER
+    assert letter.content_type == envelope.CONTENT_TYPE
+    assert "newer than this release reads" in letter.error
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [NEWER, msgspec.msgpack.encode(["N999", None])],
+    ids=["a newer format", "a code of a newer release"],
+)
+def test_a_record_of_a_newer_release_does_not_stop_the_worker(entry: bytes) -> None:
+    name = next(name for name in RECORD if name.startswith(b"d"))
+    held = RECORD | {name: RECORD[name][:16] + entry}
+    with pytest.raises(UnreadableRecordError):
+        record.read_record(KEY, held)
+    arrival = envelope.decode(BATCH)[1]
+    received = Received(arrival, decode("default", arrival.body), redelivered=False)
+    result = _merged(KEY, [received], [b"N", [each for pair in held.items() for each in pair]])
+    assert isinstance(result, Unmergeable)
+    assert "cannot be read" in result.error
+    fine = _merged(KEY, [received], [b"N", [each for pair in RECORD.items() for each in pair]])
+    assert isinstance(fine, Merged)
+
+
+async def test_a_spool_of_the_first_release_and_of_a_newer_one(tmp_path: Path) -> None:
+    path = tmp_path / "spool.db"
+    first = Spool(path, 2**20)
+    await first.add(BATCH, 4)
+    await first.aclose()
+    with sqlite3.connect(path) as database:
+        assert database.execute("PRAGMA user_version").fetchone() == (formats.FORMAT,)
+        database.execute("PRAGMA user_version = 0")  # 0.1.0 did not write it
+    database.close()
+    second = Spool(path, 2**20)
+    assert [each.batch for each in await second.oldest(9)] == [BATCH]
+    await second.aclose()
+    with sqlite3.connect(path) as database:
+        database.execute(f"PRAGMA user_version = {formats.FORMAT + 1}")
+    database.close()
+    with pytest.raises(SettingsError, match="newer release"):
+        Spool(path, 2**20)
