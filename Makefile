@@ -14,6 +14,10 @@ run: ## everything on this machine, live; DEMO=1 also sends simulated traffic
 	$(BOOTSTRAP) run
 	@exec $(PYTHON) -m deploy.local.run --var $(VAR) $(if $(DEMO),--demo)
 
+site: ## what deploy/README.md sets up: two ingresses, two workers, a proxy, Prometheus, live
+	$(BOOTSTRAP) site
+	@exec $(PYTHON) -m deploy.local.site --var $(VAR)/site
+
 test: ## unit, integration and end-to-end tests, with servers of their own
 	$(BOOTSTRAP) servers
 	$(PYTHON) -m pytest -m 'not long'
@@ -52,4 +56,4 @@ clean: ## remove .venv and caches; var, which holds data, stays
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run test chaos bench fuzz check fmt lock clean
+.PHONY: help run site test chaos bench fuzz check fmt lock clean

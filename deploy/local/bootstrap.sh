@@ -3,7 +3,8 @@
 #
 #   deploy/local/bootstrap.sh venv      Python and .venv only
 #   deploy/local/bootstrap.sh run       and those servers that no setting names
-#   deploy/local/bootstrap.sh servers   and both servers and Prometheus, which the tests start
+#   deploy/local/bootstrap.sh site      and the proxy and Prometheus
+#   deploy/local/bootstrap.sh servers   and all of these, which the tests start for themselves
 #   deploy/local/bootstrap.sh bench     and what the benchmark compares with, in .venv-bench
 #
 # Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
@@ -113,11 +114,16 @@ ensure_servers() {
     if [ "$1" = servers ] || ! given redis_url; then
         command -v redis-server >/dev/null || missing="$missing redis-server"
     fi
-    if [ "$1" = servers ]; then
+    if [ "$1" != run ]; then
+        command -v haproxy >/dev/null || missing="$missing haproxy"
         { command -v prometheus && command -v promtool; } >/dev/null || missing="$missing prometheus"
     fi
-    # The tests of TLS make their certificates with it.
-    [ "$1" != servers ] || command -v openssl >/dev/null || missing="$missing openssl"
+    if [ "$1" = servers ]; then
+        command -v docker-compose >/dev/null || missing="$missing docker-compose"
+        command -v systemd-analyze >/dev/null || missing="$missing systemd"
+        # The tests of TLS make their certificates with it.
+        command -v openssl >/dev/null || missing="$missing openssl"
+    fi
     [ -n "$missing" ] || return 0
     # `make run` gives a curl line to paste.
     ! apt_can || command -v curl >/dev/null || missing="$missing curl"
@@ -150,7 +156,7 @@ ensure_bench() {
 
 case ${1:-} in
 venv) ensure_venv ;;
-run | servers)
+run | site | servers)
     ensure_servers "$1"
     ensure_venv
     ;;
@@ -159,5 +165,5 @@ bench)
     ensure_venv
     ensure_bench
     ;;
-*) fail "usage: $0 venv|run|servers|bench" ;;
+*) fail "usage: $0 venv|run|site|servers|bench" ;;
 esac

@@ -2,16 +2,12 @@
 
 import http.client
 import os
-import queue
 import re
 import shlex
 import shutil
 import signal
 import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,77 +15,20 @@ import pytest
 
 from shared.postback import Key
 from shared.settings import Settings
+from tests.live import Live
 from tests.processes import until
 from workers.store import Store
 
-ROOT = Path(__file__).parents[2]
-START_LIMIT = 60.0
-
-
-class MakeRun:
-    """One `make run`, without make."""
-
-    def __init__(self, var: Path, environment: Mapping[str, str]) -> None:
-        clean = {key: value for key, value in os.environ.items() if not key.startswith("MMS_")}
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "deploy.local.run", "--var", str(var)],
-            cwd=ROOT,
-            env={**clean, **environment},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        self.pid = self._process.pid
-        self.said: list[str] = []
-        self._lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def line(self, pattern: str, within: float = START_LIMIT) -> str:
-        """The next line it prints in which the pattern is found."""
-        end = time.monotonic() + within
-        while True:
-            try:
-                line = self._lines.get(timeout=max(0.0, end - time.monotonic()))
-            except queue.Empty:
-                pytest.fail(f"no line with {pattern!r} in:\n{''.join(self.said)}")
-            if re.search(pattern, line):
-                return line
-
-    def interrupt(self) -> int:
-        """Ctrl-C; its exit status."""
-        self._process.send_signal(signal.SIGINT)
-        return self.wait()
-
-    def wait(self) -> int:
-        status = self._process.wait(START_LIMIT)
-        self._reader.join()
-        return status
-
-    def end(self) -> None:
-        if self._process.poll() is None:
-            self.interrupt()
-        self._process.kill()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self.said.append(line)
-            self._lines.put(line)
-
-
-Start = Callable[..., MakeRun]
+Start = Callable[..., Live]
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Start]:
     """Starts a `make run` in the test's folder, with these variables."""
-    runs: list[MakeRun] = []
+    runs: list[Live] = []
 
-    def make(**environment: str) -> MakeRun:
-        runs.append(MakeRun(tmp_path / "var", environment))
+    def make(**environment: str) -> Live:
+        runs.append(Live("deploy.local.run", tmp_path / "var", environment))
         return runs[-1]
 
     yield make

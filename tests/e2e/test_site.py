@@ -1,0 +1,103 @@
+"""`make site`: traffic through the proxy while ingresses come and go; Prometheus sees it all."""
+
+import asyncio
+import json
+import os
+import re
+import signal
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.services import command
+from shared.settings import Settings
+from tests.live import Live
+from tests.processes import environment, until
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def site(settings: Settings, tmp_path: Path) -> Iterator[Live]:
+    """A site on the session's servers, ready."""
+    servers = {"MMS_AMQP_URL": settings.amqp_url, "MMS_REDIS_URL": settings.redis_url}
+    limits = {name: environment(settings)[name] for name in _LIMITS}
+    started = Live("deploy.local.site", tmp_path / "var", servers | limits)
+    started.line("Ctrl-C stops everything")
+    yield started
+    started.end()
+
+
+_LIMITS = ("MMS_SPOOL_MAX_BYTES", "MMS_QUEUE_MAX_BYTES", "MMS_ARCHIVE_MAX_BYTES")
+
+
+async def test_only_200s_while_ingresses_come_and_go(site: Live, settings: Settings) -> None:
+    simulator = await asyncio.create_subprocess_exec(
+        command("mms-simulate"),
+        told(site, r"Postbacks go to (\S+)"),
+        *("--count", "700", "--rate", "150", "--resend-after", "1s", "--verify", "--json"),
+        env=os.environ | environment(settings),
+        stdout=asyncio.subprocess.PIPE,
+    )
+    await asyncio.sleep(2)
+    first, second = (ingress(site.pid, number) for number in (1, 2))
+    os.kill(first, signal.SIGTERM)  # as an upgrade does it
+    await asyncio.to_thread(site.line, "mms-ingest 1 is ready")
+    await asyncio.sleep(2)  # the proxy sees it again
+    os.kill(second, signal.SIGKILL)
+    await asyncio.to_thread(site.line, "mms-ingest 2 is ready")
+    async with asyncio.timeout(60):
+        out, _ = await simulator.communicate()
+    result = json.loads(out)
+    assert simulator.returncode == 0, result
+    assert set(result["ledger"]["attempts"]) == {"200"}, result
+
+
+def test_prometheus_has_all_of_it(site: Live) -> None:
+    prometheus = told(site, r"Prometheus: (\S+)")
+    wanted = {"mms-ingest": 2, "mms-worker": 2, "haproxy": 1}
+
+    def up() -> bool:
+        answer = query(prometheus, "count by (job) (up == 1)")
+        return {each["metric"]["job"]: int(each["value"][1]) for each in answer} == wanted
+
+    assert until(up, within=40), query(prometheus, "up")
+    assert query(prometheus, "mms_worker_lag_seconds_count")
+    assert query(prometheus, "haproxy_server_status")
+    names = {path.name for path in (ROOT / "deploy" / "prometheus").glob("rules*.yml")}
+    groups = ask(f"{prometheus}/api/v1/rules")["data"]["groups"]
+    assert {Path(group["file"]).name for group in groups} == names
+    assert site.interrupt() == 0, site.said
+
+
+def told(site: Live, pattern: str) -> str:
+    """What it has said where the pattern has its group."""
+    found = re.search(pattern, "".join(site.said))
+    assert found is not None
+    return found[1]
+
+
+def ingress(parent: int, number: int) -> int:
+    """The process of one of a site's ingresses."""
+    for thread in Path(f"/proc/{parent}/task").iterdir():
+        for pid in (thread / "children").read_text().split():
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            if f"ingest-{number}/spool.db".encode() in environ:
+                return int(pid)
+    raise AssertionError(number)
+
+
+def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
+    """The samples that an expression has now."""
+    url = f"{prometheus}/api/v1/query?query={urllib.parse.quote(expression)}"
+    answer: list[dict[str, Any]] = ask(url)["data"]["result"]
+    return answer
+
+
+def ask(url: str) -> Any:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
