@@ -46,11 +46,13 @@ fmt: ## format the code, and mend what the linter can mend
 	$(PYTHON) -m ruff check --fix-only --quiet .
 	$(PYTHON) -m ruff format .
 
-lock: ## pin the dependencies anew: requirements.txt and requirements-dev.txt; needs uv
+lock: ## pin the dependencies anew, in requirements*.txt; needs uv
 	$(LOCK) --upgrade \
 	  --extra dev --output-file requirements-dev.txt pyproject.toml
 	$(LOCK) \
 	  --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
+	$(LOCK) --upgrade --constraint requirements-dev.txt \
+	  --extra deploy --output-file requirements-deploy.txt pyproject.toml
 
 clean: ## remove .venv and caches; var, which holds data, stays
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

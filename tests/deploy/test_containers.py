@@ -1,0 +1,71 @@
+"""The Dockerfile and the compose file, as far as can be seen without a Docker daemon."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+from deploy.local.services import command
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+
+
+def run(*words: str, **environment: str) -> str:
+    done = subprocess.run(
+        words,
+        cwd=ROOT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_hadolint() -> None:
+    assert run(command("hadolint"), "deploy/Dockerfile") == ""
+
+
+def test_the_wheel_that_the_image_gets_is_whole(tmp_path: Path) -> None:
+    """What the Dockerfile's last build step makes, from the folders that it copies."""
+    run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"workers/merge.lua", "workers/index.lua", "ingest/main.py"} <= set(names)
+    copied = (DEPLOY / "Dockerfile").read_text()
+    for folder in {name.partition("/")[0] for name in names if "dist-info" not in name}:
+        assert f"COPY {folder} {folder}" in copied
+        assert f"!{folder}\n" in (DEPLOY / "Dockerfile.dockerignore").read_text()
+
+
+def test_compose_config() -> None:
+    words = ("docker-compose", "-f", "deploy/compose.yaml", "config", "--services")
+    services = run(*words, RABBITMQ_PASSWORD="a", GRAFANA_PASSWORD="b").split()
+    assert set(services) == {
+        *("ingress-1", "ingress-2", "worker", "proxy"),
+        *("rabbitmq", "redis", "prometheus", "grafana"),
+    }
+
+
+def test_compose_wants_passwords() -> None:
+    done = subprocess.run(
+        ("docker-compose", "-f", "deploy/compose.yaml", "config"),
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if "PASSWORD" not in key},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "see the top of compose.yaml" in done.stderr
+
+
+def test_what_compose_mounts_is_there() -> None:
+    for name in ("haproxy/haproxy.cfg", "prometheus", "grafana", "grafana/provisioning"):
+        assert f"./{name}:" in (DEPLOY / "compose.yaml").read_text()
+        assert (DEPLOY / name).exists()

@@ -1,0 +1,86 @@
+"""What runs on a plain machine: systemd's units, HAProxy's and Prometheus' configuration."""
+
+import os
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from deploy.local import site
+from deploy.local.services import command
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+EXPOSURE = "20"
+"""`systemd-analyze security` gives at most this, in tenths; 10 and more is exposed."""
+
+
+def run(*words: str, **environment: str) -> str:
+    done = subprocess.run(
+        words,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said
+    return said
+
+
+@pytest.fixture(params=["mms-ingest", "mms-worker"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A unit with the command of this folder in place of the one in /opt."""
+    name = str(request.param)
+    text = (DEPLOY / "systemd" / f"{name}@.service").read_text()
+    installed = f"/opt/mms-postbacks/.venv/bin/{name}"
+    assert installed in text
+    path = tmp_path / f"{name}@1.service"
+    path.write_text(text.replace(installed, command(name)))
+    return path
+
+
+def test_systemd_takes_it(unit: Path) -> None:
+    assert unit.name not in run("systemd-analyze", "verify", "--man=no", str(unit))
+
+
+def test_systemd_finds_it_hardened(unit: Path) -> None:
+    run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", str(unit))
+
+
+def test_haproxy_takes_it() -> None:
+    config = str(DEPLOY / "haproxy" / "haproxy.cfg")
+    assert "Warnings" not in run("haproxy", "-c", "-f", config)
+    # With names that nobody knows yet, as where containers start in any order.
+    run("haproxy", "-c", "-f", config, MMS_INGRESS_1="ingress-1:8080", MMS_PROXY_BIND="*:8000")
+
+
+@pytest.mark.parametrize("name", ["prometheus.yml", "containers.yml"])
+def test_prometheus_takes_it(name: str) -> None:
+    run("promtool", "check", "config", str(DEPLOY / "prometheus" / name))
+
+
+def test_all_agree_on_the_ports() -> None:
+    """Units, proxy, Prometheus and `make site` name the same ones."""
+    units = "".join((DEPLOY / "systemd" / f"mms-{n}@.service").read_text() for n in UNITS)
+    proxy = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
+    prometheus = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    patterns = dict(re.findall(r"(MMS_(?:INGEST|ADMIN)_PORT)=(\d+)%i", units))
+    assert patterns["MMS_INGEST_PORT"] == "808"
+    assert "MMS_ADMIN_PORT=910%i" in units
+    assert "MMS_ADMIN_PORT=920%i" in units
+    for name, (port, admin_port) in site.INGRESSES.items():
+        assert (str(port), str(admin_port)) == (f"808{name}", f"910{name}")
+        assert f"MMS_INGRESS_{name} 127.0.0.1:{port}\n" in proxy
+        assert f"MMS_INGRESS_{name}_ADMIN_PORT {admin_port}\n" in proxy
+        assert f"127.0.0.1:{admin_port}" in prometheus
+    for name, admin_port in site.WORKERS.items():
+        assert str(admin_port) == f"920{name}"
+        assert f"127.0.0.1:{admin_port}" in prometheus
+    assert f"127.0.0.1:{site.PROXY}\n" in proxy
+    assert f"127.0.0.1:{site.PROXY_ADMIN}" in prometheus
+
+
+UNITS = ("ingest", "worker")
