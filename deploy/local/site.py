@@ -131,28 +131,8 @@ class Ingress(Service):
         }
 
 
-class _Listening(Child):
-    """A child that answers 200 to a GET on a port of its own when it can do its work."""
-
-    port: int
-    page: str
-
-    def prepare(self) -> None:
-        if not is_free(self.port):
-            raise StartError(f"{self.name} cannot be started: port {self.port} is taken")
-
-    def ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{HOST}:{self.port}{self.page}", timeout=2):
-                return True
-        except (urllib.error.URLError, OSError):
-            return False
-
-
-class Proxy(_Listening):
+class Proxy(Child):
     """HAProxy with the haproxy.cfg that we ship."""
-
-    page = "/healthz"
 
     def __init__(self, var: Path, ports: Ports, ingresses: Sequence[Mapping[str, str]]) -> None:
         self.port = ports.take("proxy", PROXY)
@@ -169,6 +149,17 @@ class Proxy(_Listening):
             log_path=var / "log" / "haproxy.log",
             env=os.environ | env,
         )
+
+    def prepare(self) -> None:
+        if not is_free(self.port):
+            raise StartError(f"{self.name} cannot be started: port {self.port} is taken")
+
+    def ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"http://{HOST}:{self.port}/healthz", timeout=2):
+                return True
+        except (urllib.error.URLError, OSError):
+            return False
 
 
 def main() -> None:
