@@ -141,7 +141,7 @@ ensure_servers() {
 and MMS_REDIS_URL=redis://host:6379/0; then \`make run\` starts none." $missing
     if [ -d /run/systemd/system ]; then
         echo "Debian also starts system-wide services of these packages. They are not used here;"
-        echo "if you do not want them: sudo systemctl disable --now rabbitmq-server redis-server prometheus"
+        echo "if you do not want them: sudo systemctl disable --now <package>"
     fi
 }
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,10 @@ from deploy.local.services import command
 from shared import topology
 from shared.broker import open_session
 from shared.settings import Bytes, Settings
-from tests.processes import Processes, environment
+from tests.processes import Processes, environment, until
 from workers.admin.doctor.finding import Finding, State
+
+README = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
 
 
 class Examined:
@@ -118,6 +121,30 @@ async def test_a_user_without_rights(declared: Settings, rabbit: RabbitMQ) -> No
     finally:
         rabbit.ctl("delete_user", "reader")
     assert "user and password" in next(each for each in refused.findings if each.advice).advice
+
+
+async def test_the_rights_that_the_readme_gives_are_enough(
+    settings: Settings, rabbit: RabbitMQ, processes: Processes
+) -> None:
+    line = next(line for line in README.splitlines() if "set_permissions" in line)
+    _, *arguments = shlex.split(line)
+    rabbit.ctl("add_user", "mms", "word")
+    rabbit.ctl(*arguments)
+    url = settings.amqp_url.replace("guest:guest", "mms:word")
+    mine = msgspec.structs.replace(settings, amqp_url=url)
+    try:
+        processes.start_worker(mine)
+        ingress = processes.start_ingest(mine)
+        assert until(lambda: "rabbitmq: ok" in ingress.ask("/readyz")[1])
+        assert Examined(mine).wrong == []
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            queue = await channel.declare_queue(exclusive=True)  # as `mms-admin events` does
+            await queue.bind(topology.EVENTS, "#")
+        assert "ACCESS_REFUSED" not in ingress.log()
+    finally:
+        processes.stop()
+        rabbit.ctl("delete_user", "mms")
 
 
 async def test_a_queue_without_a_leader(

@@ -38,7 +38,8 @@ _GONE: Final = "mms-admin doctor looks whether it may"
 """A routing key that no binding has."""
 
 _RIGHTS: Final = (
-    "rabbitmqctl set_permissions -p <vhost> <user> '^mms\\.' '^(mms\\.|amq\\.default)' '^mms\\.'"
+    "rabbitmqctl set_permissions -p <vhost> <user> '^(mms\\.|amq\\.gen)'"
+    " '^(mms\\.|amq\\.(gen|default))' '^(mms\\.|amq\\.gen)'"
 )
 _ANEW: Final = (
     "RabbitMQ 3.10 can come back like this when it is killed within a second of the queue's first"
