@@ -9,6 +9,7 @@ thread, and only a few may wait for it: guessing slows down guessing and nothing
 import asyncio
 import base64
 import binascii
+import functools
 import hashlib
 import hmac
 import os
@@ -37,7 +38,7 @@ class Logins:
         self._key = os.urandom(32)
         self._right: set[bytes] = set()
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
-        self._waiting = 0
+        self._pending: dict[bytes, asyncio.Future[bool]] = {}
 
     def known(self, header: str) -> bool | None:
         """The verdict on an Authorization header that came before; None if it did not."""
@@ -49,32 +50,41 @@ class Logins:
     async def verify(self, header: str) -> bool:
         """The verdict on an Authorization header that did not come before.
 
+        Many requests with the same credentials wait for one verdict.
+
         Raises:
-            OverloadedError: too many wait for a verdict.
+            OverloadedError: too many other credentials wait for theirs.
         """
+        digest = self._digest(header)
+        pending = self._pending.get(digest) or self._begin(digest, header)
+        # Shielded: who gives up waiting does not take the verdict from the others.
+        return pending is not None and await asyncio.shield(pending)
+
+    def _begin(self, digest: bytes, header: str) -> asyncio.Future[bool] | None:
+        """Have credentials checked; None if there is no such user."""
         user, password = _parsed(header)
         hashed = [one.password for one in self._logins if hmac.compare_digest(one.user, user)]
         if not hashed:
-            return False
-        if self._waiting >= MAX_WAITING:
+            return None
+        if len(self._pending) >= MAX_WAITING:
             raise OverloadedError("too many passwords wait to be checked")
-        self._waiting += 1
-        try:
-            right = await asyncio.get_running_loop().run_in_executor(
-                _thread, lambda: any(each.matches(password) for each in hashed)
-            )
-        finally:
-            self._waiting -= 1
-        self._remember(self._digest(header), right=right)
-        return right
+        pending = asyncio.get_running_loop().run_in_executor(
+            _thread, lambda: any(each.matches(password) for each in hashed)
+        )
+        self._pending[digest] = pending
+        pending.add_done_callback(functools.partial(self._remember, digest))
+        return pending
 
-    def _remember(self, digest: bytes, *, right: bool) -> None:
-        if right and len(self._right) < REMEMBERED:
-            self._right.add(digest)
-        elif not right:
+    def _remember(self, digest: bytes, verdict: asyncio.Future[bool]) -> None:
+        del self._pending[digest]
+        if verdict.cancelled() or verdict.exception():
+            return
+        if not verdict.result():
             self._wrong[digest] = None
             if len(self._wrong) > REMEMBERED:
                 self._wrong.popitem(last=False)
+        elif len(self._right) < REMEMBERED:
+            self._right.add(digest)
 
     def _digest(self, header: str) -> bytes:
         """Keyed: the sets hold no passwords, and their timing tells nobody anything."""

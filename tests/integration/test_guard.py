@@ -76,6 +76,14 @@ async def test_basic(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(server.arrivals) == 3
 
 
+async def test_many_with_the_same_password_wait_for_one_verdict() -> None:
+    """As when the provider comes back on all its connections after a restart."""
+    async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
+        header = basic("mms", "correct:horse")
+        posts = [server.status("/postbacks/acme", Authorization=header) for _ in range(64)]
+        assert set(await asyncio.gather(*posts)) == {200}
+
+
 async def test_guessing_waits_in_line_and_the_line_is_short() -> None:
     async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
         path = "/postbacks/acme"
