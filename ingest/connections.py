@@ -8,6 +8,7 @@ closes what is late. The body's time is limited with the answer's.
 
 import asyncio
 import logging
+import resource
 import time
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -39,6 +40,9 @@ BUFFER: Final = 64 * 1024
 """Bytes of a body that are read ahead."""
 
 _LOOK_EVERY: Final = 1.0
+
+SPARE_FILES: Final = 100
+"""Open files beside the connections: the spool, RabbitMQ, the admin port."""
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
@@ -113,6 +117,21 @@ class Connections(web.Server):
             self._loop,
             client_max_size=self._max_body,
         )
+
+
+def make_room(connections: int) -> int:
+    """See to it that so many can be open at once; how many open files the process may have.
+
+    Where the usual limit of 1024 is reached no connection is taken any more, not even to close it.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = connections + SPARE_FILES
+    if soft >= wanted or soft == resource.RLIM_INFINITY:
+        return soft
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+    return wanted
 
 
 class _Connection(RequestHandler):

@@ -15,6 +15,7 @@ from aiohttp import web
 from ingest import metrics
 from ingest.batcher import Batcher
 from ingest.breaker import Breaker
+from ingest.connections import make_room
 from ingest.drain import drain
 from ingest.durable import Durable
 from ingest.guard import PATH
@@ -92,6 +93,8 @@ class Ingest:
         log.info("stopped")
 
     async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:
+        if make_room(self._settings.max_connections) < self._settings.max_connections:
+            log.warning("this machine allows fewer open files (ulimit -n) than MMS_MAX_CONNECTIONS")
         host, port = self._settings.ingest_host, self._settings.ingest_port
         if self._child is not None:
             await health.listen_to_parent(admin, self._child)

@@ -65,6 +65,14 @@ def test_errors_of_settings(variable: str, value: str) -> None:
     assert hidden(text)
 
 
+def test_it_refuses_to_listen_to_a_network_unguarded() -> None:
+    named = {"MMS_SOURCES": "default,acme", "MMS_INGEST_HOST": "0.0.0.0", "MMS_SPOOL_PATH": ""}
+    text = said("mms-ingest", **named)
+    assert "postbacks for acme." in text
+    assert "MMS_OPEN=1" in text
+    assert hidden(text)
+
+
 @pytest.mark.parametrize("url", [f"redis://mms:{HUSH}/x@127.0.0.1:1/0", f"redis+cluster://{HUSH}"])
 def test_errors_of_the_redis_url(url: str) -> None:
     text = said("mms-worker", MMS_REDIS_URL=url, MMS_ADMIN_PORT="0")

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import resource
 import time
 import zlib
 from collections.abc import Callable
@@ -149,6 +150,18 @@ async def test_connections() -> None:
             await writer.wait_closed()
         await asyncio.sleep(0.1)
         assert await server.status() == 200
+
+
+def test_room_for_connections() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        assert connections.make_room(100) == 512
+        room = connections.make_room(1000)
+        assert room == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert room == min(1000 + connections.SPARE_FILES, before[1])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 async def test_in_flight() -> None:
