@@ -66,7 +66,8 @@ def test_all_agree_on_the_ports() -> None:
     """Units, proxy, Prometheus and `make site` name the same ones."""
     units = "".join((DEPLOY / "systemd" / f"mms-{n}@.service").read_text() for n in UNITS)
     proxy = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
-    prometheus = (DEPLOY / "prometheus" / "prometheus.yml").read_text()
+    targets = (DEPLOY / "prometheus" / "targets").glob("*.yml")
+    prometheus = "".join(path.read_text() for path in targets)
     patterns = dict(re.findall(r"(MMS_(?:INGEST|ADMIN)_PORT)=(\d+)%i", units))
     assert patterns["MMS_INGEST_PORT"] == "808"
     assert "MMS_ADMIN_PORT=910%i" in units

@@ -115,7 +115,8 @@ NEWER = bytes([formats.MARK, formats.FORMAT + 1]) + b"whatever"
 
 
 def test_a_batch_of_a_newer_format_is_kept_as_a_dead_letter() -> None:
-    _, (letter,) = _decode([Delivery(1, envelope.CONTENT_TYPE, NEWER, redelivered=False)])
+    window = [Delivery(1, envelope.CONTENT_TYPE, NEWER, redelivered=False)]
+    _, (letter,) = _decode(window, envelope.decode)
     assert letter.body == NEWER
     assert letter.content_type == envelope.CONTENT_TYPE
     assert "newer than this release reads" in letter.error

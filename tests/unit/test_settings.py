@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import Settings, describe, load
+from shared.settings import Row, Settings, describe, load
 
 CONTRACT = {
     "MMS_AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",
@@ -31,15 +31,24 @@ def test_the_contracts_settings_are_there_with_its_defaults() -> None:
 
 def test_every_setting_is_described() -> None:
     rows = list(describe())
-    assert [row.variable for row in rows] == [
-        f"MMS_{name.upper()}" for name in Settings.__struct_fields__
+    of_sources = [row.variable for row in rows if "<NAME>" in row.variable]
+    assert of_sources == [
+        f"MMS_SOURCE_<NAME>_{part}" for part in ("TOKEN", "BASIC", "ALLOW", "RATE")
+    ]
+    assert [row.variable for row in rows if row.variable not in of_sources] == [
+        f"MMS_{name.upper()}" for name in Settings.__struct_fields__ if name != "rules"
     ]
     assert all(row.description for row in rows)
     assert "9090" in next(r.description for r in rows if r.variable == "MMS_ADMIN_PORT")
 
 
+def plain() -> list[Row]:
+    """The settings but for the rules of sources."""
+    return [row for row in describe() if "<NAME>" not in row.variable]
+
+
 def test_a_described_default_is_what_one_may_write() -> None:
-    written = {row.variable: row.default for row in describe()}
+    written = {row.variable: row.default for row in plain()}
     assert load(written) == load({}) == Settings()
 
 
@@ -51,7 +60,7 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(toml: 
 
 
 def test_every_setting_can_come_from_the_file(toml: Path) -> None:
-    values = {row.variable.removeprefix("MMS_").lower(): row.default for row in describe()}
+    values = {row.variable.removeprefix("MMS_").lower(): row.default for row in plain()}
     toml.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()))
     assert load({"MMS_CONFIG": str(toml)}) == Settings()
 
