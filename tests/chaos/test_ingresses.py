@@ -45,6 +45,7 @@ async def test_killed_again_and_again_while_the_spool_drains(site: Site, holds: 
     holds(await load.verdict("ingress killed (-9) 6 times while its spool drains"))
 
 
+@pytest.mark.long
 async def test_spool_full(site: Site, holds: Holds) -> None:
     """503 is honest: the provider comes again."""
     site.change(spool_max_bytes=Bytes(300_000))
@@ -80,6 +81,7 @@ async def test_disk_full(site: Site, holds: Holds) -> None:
         holds(await load.verdict("RabbitMQ away and the spool's disk full"))
 
 
+@pytest.mark.long
 async def test_rolling_restart(site: Site, holds: Holds) -> None:
     """Two ingresses and three workers, replaced one after the other."""
     ports = [free_port(), free_port()]
@@ -117,6 +119,7 @@ async def test_two_ingresses_share_a_spool(site: Site, holds: Holds) -> None:
     holds(await load.verdict("two ingresses on one spool, RabbitMQ away, one killed (-9)"))
 
 
+@pytest.mark.long
 async def test_retry_storm(site: Site, holds: Holds) -> None:
     """The ingress was away; all that failed comes again at once."""
     ingress = await site.ingest()

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 
 import aiohttp
+import pytest
 
 from tests.chaos.site import Row, Site
 
@@ -47,6 +48,7 @@ def poison() -> Iterator[bytes]:
         yield json.dumps(body).encode()
 
 
+@pytest.mark.long
 async def test_poison(site: Site, holds: Holds) -> None:
     await site.ingest()
     worker = await site.worker()

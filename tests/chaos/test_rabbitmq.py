@@ -29,6 +29,7 @@ async def test_kill_9_and_restart(site: Site, holds: Holds) -> None:
     holds(await load.verdict("RabbitMQ killed (-9) and started again"))
 
 
+@pytest.mark.long
 async def test_black_hole(site: Site, holds: Holds) -> None:
     """It answers nothing and closes nothing."""
     await site.ingest()
@@ -73,6 +74,7 @@ async def test_alarm(site: Site, holds: Holds, name: str) -> None:
     holds(row)
 
 
+@pytest.mark.long
 async def test_queue_at_its_limit(site: Site, holds: Holds) -> None:
     """No worker takes anything; the queue refuses what comes until one does."""
     site.change(queue_max_bytes=Bytes(100_000))
@@ -84,6 +86,7 @@ async def test_queue_at_its_limit(site: Site, holds: Holds) -> None:
     holds(await load.verdict("input queue full (`reject-publish`)"))
 
 
+@pytest.mark.long
 async def test_binding_deleted(site: Site, holds: Holds) -> None:
     """Every second, so that some batches reach the archive alone; a rebuild brings them in."""
     await site.ingest()
@@ -119,6 +122,7 @@ async def test_queue_deleted(site: Site, holds: Holds) -> None:
     holds(await load.verdict("input queue deleted with all in it, then `rebuild --emit`"))
 
 
+@pytest.mark.long
 async def test_a_subscriber_refuses(site: Site, holds: Holds) -> None:
     """Its own queue is full; the log has what it missed."""
     await site.ingest()

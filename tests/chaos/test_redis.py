@@ -66,6 +66,7 @@ async def test_emptied_and_rebuilt(site: Site, holds: Holds) -> None:
     holds(await load.verdict("Redis emptied (`FLUSHALL`), then `rebuild --emit`"))
 
 
+@pytest.mark.long
 async def test_scripts_forgotten(site: Site, holds: Holds) -> None:
     await site.ingest()
     await site.worker()

@@ -11,6 +11,7 @@ from tests.chaos.site import Row, Site, blocking
 Holds = Callable[[Row], None]
 
 
+@pytest.mark.long
 async def test_killed_at_random(site: Site, holds: Holds) -> None:
     await site.ingest()
     dice = random.Random()
@@ -24,7 +25,14 @@ async def test_killed_at_random(site: Site, holds: Holds) -> None:
     holds(await load.verdict("worker killed (-9) 8 times at random"))
 
 
-@pytest.mark.parametrize("step", ["after-state", "after-events", "before-acknowledgement"])
+@pytest.mark.parametrize(
+    "step",
+    [
+        "after-state",
+        pytest.param("after-events", marks=pytest.mark.long),
+        pytest.param("before-acknowledgement", marks=pytest.mark.long),
+    ],
+)
 async def test_killed_at_a_step(site: Site, holds: Holds, step: str) -> None:
     """Others take over what it had in hand."""
     await site.ingest()
