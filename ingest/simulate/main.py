@@ -4,10 +4,11 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import click
 
+from ingest.guard import PATH
 from ingest.simulate import provider, show
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import RUN, Messages, generate
@@ -17,8 +18,6 @@ from ingest.simulate.wording import DIALECTS, MIXED
 from shared import cli, settings
 from shared.errors import PostbacksError
 from shared.settings import Settings
-
-DEFAULT_URL: Final = "http://127.0.0.1:8080/postbacks"
 
 
 class _Span(click.ParamType[float]):
@@ -122,10 +121,10 @@ def main(
 ) -> None:
     """Act as the provider: send realistic postbacks to URL, and resend as the provider does.
 
-    Only a 200 within 10 s counts as received. URL is http://127.0.0.1:8080/postbacks if none is
-    given; several take turns. Ends with a ledger of what was sent and answered. With --verify it
-    then reads Redis and the event log (where the settings below say) and reports what was lost,
-    wrong, duplicated or unexpected.
+    Only a 200 within 10 s counts as received. URL is this machine's ingress (MMS_INGEST_PORT)
+    if none is given; several take turns. Ends with a ledger of what was sent and answered. With
+    --verify it then reads Redis and the event log (where the settings below say) and reports
+    what was lost, wrong, duplicated or unexpected.
 
     \b
     Exit status: 0 all is well; 1 something was lost, wrong or unexpected, or (without
@@ -143,7 +142,7 @@ def main(
         raise click.BadParameter(f"{bad[0]} is no http:// or https:// URL", param_hint="URL")
     suffix = "" if source == "default" else f"/{source}"
     run = _Run(
-        urls=[url.rstrip("/") + suffix for url in urls or (DEFAULT_URL,)],
+        urls=[url.rstrip("/") + suffix for url in urls or (_own_ingress(),)],
         messages=generate(count, seed=seed, run=run_name, source=source),
         options=Options(
             dialect=dialect,
@@ -163,6 +162,14 @@ def main(
     status: list[int] = []
     cli.run(_main(run, status))
     raise SystemExit(status[0])
+
+
+def _own_ingress() -> str:
+    """Where the settings say that an ingress of this machine listens."""
+    try:
+        return f"http://127.0.0.1:{settings.load().ingest_port}{PATH}"
+    except PostbacksError as error:
+        cli.fail(error)
 
 
 async def _main(run: _Run, status: list[int]) -> None:
