@@ -22,9 +22,10 @@ test: ## unit, integration and end-to-end tests, with servers of their own
 	$(BOOTSTRAP) servers
 	$(PYTHON) -m pytest -m 'not long'
 
-chaos: ## every fault there is a test for, on servers of its own; a quarter of an hour; the table
+chaos: ## every fault there is a test for, on servers of its own, half an hour; and the table
 	$(BOOTSTRAP) servers
 	$(PYTHON) -m pytest tests/chaos --chaos-table tests/chaos/RESULTS.md
+	$(PYTHON) -m pytest tests/e2e -m long
 
 bench: ## how fast it is here, beside what people would use instead; about 12 minutes
 	$(BOOTSTRAP) bench

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.local.ports import Ports
+from deploy.local.ports import HOST, Ports
 from deploy.local.servers import RabbitMQ, Redis
 from shared.settings import Settings
 
@@ -14,13 +14,29 @@ def is_given(name: str, given: Settings, environ: Mapping[str, str]) -> bool:
 
 
 def private_servers(
-    var: Path, ports: Ports, given: Settings, environ: Mapping[str, str]
+    var: Path,
+    ports: Ports,
+    given: Settings,
+    environ: Mapping[str, str],
+    metrics_port: int | None = None,
 ) -> dict[str, RabbitMQ | Redis]:
-    """The servers to start, by the setting that will name them; their data goes under `var`."""
+    """The servers to start, by the setting that will name them; their data goes under `var`.
+
+    Args:
+        metrics_port: where RabbitMQ shows its own metrics to Prometheus; None: nowhere.
+    """
     servers: dict[str, RabbitMQ | Redis] = {}
     if not is_given("amqp_url", given, environ):
         port, dist_port = ports.take("amqp", 5672), ports.take("rabbitmq-distribution", 25672)
-        servers["amqp_url"] = RabbitMQ(var / "rabbitmq", port=port, dist_port=dist_port)
+        servers["amqp_url"] = RabbitMQ(
+            var / "rabbitmq",
+            port=port,
+            dist_port=dist_port,
+            plugins=("rabbitmq_prometheus",) if metrics_port else (),
+            config=(f"prometheus.tcp.ip = {HOST}", f"prometheus.tcp.port = {metrics_port}")
+            if metrics_port
+            else (),
+        )
     if not is_given("redis_url", given, environ):
         servers["redis_url"] = Redis(var / "redis", port=ports.take("redis", 6379))
     return servers

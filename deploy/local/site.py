@@ -31,6 +31,7 @@ DEPLOY: Final = Path(__file__).parents[1]
 PROXY: Final = 8000
 PROXY_ADMIN: Final = 8404
 PROMETHEUS: Final = 9099
+RABBITMQ_METRICS: Final = 15692
 INGRESSES: Final = {"1": (8081, 9101), "2": (8082, 9102)}
 WORKERS: Final = {"1": 9201, "2": 9202}
 """Ports as the systemd units, haproxy.cfg and prometheus.yml have them."""
@@ -47,7 +48,8 @@ class Site:
     def __init__(self, var: Path, given: Settings, environ: Mapping[str, str]) -> None:
         self._var = var
         ports = Ports(var / "ports.json")
-        servers = private_servers(var, ports, given, environ)
+        metrics_port = ports.take("rabbitmq-metrics", RABBITMQ_METRICS)
+        servers = private_servers(var, ports, given, environ, metrics_port)
         self.urls = environment({name: server.url for name, server in servers.items()})
         self._ingresses = [self._ingress(name, ports) for name in INGRESSES]
         self._workers = [self._worker(name, ports) for name in WORKERS]
@@ -56,6 +58,7 @@ class Site:
             "mms-ingest": [each.admin_port for each in self._ingresses],
             "mms-worker": [each.admin_port for each in self._workers],
             "haproxy": [self._proxy.admin_port],
+            "rabbitmq": [metrics_port] if "amqp_url" in servers else [],
         }
         self._prometheus = Prometheus(
             var / "prometheus",

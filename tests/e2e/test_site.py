@@ -73,6 +73,51 @@ def test_prometheus_has_all_of_it(site: Live) -> None:
     assert site.interrupt() == 0, site.said
 
 
+@pytest.mark.long
+async def test_the_dashboards_answer_with_data_from_a_simulated_run(tmp_path: Path) -> None:
+    """On servers of its own, as who follows deploy/README.md has it."""
+    site = Live("deploy.local.site", tmp_path / "var", {})
+    try:
+        await asyncio.to_thread(site.line, "Ctrl-C stops everything")
+        url = told(site, r"Postbacks go to (\S+)")
+        env = dict(re.findall(r"export (\w+)=(\S+)", (tmp_path / "var" / "env").read_text()))
+        simulator = await asyncio.create_subprocess_exec(
+            command("mms-simulate"),
+            url,
+            *("--count", "2500", "--rate", "60", "--duplicates", "0.05", "--verify"),
+            env=os.environ | env,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        prometheus = told(site, r"Prometheus: (\S+)")
+        silent = {
+            target["expr"]
+            for dashboard in (ROOT / "deploy" / "grafana").glob("*.json")
+            for panel in json.loads(dashboard.read_text())["panels"]
+            for target in panel.get("targets", [])
+        }
+        assert len(silent) > 40
+        async with asyncio.timeout(100):
+            while silent:
+                await asyncio.sleep(3)
+                silent = {each for each in silent if not numbers(prometheus, each)}
+        await simulator.communicate()
+        assert simulator.returncode == 0
+    finally:
+        site.end()
+    assert not silent
+
+
+def numbers(prometheus: str, expression: str) -> bool:
+    """Whether a query as Grafana would send it gives at least one number."""
+    for variable, value in {
+        "$__range": "5m",
+        "$__rate_interval": "1m",
+        "$operator": ".*",
+    }.items():
+        expression = expression.replace(variable, value)
+    return any(sample["value"][1] != "NaN" for sample in query(prometheus, expression))
+
+
 def told(site: Live, pattern: str) -> str:
     """What it has said where the pattern has its group."""
     found = re.search(pattern, "".join(site.said))
