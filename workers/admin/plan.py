@@ -39,10 +39,10 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 MEASURED: Final = Costs(
-    ingress=75,
-    worker=120,
+    ingress=85,
+    worker=150,
     rabbitmq=100,
-    redis=20,
+    redis=25,
     record_bytes=960,
     event_bytes=850,
     envelope_bytes=40,
