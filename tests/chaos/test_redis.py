@@ -37,7 +37,9 @@ async def test_black_hole(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_a_long_outage_costs_a_batch_one_delivery(site: Site, holds: Holds) -> None:
-    """Much longer than the worker's patience, with a delivery limit of 2 and two workers."""
+    """Much longer than the worker's patience and RabbitMQ's, with two workers and a limit of 2."""
+    timeout = "application:set_env(rabbit, consumer_timeout, {})."
+    await blocking(site.rabbit.ctl, "eval", timeout.format(15_000))  # of channels opened from now
     site.change(delivery_limit=2)
     await site.ingest()
     await site.worker()
@@ -47,6 +49,7 @@ async def test_a_long_outage_costs_a_batch_one_delivery(site: Site, holds: Holds
             await blocking(site.redis.kill)
             await asyncio.sleep(40)
             await blocking(site.redis.start)
+    await blocking(site.rabbit.ctl, "eval", timeout.format(1_800_000))
     row = await load.verdict("Redis away for 40 s, delivery limit 2")
     assert await site.dead() == 0
     assert "giving batches back once" in worker.log()
