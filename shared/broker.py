@@ -125,6 +125,8 @@ async def hold(
             return
         else:
             report(None)
+        if _cancelled_from_outside():
+            raise asyncio.CancelledError  # as in `open_session`
 
 
 async def open_session(settings: Settings, *, name: str, prefetch: int | None = None) -> Session:
@@ -144,9 +146,14 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
     urls = settings.amqp_url.split(",")
     for url in random.sample(urls, len(urls)):
         try:
-            return await _open(URL(url.strip()), settings, name, prefetch)
+            session = await _open(URL(url.strip()), settings, name, prefetch)
         except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError) as error:
             failures.append(f"{_shown(url)}: {str(error) or type(error).__name__}")
+            continue
+        if _cancelled_from_outside():
+            await session.close()
+            raise asyncio.CancelledError  # a library's `wait_for` of Python 3.11 may lose it
+        return session
     message = f"RabbitMQ cannot be reached ({'; '.join(failures)}); check MMS_AMQP_URL"
     raise BrokerUnavailableError(mask(message))
 
