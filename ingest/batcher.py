@@ -6,12 +6,15 @@ when there is something to share it among.
 """
 
 import asyncio
+import functools
 import itertools
 import logging
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Final
+
+import msgspec
 
 from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.errors import OverdueError, OverloadedError, PostbacksError
@@ -23,14 +26,17 @@ _OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, g
 
 log: Final = logging.getLogger(__name__)
 
-Commit = Callable[[Sequence[Arrival]], Awaitable[None]]
+Commit = Callable[[Sequence[Arrival]], Awaitable[str]]
+Told = Callable[[str | PostbacksError], None]
+"""Is told an arrival's fate, once: the id of the batch in which it is durable, or why it is not."""
 
 
 class Batcher:
     """Collects arrivals into batches and commits them, a few at a time.
 
     Args:
-        commit: makes a batch durable, or raises a `PostbacksError`; must limit its own time.
+        commit: makes a batch durable and returns its id, or raises a `PostbacksError`; must limit
+            its own time.
         in_flight: commits under way at once.
         max_waiting: arrivals that may wait for their turn.
     """
@@ -49,8 +55,13 @@ class Batcher:
         """Arrivals that are in no commit yet."""
         return len(self._waiting)
 
-    def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[None]:
-        """Queue an arrival; the future is done once it is durable.
+    @property
+    def full(self) -> bool:
+        """Whether no arrival can be submitted now."""
+        return len(self._waiting) >= self._max_waiting
+
+    def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[str]:
+        """Queue an arrival; the future is the id of the batch in which it is durable.
 
         Args:
             deadline: on the event loop's clock; within `SWEEP` after it the future raises
@@ -60,12 +71,20 @@ class Batcher:
             OverloadedError: `max_waiting` arrivals wait already. The future raises the
                 `PostbacksError` of the commit when its batch could not be made durable.
         """
-        if len(self._waiting) >= self._max_waiting:
+        fate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.enqueue(arrival, deadline, functools.partial(_settle, fate))
+        return fate
+
+    def enqueue(self, arrival: Arrival, deadline: float, told: Told) -> None:
+        """As `submit`, without a future: `told` is called, though not before this returns.
+
+        Raises:
+            OverloadedError: see there.
+        """
+        if self.full:
             raise OverloadedError
-        durable = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(arrival, durable, deadline))
+        self._waiting.append(_Waiting(arrival, deadline, told))
         self._something_waits.set()
-        return durable
 
     async def run(self) -> None:
         """Commit batches until `stop` is called and nothing waits any more."""
@@ -94,16 +113,20 @@ class Batcher:
                 continue
             self._under_way.append(batch)
             try:
-                await self._commit([waiting.arrival for waiting in batch])
-            except PostbacksError as error:
-                _answer(batch, error)
-            except Exception as error:  # a defect of ours: one batch is refused, the rest goes on
-                log.exception("a batch could not be committed")
-                _answer(batch, PostbacksError(f"not durable: {type(error).__name__}"))
-            else:
-                _answer(batch, None)
+                fate = await self._fate(batch)
             finally:
                 self._under_way.remove(batch)
+            for waiting in batch:
+                waiting.tell(fate)
+
+    async def _fate(self, batch: "list[_Waiting]") -> str | PostbacksError:
+        try:
+            return await self._commit([waiting.arrival for waiting in batch])
+        except PostbacksError as error:
+            return error
+        except Exception as error:  # a defect of ours: one batch is refused, the rest goes on
+            log.exception("a batch could not be committed")
+            return PostbacksError(f"not durable: {type(error).__name__}")
 
     def _take(self) -> "list[_Waiting]":
         batch: list[_Waiting] = []
@@ -114,7 +137,7 @@ class Batcher:
             if batch and size > MAX_BYTES:
                 break
             self._waiting.popleft()
-            if not waiting.durable.done():  # else its request was given up
+            if waiting.told is not None:  # else it was given up
                 batch.append(waiting)
         return batch
 
@@ -125,21 +148,26 @@ class Batcher:
             await asyncio.sleep(SWEEP)
             now = loop.time()
             for waiting in itertools.chain(self._waiting, *self._under_way):
-                if waiting.deadline <= now and not waiting.durable.done():
-                    waiting.durable.set_exception(OverdueError())
+                if waiting.deadline <= now:
+                    waiting.tell(OverdueError())
 
 
-class _Waiting(NamedTuple):
+class _Waiting(msgspec.Struct):
     arrival: Arrival
-    durable: asyncio.Future[None]
     deadline: float
+    told: Told | None
+
+    def tell(self, fate: str | PostbacksError) -> None:
+        """Unless it was told before."""
+        told, self.told = self.told, None
+        if told is not None:
+            told(fate)
 
 
-def _answer(batch: list[_Waiting], error: PostbacksError | None) -> None:
-    for waiting in batch:
-        if waiting.durable.done():  # its request was given up
-            continue
-        if error is None:
-            waiting.durable.set_result(None)
-        else:
-            waiting.durable.set_exception(error)
+def _settle(future: asyncio.Future[str], fate: str | PostbacksError) -> None:
+    if future.done():  # its request was given up
+        return
+    if isinstance(fate, str):
+        future.set_result(fate)
+    else:
+        future.set_exception(fate)

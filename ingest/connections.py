@@ -21,6 +21,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from ingest import metrics
+from ingest.connection import Connection, Express
 
 HEADERS_LIMIT: Final = 5.0
 """Seconds from a request's first byte to the end of its headers."""
@@ -52,11 +53,14 @@ class Connections(web.Server):
 
     Args:
         handler: answers requests.
+        express: takes requests that need no task of their own, see `Connection`.
         max_body: bytes; what goes beyond makes `request.read` raise `HTTPRequestEntityTooLarge`.
         max_connections: more are closed at once.
     """
 
-    def __init__(self, handler: Handler, *, max_body: int, max_connections: int) -> None:
+    def __init__(
+        self, handler: Handler, express: Express, *, max_body: int, max_connections: int
+    ) -> None:
         super().__init__(
             handler,
             request_factory=self._request,
@@ -70,12 +74,13 @@ class Connections(web.Server):
             read_bufsize=BUFFER,
             auto_decompress=False,
         )
+        self._express = express
         self._max_body = max_body
         self._max_connections = max_connections
         self._open = 0
 
     def __call__(self) -> RequestHandler:
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, self._express, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
@@ -94,7 +99,7 @@ class Connections(web.Server):
             await asyncio.sleep(_LOOK_EVERY)
             late = time.monotonic() - HEADERS_LIMIT
             for connection in self.connections:
-                if isinstance(connection, _Connection) and 0 < connection.headers_since < late:
+                if isinstance(connection, Connection) and 0 < connection.headers_since < late:
                     metrics.CONNECTIONS_CLOSED.labels("slow").inc()
                     connection.force_close()
 
@@ -106,7 +111,7 @@ class Connections(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        if isinstance(protocol, _Connection):
+        if isinstance(protocol, Connection):
             protocol.headers_since = 0.0
         return web.BaseRequest(
             message,
@@ -132,33 +137,6 @@ def make_room(connections: int) -> int:
         wanted = min(wanted, hard)
     resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
     return wanted
-
-
-class _Connection(RequestHandler):
-    """One connection.
-
-    Attributes:
-        headers_since: when the first byte came that belongs to no request yet; 0 if there is none.
-    """
-
-    __slots__ = ("headers_since",)
-    headers_since: float
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.headers_since = 0.0
-        super().connection_made(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if not self.headers_since:
-            self.headers_since = time.monotonic()
-        super().data_received(data)
-
-    def log_access(
-        self, request: web.BaseRequest, response: web.StreamResponse, time: float | None
-    ) -> None:
-        """Called once the answer is written: what came of its body began no headers."""
-        self.headers_since = 0.0
-        super().log_access(request, response, time)
 
 
 class _WithoutNoise(logging.Filter):

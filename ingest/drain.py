@@ -11,6 +11,7 @@ from ingest import metrics
 from ingest.breaker import Breaker
 from ingest.durable import Durable
 from ingest.spool import Spool, Spooled
+from shared import envelope
 from shared.errors import SpoolUnavailableError
 
 IDLE: Final = 0.25
@@ -56,7 +57,10 @@ async def _mine(spool: Spool, limit: int) -> list[Spooled]:
 async def _published(durable: Durable, batches: list[Spooled]) -> list[Spooled]:
     async with asyncio.TaskGroup() as publishes:
         taken = [
-            publishes.create_task(durable.published(each.batch, each.postbacks)) for each in batches
+            publishes.create_task(
+                durable.published(each.batch, envelope.batch_id(each.batch), each.postbacks)
+            )
+            for each in batches
         ]
     return [each for each, task in zip(batches, taken, strict=True) if task.result()]
 

@@ -31,35 +31,38 @@ class Durable:
         self._breaker = breaker
         self._spool = spool
 
-    async def commit(self, arrivals: Sequence[Arrival]) -> None:
-        """Return once the batch is in a quorum queue or on disk.
+    async def commit(self, arrivals: Sequence[Arrival]) -> str:
+        """The batch's id, once the batch is in a quorum queue or on disk.
 
         Raises:
             SpoolUnavailableError: neither would take it, or it is unknown whether one did.
         """
         batch = envelope.encode(arrivals)
+        batch_id = envelope.batch_id(batch)
         metrics.BATCH_SIZE.observe(len(arrivals))
-        if self._may_publish() and await self.published(batch, len(arrivals)):
-            _log_batch(batch, len(arrivals), "confirmed")
-            return
+        if self._may_publish() and await self.published(batch, batch_id, len(arrivals)):
+            _log_batch(batch_id, len(arrivals), "confirmed")
+            return batch_id
         if self._spool is None:
             raise SpoolUnavailableError(f"{self._breaker.reason}, and there is no spool")
         await self._spool.add(batch, len(arrivals))
         metrics.SPOOLED.inc(len(arrivals))
-        _log_batch(batch, len(arrivals), "spooled")
+        _log_batch(batch_id, len(arrivals), "spooled")
+        return batch_id
 
-    async def published(self, batch: bytes, postbacks: int = 0) -> bool:
+    async def published(self, batch: bytes, batch_id: str, postbacks: int = 0) -> bool:
         """Whether RabbitMQ confirmed the batch; the breaker learns from it.
 
         A batch whose fate is unknown counts as not confirmed: published again it is a duplicate,
         which the state forgets; not published again it may be lost.
 
         Args:
+            batch_id: see `envelope.batch_id`.
             postbacks: how many the batch holds, to be counted.
         """
         started = time.perf_counter()
         try:
-            await self._publisher.publish(batch)
+            await self._publisher.publish(batch, batch_id)
         except (NotTakenError, FateUnknownError) as error:
             metrics.PUBLISHES[_RESULTS[type(error)],].inc()
             if self._breaker.closed:
@@ -79,10 +82,10 @@ class Durable:
         return self._breaker.closed or (self._spool is None and self._breaker.may_probe())
 
 
-def _log_batch(batch: bytes, postbacks: int, how: str) -> None:
-    """The one line of a batch here; its id is looked up only when somebody reads it."""
+def _log_batch(batch_id: str, postbacks: int, how: str) -> None:
+    """The one line of a batch here."""
     if log.isEnabledFor(logging.DEBUG):
-        known = {"batch": envelope.batch_id(batch), "postbacks": postbacks, "result": how}
+        known = {"batch": batch_id, "postbacks": postbacks, "result": how}
         log.debug("batch %(batch)s: %(postbacks)d postbacks %(result)s", known, extra=known)
 
 

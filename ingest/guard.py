@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from aiohttp import web
+from aiohttp.hdrs import AUTHORIZATION
+from multidict import CIMultiDictProxy
 
 from ingest.address import sender, within
 from ingest.login import Logins
@@ -61,12 +63,26 @@ class Gate:
         """Whether the path has one part more, the token."""
         return bool(self._tokens)
 
+    def admits(self, headers: CIMultiDictProxy[str], peer: str, token: str) -> bool:
+        """Whether it is clear at once that a request may come in; if not, `refusal` tells.
+
+        Args:
+            peer: the address that the connection comes from.
+        """
+        if self._allow and not self._comes_from_allowed(headers, peer):
+            return False
+        if self._tokens and not self._is_token(token):
+            return False
+        if self._logins is not None and not self._logins.known(headers.get(AUTHORIZATION, "")):
+            return False
+        return self._bucket is None or not self._bucket.take()
+
     async def refusal(self, request: web.BaseRequest, token: str) -> Refusal | None:
         """Why this request must stay outside, or None.
 
         The rate is asked last: who may not come in uses nothing up.
         """
-        if self._allow and not self._comes_from_allowed(request):
+        if self._allow and not self._comes_from_allowed(request.headers, request.remote or ""):
             return Refusal(403, "not from this address", {})
         if self._tokens and not self._is_token(token):
             return Refusal(403, "the token in the path is missing or wrong", {})
@@ -80,9 +96,9 @@ class Gate:
         digest = _digest(token)
         return any(hmac.compare_digest(digest, each) for each in self._tokens)
 
-    def _comes_from_allowed(self, request: web.BaseRequest) -> bool:
-        forwarded = request.headers.getall("X-Forwarded-For", ()) if self._trusted else ()
-        return self._allowed(request.remote or "", tuple(forwarded))
+    def _comes_from_allowed(self, headers: CIMultiDictProxy[str], peer: str) -> bool:
+        forwarded = headers.getall("X-Forwarded-For", ()) if self._trusted else ()
+        return self._allowed(peer, tuple(forwarded))
 
     def _is_allowed(self, peer: str, forwarded: tuple[str, ...]) -> bool:
         address = sender(peer, forwarded, self._trusted)
@@ -117,7 +133,7 @@ class Guard:
 
 
 async def _login(logins: Logins, request: web.BaseRequest) -> Refusal | None:
-    header = request.headers.get("Authorization", "")
+    header = request.headers.get(AUTHORIZATION, "")
     try:
         verdict = logins.known(header)
         if await logins.verify(header) if verdict is None else verdict:

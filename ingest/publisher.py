@@ -28,8 +28,11 @@ class Publisher:
         self._session: Session | None = None
         self.problem: str | None = "not connected to RabbitMQ yet"
 
-    async def publish(self, batch: bytes) -> None:
+    async def publish(self, batch: bytes, batch_id: str) -> None:
         """Publish an encoded batch; returns once a quorum queue has it.
+
+        Args:
+            batch_id: the message's id, see `envelope.batch_id`.
 
         Raises:
             NotTakenError: there is no session, or RabbitMQ refused the batch.
@@ -41,9 +44,7 @@ class Publisher:
         await session.publish(
             batch,
             exchange=topology.POSTBACKS,
-            properties=Basic.Properties(
-                content_type=envelope.CONTENT_TYPE, message_id=envelope.batch_id(batch)
-            ),
+            properties=Basic.Properties(content_type=envelope.CONTENT_TYPE, message_id=batch_id),
             limit=PUBLISH_LIMIT,
         )
 

@@ -5,37 +5,30 @@ is wrong in a line of text; the provider resends, people read it with curl.
 """
 
 import asyncio
-import logging
+import functools
 import time
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
-from ingest import metrics
+from ingest import answers, metrics
+from ingest.answers import answer_to, refusal
 from ingest.batcher import Batcher
 from ingest.coding import decoded
+from ingest.connection import Connection
 from ingest.connections import Connections
 from ingest.guard import PATH, Gate, Guard
 from shared.envelope import Arrival
-from shared.errors import (
-    BodyIncompleteError,
-    BodyTooLargeError,
-    BrokenCodingError,
-    PostbacksError,
-    UnknownCodingError,
-)
+from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
 from shared.labels import UNKNOWN
 from shared.settings import Settings
 from shared.tracing import Tracing
 
 ANSWER_LIMIT: Final = 4.5
 """Seconds from a request's headers to its answer, whatever hangs; the law says 5."""
-
-RETRY_AFTER: Final = "60"
-"""Seconds that a refused sender is asked to wait. The provider resends after 300 anyway."""
-
-log: Final = logging.getLogger(__name__)
 
 
 class Server:
@@ -64,8 +57,57 @@ class Server:
     def aiohttp_server(self) -> Connections:
         """The low-level server of aiohttp: no routing or middleware between socket and handler."""
         return Connections(
-            self.handle, max_body=self._max_body, max_connections=self._max_connections
+            self.handle,
+            self.express,
+            max_body=self._max_body,
+            max_connections=self._max_connections,
         )
+
+    def express(
+        self, connection: Connection, message: RawRequestMessage, payload: StreamReader
+    ) -> bool:
+        """Submit a request that needs nothing but its batch; False leaves it to `handle`."""
+        started = time.perf_counter()
+        gate, token = self._guard.gate(message.path)
+        if (
+            gate is None
+            or message.method != "POST"
+            or not 0 < payload.total_bytes <= self._max_body
+            or hdrs.CONTENT_ENCODING in message.headers
+            or self._tracing is not None
+            or self._batcher.full
+            or self.stopping
+            or not (gate.open or gate.admits(message.headers, connection.peer, token))
+        ):
+            return False
+        content_type = _clean(message.headers.get(hdrs.CONTENT_TYPE, ""))
+        body = payload.read_nowait()
+        arrival = Arrival(time.time_ns() // 1000, gate.source, content_type, body)
+        deadline = asyncio.get_running_loop().time() + ANSWER_LIMIT
+        told = functools.partial(self._tell, connection, message, gate.source, started)
+        self._batcher.enqueue(arrival, deadline, told)
+        self.in_flight += 1
+        return True
+
+    def _tell(
+        self,
+        connection: Connection,
+        message: RawRequestMessage,
+        source: str,
+        started: float,
+        fate: str | PostbacksError,
+    ) -> None:
+        """Answer what `express` took."""
+        self.in_flight -= 1
+        close = self.stopping or bool(message.should_close)
+        if isinstance(fate, str):
+            status, response = "200", _durable(fate, close=close)
+        else:
+            refused = answer_to(fate)
+            status, response = str(refused.status), answers.rendered(refused, close=close)
+        connection.answer(response, close=close)
+        metrics.ANSWERS[status, source].inc()
+        metrics.ANSWER_TIME.observe(time.perf_counter() - started)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request within `ANSWER_LIMIT`."""
@@ -74,7 +116,7 @@ class Server:
         self.in_flight += 1
         try:
             if gate is None:
-                response = _refusal(404, f"no such source; postbacks go to {PATH}/{{source}}")
+                response = refusal(404, f"no such source; postbacks go to {PATH}/{{source}}")
             else:
                 response = self._refused(request) or await self._answered(request, gate, token)
         finally:
@@ -88,9 +130,9 @@ class Server:
     def _refused(self, request: web.BaseRequest) -> web.Response | None:
         """What is wrong with the request whoever sends it, if anything is."""
         if request.method != "POST":
-            return _refusal(405, "postbacks are POSTed", Allow="POST")
+            return refusal(405, "postbacks are POSTed", Allow="POST")
         if (request.content_length or 0) > self._max_body:
-            return _answer_to(BodyTooLargeError())
+            return answer_to(BodyTooLargeError())
         return None
 
     async def _answered(self, request: web.BaseRequest, gate: Gate, token: str) -> web.Response:
@@ -100,19 +142,19 @@ class Server:
                 body = await self._body(request)
             else:
                 async with asyncio.timeout_at(deadline):
-                    if refusal := await gate.refusal(request, token):
-                        return _refusal(refusal.status, refusal.text, **refusal.headers)
+                    if refused := await gate.refusal(request, token):
+                        return refusal(refused.status, refused.text, **refused.headers)
                     body = await self._body(request)
             if not body:
-                return _refusal(400, "the body is empty")
-            content_type = _clean(request.headers.get("Content-Type", ""))
+                return refusal(400, "the body is empty")
+            content_type = _clean(request.headers.get(hdrs.CONTENT_TYPE, ""))
             arrival = Arrival(time.time_ns() // 1000, gate.source, content_type, body)
-            await self._durable(arrival, deadline)
+            batch = await self._durable(arrival, deadline)
         except PostbacksError as error:
-            return _answer_to(error)
+            return answer_to(error)
         except TimeoutError:
-            return _refusal(408, f"the body did not come within {ANSWER_LIMIT:g} s")
-        return web.Response()
+            return refusal(408, f"the body did not come within {ANSWER_LIMIT:g} s")
+        return answers.durable(batch)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         try:
@@ -121,37 +163,23 @@ class Server:
             raise BodyTooLargeError from error
         except (ConnectionError, RequestPayloadError) as error:
             raise BodyIncompleteError from error
-        coding = request.headers.get("Content-Encoding")
+        coding = request.headers.get(hdrs.CONTENT_ENCODING)
         return body if coding is None else decoded(body, coding, self._max_body)
 
-    async def _durable(self, arrival: Arrival, deadline: float) -> None:
+    async def _durable(self, arrival: Arrival, deadline: float) -> str:
         if self._tracing is None:
-            await self._batcher.submit(arrival, deadline)
-            return
+            return await self._batcher.submit(arrival, deadline)
         with self._tracing.posted(arrival) as traced:
-            await self._batcher.submit(traced, deadline)
+            return await self._batcher.submit(traced, deadline)
 
 
-def _answer_to(error: PostbacksError) -> web.Response:
-    status, headers = _ANSWERS.get(type(error), (503, {"Retry-After": RETRY_AFTER}))
-    response = _refusal(status, str(error), **headers)
-    if isinstance(error, BodyTooLargeError):
-        response.force_close()  # the rest of the body is not read
-    return response
-
-
-_ANSWERS: Final[dict[type[PostbacksError], tuple[int, dict[str, str]]]] = {
-    BodyTooLargeError: (413, {}),
-    UnknownCodingError: (415, {"Accept-Encoding": "gzip, deflate"}),
-    BodyIncompleteError: (400, {}),
-    BrokenCodingError: (400, {}),
-}
-
-
+@functools.lru_cache(maxsize=256)
 def _clean(header: str) -> str:
     """A header as text that can be encoded: aiohttp leaves surrogates where it was not UTF-8."""
     return header[:128].encode("utf-8", "replace").decode()
 
 
-def _refusal(status: int, text: str, **headers: str) -> web.Response:
-    return web.Response(status=status, text=f"{text}\n", headers=headers)
+@functools.lru_cache(maxsize=8)
+def _durable(batch: str, *, close: bool) -> bytes:
+    """All postbacks of a batch are answered alike."""
+    return answers.rendered(answers.durable(batch), close=close)

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Sequence
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
@@ -15,6 +15,10 @@ from shared.envelope import Arrival
 from shared.settings import Settings
 
 PATIENCE = 10.0
+
+
+BATCH: Final = "0123456789abcdef"
+"""The id of every batch."""
 
 
 class Answering(NamedTuple):
@@ -67,10 +71,11 @@ async def answering(
     arrivals: list[Arrival] = []
     complaints: list[str] = []
 
-    async def keep(batch: Sequence[Arrival]) -> None:
+    async def keep(batch: Sequence[Arrival]) -> str:
         if durable is not None:
             await durable.wait()
         arrivals.extend(batch)
+        return BATCH
 
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: complaints.append(repr(context)))

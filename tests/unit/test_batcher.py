@@ -22,7 +22,7 @@ class Commits:
         self.under_way = 0
         self.most_under_way = 0
 
-    async def __call__(self, batch: Sequence[Arrival]) -> None:
+    async def __call__(self, batch: Sequence[Arrival]) -> str:
         assert batch
         self.batches.append([arrival.received_at for arrival in batch])
         self.sizes.append(len(envelope.encode(batch)))
@@ -34,6 +34,7 @@ class Commits:
             await gate
         finally:
             self.under_way -= 1
+        return f"batch {len(self.batches)}"
 
     def end(self, number: int, error: PostbacksError | None = None) -> None:
         if error is None:
@@ -88,7 +89,7 @@ async def test_an_idle_batcher_commits_an_arrival_alone_and_at_once(
     commits.end(0)
     await settled()
     assert durable.done()
-    assert durable.result() is None
+    assert durable.result() == "batch 1"
 
 
 async def test_what_arrives_during_a_commit_is_the_next_one_in_order(

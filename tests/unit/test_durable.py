@@ -28,7 +28,7 @@ class Scripted(Publisher):
         self.asked: list[bytes] = []
         self.failure: PostbacksError | None = None
 
-    async def publish(self, batch: bytes) -> None:
+    async def publish(self, batch: bytes, batch_id: str) -> None:  # noqa: ARG002
         await asyncio.sleep(0)
         self.asked.append(batch)
         if self.failure is not None:
@@ -107,7 +107,7 @@ async def test_when_a_probe_succeeds_batches_go_to_rabbitmq_again(
     publisher.failure = FAILURES[0]
     await durable.commit(BATCH)
     publisher.failure = None
-    assert await durable.published(b"probe")
+    assert await durable.published(b"probe", "probe")
     await durable.commit(BATCH)
     assert len(publisher.asked) == 3
     assert len(await spooled(spool)) == 1

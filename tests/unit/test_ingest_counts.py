@@ -22,7 +22,7 @@ class Scripted(Publisher):
 
     taken = False
 
-    async def publish(self, batch: bytes) -> None:  # noqa: ARG002
+    async def publish(self, batch: bytes, batch_id: str) -> None:  # noqa: ARG002
         if not self.taken:
             raise NotTakenError
 

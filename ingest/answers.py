@@ -1,0 +1,68 @@
+"""What requests are answered, in words and on the wire."""
+
+from email.utils import formatdate
+from typing import Final
+
+from aiohttp import hdrs, web
+from aiohttp.http import SERVER_SOFTWARE
+
+from shared.errors import (
+    BodyIncompleteError,
+    BodyTooLargeError,
+    BrokenCodingError,
+    PostbacksError,
+    UnknownCodingError,
+)
+
+RETRY_AFTER: Final = "60"
+"""Seconds that a refused sender is asked to wait. The provider resends after 300 anyway."""
+
+CORRELATION_ID: Final = "Correlation-Id"
+"""The header that names the batch of a postback: its id in the logs and in events."""
+
+
+def durable(batch: str) -> web.Response:
+    """The postback is safe, in this batch."""
+    return web.Response(headers={CORRELATION_ID: batch})
+
+
+def refusal(status: int, text: str, **headers: str) -> web.Response:
+    """No; what is wrong in a line of text."""
+    return web.Response(status=status, text=f"{text}\n", headers=headers)
+
+
+def answer_to(error: PostbacksError) -> web.Response:
+    """What an error is answered with."""
+    status, headers = _ANSWERS.get(type(error), (503, {"Retry-After": RETRY_AFTER}))
+    response = refusal(status, str(error), **headers)
+    if isinstance(error, BodyTooLargeError):
+        response.force_close()  # the rest of the body is not read
+    return response
+
+
+def rendered(response: web.Response, *, close: bool) -> bytes:
+    """A response as HTTP/1.1, as aiohttp would write it.
+
+    Args:
+        close: whether the connection is closed after it.
+    """
+    body = response.body if isinstance(response.body, bytes) else b""
+    headers = {
+        **response.headers,
+        hdrs.CONTENT_LENGTH: str(len(body)),
+        hdrs.DATE: formatdate(usegmt=True),
+        hdrs.SERVER: SERVER_SOFTWARE,
+    }
+    if close:
+        headers[hdrs.CONNECTION] = "close"
+    lines = [f"HTTP/1.1 {response.status} {response.reason}"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
+
+
+_ANSWERS: Final[dict[type[PostbacksError], tuple[int, dict[str, str]]]] = {
+    BodyTooLargeError: (413, {}),
+    UnknownCodingError: (415, {"Accept-Encoding": "gzip, deflate"}),
+    BodyIncompleteError: (400, {}),
+    BrokenCodingError: (400, {}),
+}
