@@ -34,6 +34,7 @@ class Prometheus(Child):
         port: int = 0,
     ) -> None:
         self.port = port or free_port()
+        self.url = f"http://{HOST}:{self.port}"
         self._directory = directory
         self._targets = targets
         self._changes = changes or {}

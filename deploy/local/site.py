@@ -1,8 +1,9 @@
 """`make site`: what deploy/README.md sets up, on this machine, until Ctrl-C.
 
 Two ingresses, two workers, HAProxy before the ingresses and Prometheus with the rules, from the
-same haproxy.cfg and prometheus.yml that a real site uses, only on ports that are free here; and a
-private RabbitMQ and Redis where no setting names others. What ends is started again.
+same haproxy.cfg and prometheus.yml that a real site uses, only on ports that are free here; a page
+that draws Grafana's dashboards; and a private RabbitMQ and Redis where no setting names others.
+What ends is started again.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.child import Child, StartError
+from deploy.local.dashboards import Dashboards
 from deploy.local.keep import Keeper, only_one, progress, say
 from deploy.local.plan import environment, private_servers
 from deploy.local.ports import HOST, Ports, is_free
@@ -31,6 +33,7 @@ DEPLOY: Final = Path(__file__).parents[1]
 PROXY: Final = 8000
 PROXY_ADMIN: Final = 8404
 PROMETHEUS: Final = 9099
+DASHBOARDS: Final = 9098
 RABBITMQ_METRICS: Final = 15692
 INGRESSES: Final = {"1": (8081, 9101), "2": (8082, 9102)}
 WORKERS: Final = {"1": 9201, "2": 9202}
@@ -65,10 +68,15 @@ class Site:
             {job: [f"{HOST}:{port}" for port in found] for job, found in targets.items()},
             port=ports.take("prometheus", PROMETHEUS),
         )
+        self._dashboards = Dashboards(
+            self._prometheus.url,
+            log_path=var / "log" / "dashboards.log",
+            port=ports.take("dashboards", DASHBOARDS),
+        )
         self.groups: Sequence[Sequence[Child]] = (
             list(servers.values()),
             [*self._ingresses, *self._workers],
-            [self._proxy, self._prometheus],
+            [self._proxy, self._prometheus, self._dashboards],
         )
 
     def greeting(self) -> str:
@@ -78,7 +86,8 @@ class Site:
         environ = shlex.quote(str(self._var / "env"))
         return (
             f"\nReady. Postbacks go to {url} (the proxy's own page: {HOST}:"
-            f"{self._proxy.admin_port}).\nPrometheus: http://{HOST}:{self._prometheus.port}\n"
+            f"{self._proxy.admin_port}).\nPrometheus: {self._prometheus.url}\n"
+            f"Dashboards: {self._dashboards.url}\n"
             f"Admin ports of ingresses and workers: {', '.join(map(str, self._admin_ports()))}\n\n"
             f"From another terminal, play the provider and look what is wrong:\n\n"
             f"  . {environ}\n  .venv/bin/{simulate}\n  .venv/bin/mms-admin doctor\n\n"

@@ -2,16 +2,18 @@
 
 import json
 import re
+import shutil
 import subprocess
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
 from deploy.local.child import running
+from deploy.local.dashboards import Dashboards
 from deploy.local.ports import HOST, free_port
 from deploy.local.prometheus import CONFIGURATION, Prometheus
 from deploy.local.servers import RabbitMQ, Redis
@@ -21,6 +23,8 @@ from tests.conftest import SMALL
 from tests.processes import Processes, environment, until
 
 DASHBOARDS = sorted((CONFIGURATION.parent / "grafana").glob("*.json"))
+DEPLOY_TESTS = Path(__file__).parents[1] / "deploy"
+CHROMIUM = shutil.which("chromium")
 QUICK = {"15s": "1s", "[5m]": "[30s]", "for: 2m": "for: 1s"}
 """Intervals of the configuration, shortened for a test. What a rule says stays as it is."""
 
@@ -197,6 +201,64 @@ def _numbers(site: Site, query: str) -> bool:
     for variable, value in GRAFANA.items():
         query = query.replace(variable, value)
     return any(sample["value"][1] != "NaN" for sample in site.prometheus.query(query))
+
+
+@pytest.fixture(scope="module")
+def page(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboards]:
+    """What draws the dashboards where there is no Grafana."""
+    log = tmp_path_factory.mktemp("page") / "dashboards.log"
+    server = Dashboards(site.prometheus.url, log_path=log)
+    with running(server):
+        yield server
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.skipif(not shutil.which("node"), reason="node, which runs the page's code, is missing")
+def test_the_page_finds_data_for_every_panel(page: Dashboards) -> None:
+    states: dict[str, str] = {}
+
+    def all_have_data() -> bool:
+        done = subprocess.run(
+            ["node", str(DEPLOY_TESTS / "panels.mjs"), page.url],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        states.update(json.loads(done.stdout))
+        return set(states.values()) == {"data"}
+
+    assert until(all_have_data, 30), [name for name, state in states.items() if state != "data"]
+    assert len(states) == sum(len(_panels(dashboard)) for dashboard in DASHBOARDS)
+
+
+@pytest.mark.usefixtures("traffic")
+@pytest.mark.skipif(not CHROMIUM, reason="chromium, a browser to look at the page with, is missing")
+@pytest.mark.parametrize("dashboard", DASHBOARDS, ids=lambda path: path.stem)
+def test_a_browser_draws_every_panel(page: Dashboards, dashboard: Path, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [
+            *(CHROMIUM or "", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"),
+            *("--no-first-run", "--disable-background-networking", "--disable-component-update"),
+            *("--disable-sync", f"--user-data-dir={tmp_path}", "--virtual-time-budget=8000"),
+            *("--dump-dom", f"{page.url}/#{dashboard.stem}/5m"),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    drawn = dict(re.findall(r'id="panel-(\d+)"[^>]* data-state="(\w+)"', done.stdout))
+    assert set(drawn) == {str(panel["id"]) for panel in _panels(dashboard)}
+    assert set(drawn.values()) <= {"data", "empty"}, drawn
+    assert list(drawn.values()).count("empty") == done.stdout.count(">No data<")
+    assert "<svg" in done.stdout
+
+
+def _panels(dashboard: Path) -> list[dict[str, Any]]:
+    """All that have something to show."""
+    panels = json.loads(dashboard.read_text())["panels"]
+    return [panel for panel in panels if panel["type"] != "row"]
 
 
 def test_the_rules_and_the_configuration_are_what_prometheus_takes() -> None:
