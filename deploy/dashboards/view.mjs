@@ -51,7 +51,7 @@ async function draw() {
 
 /** Draw, unless nobody looks. */
 function redraw() {
-  if (!document.hidden) draw().catch(failed);
+  if (!document.hidden) (shown ? draw() : open()).catch(failed);
 }
 
 /** A panel's place on the page, where its file puts it in Grafana's grid of 24 columns. */
@@ -95,11 +95,16 @@ async function variables(view) {
   for (const variable of shown.templating?.list ?? []) {
     if (variable.type === "datasource") continue; // there is one Prometheus
     const source = variable.type === "query" && labelValues(variable);
-    const options = source ? await prometheus.labelValues(source, view.from, view.to) : [];
+    const options = source ? await optionsOf(source, view) : [];
     found[variable.name] = chosen(variable, picked[variable.name] ?? []);
     choose(variable, options, Boolean(source));
   }
   return found;
+}
+
+/** What there is to choose; nothing if Prometheus is away, which every panel says for itself. */
+function optionsOf(source, { from, to }) {
+  return prometheus.labelValues(source, from, to).catch(() => []);
 }
 
 function choose(variable, options, known) {

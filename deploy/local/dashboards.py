@@ -91,8 +91,8 @@ async def _ask(request: web.Request) -> web.Response:
                 body=await answer.read(),
                 content_type=answer.content_type,
             )
-    except (aiohttp.ClientError, TimeoutError) as error:
-        why = f"Prometheus does not answer: {error or type(error).__name__}"
+    except (aiohttp.ClientError, TimeoutError):
+        why = f"No answer from Prometheus at {request.app[PROMETHEUS]}"
         return web.json_response({"status": "error", "error": why}, status=502)
 
 

@@ -71,7 +71,7 @@ def test_it_serves_the_page_and_the_dashboards_as_they_are(page: Dashboards) -> 
 def test_a_prometheus_that_is_away_is_said(page: Dashboards) -> None:
     status, body, _ = ask(page, "/api/v1/query?query=up")
     assert status == 502
-    assert "Prometheus does not answer" in json.loads(body)["error"]
+    assert "No answer from Prometheus" in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,8 @@ def test_prometheus_has_all_of_it(site: Live) -> None:
     assert until(up, within=40), query(prometheus, "up")
     assert query(prometheus, "mms_worker_lag_seconds_count")
     assert query(prometheus, "haproxy_server_status")
+    dashboards = told(site, r"Dashboards: (\S+)")
+    assert query(dashboards, "haproxy_server_status")
     groups = ask(f"{prometheus}/api/v1/rules")["data"]["groups"]
     assert {Path(group["file"]).name for group in groups} == {"rules.yml"}
     assert site.interrupt() == 0, site.said
