@@ -37,7 +37,9 @@ generator was not the limit.
 """
 
 
-class _Server(NamedTuple):
+class Server(NamedTuple):
+    """A server under load, and its port."""
+
     child: Child
     port: int
 
@@ -55,7 +57,7 @@ def measure(site: Site, scale: Scale) -> Section:
             for name in sorted(servers, reverse=bool(number % 2)):
                 site.reset()
                 traffic.write_lua(script, f"r{number}")
-                for figure, value in _one(site, servers[name], scale, script).items():
+                for figure, value in load(site, servers[name], scale, script).items():
                     figures[f"{name}.{figure}"].append(value)
                 rate = figures[f"{name}.rate"][-1]
                 cpu = figures[f"{name}.cpu"][-1]
@@ -64,10 +66,10 @@ def measure(site: Site, scale: Scale) -> Section:
 
 
 @contextlib.contextmanager
-def _servers(site: Site) -> Iterator[dict[str, _Server]]:
+def _servers(site: Site) -> Iterator[dict[str, Server]]:
     ours, port = site.ingest()
     nginx_port = free_port()
-    servers = {OURS: _Server(ours, port), NGINX: _Server(nginx(site, nginx_port), nginx_port)}
+    servers = {OURS: Server(ours, port), NGINX: Server(nginx(site, nginx_port), nginx_port)}
     for name, module, arguments in (
         (FLOOR, "floor", ()),
         (APPLICATION, "floor", ("--application",)),
@@ -76,14 +78,17 @@ def _servers(site: Site) -> Iterator[dict[str, _Server]]:
         (CELERY, "fastapi_celery", ()),
     ):
         peer = site.peer(module, *arguments)
-        servers[name] = _Server(peer, peer.port)
+        servers[name] = Server(peer, peer.port)
     say("ingress: starting all servers")
     with running(*(server.child for server in servers.values())):
         yield servers
 
 
-def _one(site: Site, server: _Server, scale: Scale, script: Path) -> dict[str, float]:
-    wrk.run(server.port, scale.settle, script)
+def load(
+    site: Site, server: Server, scale: Scale, script: Path, connections: int = wrk.CONNECTIONS
+) -> dict[str, float]:
+    """Load one server for a while; its figures by name."""
+    wrk.run(server.port, scale.settle, script, connections)
     batches = batch_counts(server.child)
     meter = Meter(
         {
@@ -91,15 +96,15 @@ def _one(site: Site, server: _Server, scale: Scale, script: Path) -> dict[str, f
             "rabbitmq": site.rabbit.pid or 0,
         }
     )
-    load = wrk.run(server.port, scale.seconds, script)
+    seen = wrk.run(server.port, scale.seconds, script, connections)
     spent = meter.spent()
     figures = {
-        "rate": load.rate,
-        "cpu": micro(spent["server"], load.requests),
-        "rabbitmq": micro(spent["rabbitmq"], load.requests),
-        "wrk": micro(load.cpu, load.requests),
-        "p50": load.p50,
-        "p99": load.p99,
+        "rate": seen.rate,
+        "cpu": micro(spent["server"], seen.requests),
+        "rabbitmq": micro(spent["rabbitmq"], seen.requests),
+        "wrk": micro(seen.cpu, seen.requests),
+        "p50": seen.p50,
+        "p99": seen.p99,
     }
     if batches is not None:
         after = batch_counts(server.child) or (0, 0)

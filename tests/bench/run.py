@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import Final
 
 from shared.errors import PostbacksError
-from tests.bench import endtoend, growth, ingress, machine, memory, microsection, report, worker
+from tests.bench import (
+    connections,
+    endtoend,
+    growth,
+    ingress,
+    machine,
+    memory,
+    microsection,
+    report,
+    worker,
+)
 from tests.bench.results import Section
 from tests.bench.scale import FULL, QUICK, USUAL, Scale
 from tests.bench.site import ROOT, Site, open_site, say
 
 CASES: Final[dict[str, Callable[[Site, Scale], Section]]] = {
     "ingress": ingress.measure,
+    "connections": connections.measure,
     "worker": worker.measure,
     "end-to-end": endtoend.measure,
     "growth": growth.measure,
