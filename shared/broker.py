@@ -2,24 +2,25 @@
 
 A session is one plain connection with one confirming channel. It does not reconnect: a connection
 that heals itself hides an outage from the code that must react to it. Who needs a session for
-ever opens the next one itself. Publishing goes through the channel below aio-pika's, which does
-not hold its lock until the socket is drained and so lets several publishes be under way at once.
+ever opens the next one itself. Publishing goes through the channel below aio-pika's, see
+`confirms`: several publishes may be under way at once.
 """
 
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.exceptions import DeliveryError, PublishError
+from aiormq.exceptions import PublishError
 from pamqp.commands import Basic
 from yarl import URL
 
-from shared import topology
+from shared import confirms, topology
+from shared.confirms import Message
 from shared.errors import (
     BrokerUnavailableError,
     FateUnknownError,
@@ -68,21 +69,28 @@ class Session:
             NotTakenError: refused by a queue, or no queue is bound.
             FateUnknownError: no answer in time, or the connection broke before it came.
         """
-        properties.delivery_mode = 2
+        message = Message(body, exchange, routing_key, properties)
+        (refusal,) = await self.publish_all([message], limit)
+        if refusal is not None:
+            raise refusal
+
+    async def publish_all(
+        self, messages: Sequence[Message], limit: float
+    ) -> list[NotTakenError | None]:
+        """Publish persistently and `mandatory`; return once RabbitMQ has answered to each.
+
+        Args:
+            limit: seconds to wait for all answers.
+
+        Returns:
+            For each message None if RabbitMQ has confirmed it, else what `publish` would raise.
+
+        Raises:
+            FateUnknownError: not all answers came in time, or the connection broke before.
+        """
         try:
             async with asyncio.timeout(limit):
-                await self.channel.basic_publish(
-                    body,
-                    exchange=exchange,
-                    routing_key=routing_key,
-                    properties=properties,
-                    mandatory=True,
-                    wait=False,
-                )
-        except PublishError as error:
-            raise NotTakenError(f"no queue is bound to {exchange}") from error
-        except DeliveryError as error:
-            raise NotTakenError(f"a queue of {exchange or routing_key} refused it") from error
+                refused = await confirms.publish(self.channel, messages)
         except TimeoutError as error:
             raise FateUnknownError(f"no confirm within {limit:g} s") from error
         except asyncio.CancelledError as error:
@@ -91,6 +99,10 @@ class Session:
             raise FateUnknownError("the connection was closed before the confirm") from error
         except Exception as error:  # aiormq rejects what waits with whatever closed the channel
             raise FateUnknownError(f"the connection broke before the confirm: {error}") from error
+        return [
+            _not_taken(message, refused[at]) if at in refused else None
+            for at, message in enumerate(messages)
+        ]
 
     async def lost(self, within: float) -> bool:
         """Whether the connection or the channel is no more; waits `within` seconds for it."""
@@ -184,6 +196,16 @@ def _concrete(channel: aiormq.abc.AbstractChannel) -> aiormq.Channel:
     if not isinstance(channel, aiormq.Channel):
         raise TypeError(channel)
     return channel
+
+
+def _not_taken(message: Message, error: Exception) -> NotTakenError:
+    if isinstance(error, PublishError):
+        why = f"no queue is bound to {message.exchange}"
+    else:
+        why = f"a queue of {message.exchange or message.routing_key} refused it"
+    refusal = NotTakenError(why)
+    refusal.__cause__ = error
+    return refusal
 
 
 def _cancelled_from_outside() -> bool:

@@ -1,7 +1,7 @@
 """Events and dead letters, published and confirmed before anything is acknowledged."""
 
-import asyncio
 import logging
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -12,7 +12,8 @@ from pamqp.common import FieldTable
 
 from shared import event, topology
 from shared.broker import Session, backoff
-from shared.errors import FateUnknownError, NotTakenError, Reason
+from shared.confirms import Message
+from shared.errors import Reason
 from shared.event import Event
 from workers import metrics
 
@@ -75,40 +76,66 @@ async def emit(session: Session, untold: Untold) -> None:
         FateUnknownError: the session broke or is stuck. What was not acknowledged comes again,
             and its events with the same ids.
     """
-    try:
-        async with asyncio.TaskGroup() as publishes:
-            for each in untold.events:
-                origin = untold.origins.get(each.id, Origin())
-                publishes.create_task(_emit_event(session, each, origin))
-            for letter in untold.dead:
-                publishes.create_task(_bury(session, letter))
-    except* FateUnknownError as errors:
-        raise FateUnknownError(str(errors.exceptions[0])) from errors
+    for kind, events in Counter(each.type for each in untold.events).items():
+        metrics.EVENTS[kind,].inc(events)
+    nowhere = Origin()
+    messages = [
+        _event_message(each, untold.origins.get(each.id, nowhere)) for each in untold.events
+    ]
+    messages += [_dead_letter_message(letter) for letter in untold.dead]
+    answers = await session.publish_all(messages, PUBLISH_LIMIT)
+    refused = [
+        message for message, answer in zip(messages, answers, strict=True) if answer is not None
+    ]
+    if refused:
+        await _until_taken(session, [_otherwise(message) for message in refused])
 
 
-async def _emit_event(session: Session, each: Event, origin: Origin) -> None:
-    """To all subscribers; when the queue of one refuses, to the log alone.
+def _otherwise(refused: Message) -> Message:
+    """An event that was refused goes to the log alone; a dead letter has nowhere else to go.
 
     RabbitMQ refuses the publish for all when one queue refuses, though the others did take it. So
     a subscriber whose queue is full misses events, finds them in the log, and stops nobody.
     """
-    body = each.encode()
-    properties = _event_properties(each, origin)
-    metrics.EVENTS[each.type,].inc()
-    try:
-        await session.publish(
-            body,
-            exchange=topology.EVENTS,
-            routing_key=each.routing_key,
-            properties=properties,
-            limit=PUBLISH_LIMIT,
-        )
-    except NotTakenError:
-        metrics.EVENTS_REFUSED.inc()
-        await _until_taken(session, body, "", topology.EVENT_LOG, properties)
+    if refused.exchange != topology.EVENTS:
+        return refused
+    metrics.EVENTS_REFUSED.inc()
+    return refused._replace(exchange="", routing_key=topology.EVENT_LOG)
 
 
-async def _bury(session: Session, letter: DeadLetter) -> None:
+async def _until_taken(session: Session, messages: Sequence[Message]) -> None:
+    """Publish again what is not taken, until all is: there is nowhere else to put it."""
+    attempt = 0
+    while True:
+        answers = await session.publish_all(messages, PUBLISH_LIMIT)
+        refusals = [answer for answer in answers if answer is not None]
+        if not refusals:
+            return
+        if attempt == 0:
+            log.warning("publishing again until it is taken: %s", refusals[0])
+        messages = [
+            message for message, answer in zip(messages, answers, strict=True) if answer is not None
+        ]
+        await backoff(attempt)
+        attempt += 1
+
+
+def _event_message(each: Event, origin: Origin) -> Message:
+    return Message(
+        each.encode(),
+        topology.EVENTS,
+        each.routing_key,
+        Basic.Properties(
+            content_type=event.CONTENT_TYPE,
+            message_id=each.id,
+            message_type=each.type,
+            correlation_id=origin.batch or None,
+            headers=_trace_context(origin.traceparent) or None,
+        ),
+    )
+
+
+def _dead_letter_message(letter: DeadLetter) -> Message:
     properties = Basic.Properties(
         content_type=letter.content_type or None,
         headers={
@@ -119,40 +146,7 @@ async def _bury(session: Session, letter: DeadLetter) -> None:
             **_trace_context(letter.traceparent),
         },
     )
-    await _until_taken(session, letter.body, topology.DEAD, "", properties)
-
-
-async def _until_taken(
-    session: Session, body: bytes, exchange: str, routing_key: str, properties: Basic.Properties
-) -> None:
-    """Publish again until it is taken: there is nowhere else to put it."""
-    attempt = 0
-    while True:
-        try:
-            await session.publish(
-                body,
-                exchange=exchange,
-                routing_key=routing_key,
-                properties=properties,
-                limit=PUBLISH_LIMIT,
-            )
-        except NotTakenError as error:
-            if attempt == 0:
-                log.warning("publishing again until it is taken: %s", error)
-            await backoff(attempt)
-            attempt += 1
-        else:
-            return
-
-
-def _event_properties(each: Event, origin: Origin) -> Basic.Properties:
-    return Basic.Properties(
-        content_type=event.CONTENT_TYPE,
-        message_id=each.id,
-        message_type=each.type,
-        correlation_id=origin.batch or None,
-        headers=_trace_context(origin.traceparent) or None,
-    )
+    return Message(letter.body, topology.DEAD, "", properties)
 
 
 def _trace_context(traceparent: str) -> FieldTable:

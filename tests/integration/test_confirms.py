@@ -1,0 +1,207 @@
+"""Messages published together on a real RabbitMQ: each has an answer of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import msgspec
+import pytest
+from aio_pika.abc import AbstractChannel
+from pamqp.commands import Basic
+from yarl import URL
+
+from shared.broker import Session, open_session
+from shared.confirms import Message
+from shared.errors import FateUnknownError, NotTakenError
+from shared.settings import Settings
+from tests.chaos.proxy import Proxy, proxied
+
+LIMIT = 10.0
+
+
+@pytest.fixture
+async def session(settings: Settings) -> AsyncIterator[Session]:
+    session = await open_session(settings, name="test")
+    yield session
+    await session.close()
+
+
+@pytest.fixture
+async def proxy(settings: Settings) -> AsyncIterator[Proxy]:
+    async with proxied(URL(settings.amqp_url).port or 0) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+async def far_session(settings: Settings, proxy: Proxy) -> AsyncIterator[Session]:
+    """A session over a network that can fail."""
+    url = str(URL(settings.amqp_url).with_port(proxy.port))
+    session = await open_session(msgspec.structs.replace(settings, amqp_url=url), name="far")
+    yield session
+    proxy.heal()
+    await session.close()
+
+
+@pytest.fixture
+async def taking(amqp: AbstractChannel) -> str:
+    """The name of a queue that takes everything."""
+    return (await amqp.declare_queue(exclusive=True)).name
+
+
+@pytest.fixture
+async def full(amqp: AbstractChannel) -> str:
+    """The name of a queue that refuses everything."""
+    queue = await amqp.declare_queue(
+        exclusive=True, arguments={"x-max-length": 0, "x-overflow": "reject-publish"}
+    )
+    return queue.name
+
+
+def message(queue: str, body: bytes = b"body", message_id: str | None = None) -> Message:
+    return Message(body, "", queue, Basic.Properties(message_id=message_id))
+
+
+async def bodies(amqp: AbstractChannel, queue: str, count: int) -> list[bytes]:
+    there = await amqp.get_queue(queue)
+    return [(await there.get(no_ack=True)).body for _ in range(count)]
+
+
+async def test_each_message_has_its_own_answer(
+    session: Session, amqp: AbstractChannel, taking: str, full: str
+) -> None:
+    kinds = [taking, full, "nowhere", taking, "nowhere", full, taking]
+    answers = await session.publish_all(
+        [message(queue, b"%d" % at) for at, queue in enumerate(kinds)], LIMIT
+    )
+    assert [None if answer is None else str(answer) for answer in answers] == [
+        {taking: None, full: f"a queue of {full} refused it", "nowhere": "no queue is bound to "}[
+            queue
+        ]
+        for queue in kinds
+    ]
+    assert all(answer is None or answer.__cause__ for answer in answers)
+    assert await bodies(amqp, taking, 3) == [b"0", b"3", b"6"]
+
+
+async def test_none_at_all(session: Session) -> None:
+    assert await session.publish_all([], LIMIT) == []
+
+
+async def test_many_messages_of_any_size_by_many(
+    session: Session, amqp: AbstractChannel, taking: str
+) -> None:
+    largest = session.channel.max_content_size
+    sizes = [0, 1, largest - 1, largest, largest + 1, 3 * largest, *range(2, 300)]
+    async with asyncio.TaskGroup() as publishers:
+        for at in range(4):
+            group = [message(taking, b"%d" % at * size) for size in sizes]
+            publishers.create_task(session.publish_all(group, LIMIT))
+    there = await bodies(amqp, taking, 4 * len(sizes))
+    assert sorted(map(len, there)) == sorted(sizes * 4)
+    for at in range(4):
+        assert [len(body) for body in there if body[:1] == b"%d" % at] == sizes[1:]
+
+
+async def test_messages_are_persistent_and_have_an_id(
+    session: Session, amqp: AbstractChannel, taking: str
+) -> None:
+    assert await session.publish_all([message(taking, message_id="mine"), message(taking)], LIMIT)
+    queue = await amqp.get_queue(taking)
+    mine, another = await queue.get(no_ack=True), await queue.get(no_ack=True)
+    assert mine.message_id == "mine"
+    assert another.message_id
+    assert mine.delivery_mode == another.delivery_mode == 2
+
+
+async def test_one_alone_is_published_or_says_why_not(
+    session: Session, taking: str, full: str
+) -> None:
+    async def publish(queue: str) -> None:
+        await session.publish(
+            b"body", exchange="", routing_key=queue, properties=Basic.Properties(), limit=LIMIT
+        )
+
+    await publish(taking)
+    with pytest.raises(NotTakenError, match="refused"):
+        await publish(full)
+    with pytest.raises(NotTakenError, match="no queue"):
+        await publish("nowhere")
+
+
+async def test_no_answer_in_time(
+    far_session: Session, proxy: Proxy, amqp: AbstractChannel, taking: str, full: str
+) -> None:
+    """Their fate is unknown, they may come through later, and the count of confirms still holds."""
+    proxy.stall()
+    with pytest.raises(FateUnknownError, match="within"):
+        await far_session.publish_all([message(taking), message(full)], 0.2)
+    proxy.heal()
+    answers = await far_session.publish_all(
+        [message(taking), message("nowhere"), message(full)], LIMIT
+    )
+    assert [answer is None for answer in answers] == [True, False, False]
+    assert len(await bodies(amqp, taking, 2)) == 2
+    assert not far_session.channel.confirmations
+    assert not far_session.channel.message_id_delivery_tag
+
+
+async def test_given_up_before_it_was_sent(
+    session: Session, taking: str, full: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What RabbitMQ never saw it does not count."""
+
+    async def stuck(_: object) -> None:
+        await asyncio.sleep(LIMIT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(session.channel.write_queue, "put", stuck)
+        with pytest.raises(FateUnknownError):
+            await session.publish_all([message(taking), message(taking)], 0.05)
+    async with session.channel.lock:
+        with pytest.raises(FateUnknownError):
+            await session.publish_all([message(taking)], 0.05)
+    answers = await session.publish_all([message(taking), message(full), message(taking)], LIMIT)
+    assert [answer is None for answer in answers] == [True, False, True]
+    assert not session.channel.confirmations
+
+
+async def test_the_connection_breaks_in_between(
+    far_session: Session, proxy: Proxy, taking: str
+) -> None:
+    proxy.stall()
+    messages = [message(taking) for _ in range(3)]
+    publishing = asyncio.create_task(far_session.publish_all(messages, LIMIT))
+    await asyncio.sleep(0.1)
+    assert not publishing.done()
+    proxy.reset()
+    with pytest.raises(FateUnknownError, match="broke"):
+        await publishing
+    with pytest.raises(FateUnknownError):
+        await far_session.publish_all([message(taking)], LIMIT)
+
+
+async def test_we_close_it_in_between(far_session: Session, proxy: Proxy, taking: str) -> None:
+    proxy.stall()
+    messages = [message(taking) for _ in range(3)]
+    publishing = asyncio.create_task(far_session.publish_all(messages, LIMIT))
+    await asyncio.sleep(0.1)
+    await far_session.close()
+    with pytest.raises(FateUnknownError):
+        await publishing
+
+
+async def test_a_task_that_is_told_to_stop_stops(
+    far_session: Session, proxy: Proxy, taking: str
+) -> None:
+    proxy.stall()
+    publishing = asyncio.create_task(far_session.publish_all([message(taking)], LIMIT))
+    await asyncio.sleep(0.1)
+    publishing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await publishing
+
+
+async def test_an_exchange_that_is_gone(session: Session) -> None:
+    """RabbitMQ closes the channel."""
+    with pytest.raises(FateUnknownError, match="no exchange"):
+        await session.publish_all([Message(b"", "gone", "", Basic.Properties())], LIMIT)
+    assert not session.open
