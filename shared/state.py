@@ -19,6 +19,7 @@ from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
 from redis.backoff import NoBackoff
 
 from shared.errors import SettingsError
+from shared.resp import by_hiredis, cluster_by_hiredis
 
 State = Redis | RedisCluster
 """A client of whatever the state is in; the commands that we use are the same."""
@@ -55,8 +56,8 @@ def client(url: str, limit: float, ca: str = "") -> State:
             return _sentinel(_parsed(rest), limit, tls)
         if secure and ca:
             url += f"{'&' if '?' in url else '?'}ssl_ca_certs={quote(ca)}"
-        return Redis.from_url(
-            url, socket_timeout=limit, socket_connect_timeout=limit, retry=_never()
+        return by_hiredis(
+            Redis.from_url(url, socket_timeout=limit, socket_connect_timeout=limit, retry=_never())
         )
     except ValueError:  # its text may hold what it took for a port
         raise SettingsError(f"MMS_REDIS_URL cannot be read: {_WANTED}") from None
@@ -111,7 +112,7 @@ def _host(text: str) -> tuple[str, int]:
 
 
 def _cluster(parsed: _Parsed, limit: float, tls: _Tls) -> RedisCluster:
-    return RedisCluster(
+    cluster = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in parsed.hosts],
         username=parsed.username,
         password=parsed.password,
@@ -121,6 +122,7 @@ def _cluster(parsed: _Parsed, limit: float, tls: _Tls) -> RedisCluster:
         require_full_coverage=False,
         **tls,
     )
+    return cluster_by_hiredis(cluster)
 
 
 def _sentinel(parsed: _Parsed, limit: float, tls: _Tls) -> Redis:
@@ -139,7 +141,7 @@ def _sentinel(parsed: _Parsed, limit: float, tls: _Tls) -> Redis:
         retry=_never(),
         **tls,
     )
-    return master
+    return by_hiredis(master)
 
 
 def _never() -> Retry:
