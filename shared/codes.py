@@ -6,6 +6,7 @@ updated") the status text decides.
 """
 
 from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 
@@ -106,7 +107,7 @@ def canonical_status(text: str) -> str:
     `Message Sent/Delivered`, `delivered` and ` Delivered ` are all `Delivered`. A text that the
     provider is not known to send comes back unchanged, without the space around it.
     """
-    known = _STATUS_WORDS.get(_last_word(text))
+    known = _status_word(text)
     return known[0] if known else text.strip()
 
 
@@ -115,8 +116,8 @@ def outcome_of(code: str, status: str | None) -> Outcome:
     row = CODES[code]
     if not row.refined or status is None:
         return row.outcome
-    _, decided = _STATUS_WORDS.get(_last_word(status), ("", None))
-    return decided or row.outcome
+    known = _status_word(status)
+    return known[1] or row.outcome if known else row.outcome
 
 
 def phase_of(track: Track, outcome: Outcome) -> int:
@@ -126,6 +127,7 @@ def phase_of(track: Track, outcome: Outcome) -> int:
     return _PHASES[outcome]
 
 
-def _last_word(text: str) -> str:
+@lru_cache(maxsize=256)  # the provider has a dozen spellings
+def _status_word(text: str) -> tuple[str, Outcome | None] | None:
     last = text.rsplit("/", 1)[-1].lower()
-    return "".join(last.split()).removeprefix("message")
+    return _STATUS_WORDS.get("".join(last.split()).removeprefix("message"))

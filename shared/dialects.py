@@ -89,8 +89,7 @@ _json_decoder: Final = msgspec.json.Decoder(dict[str, object], float_hook=str)
 
 def _canonical(name: str) -> str:
     """A field's canonical name; an unknown field keeps its own, in lower case."""
-    known = _SPELLINGS.get(name)
-    if known is not None:
+    if known := _SPELLINGS.get(name):
         return known
     lower = name.strip().lower()
     return _CANONICAL.get(lower.replace("-", "").replace("_", ""), lower)
@@ -107,11 +106,11 @@ def _json(text: bytes) -> Fields:
         raise UndecodableError(Reason.MALFORMED, "JSON nested too deeply") from error
     fields: Fields = {}
     for name, value in raw.items():
-        if value is None:
-            continue
         if isinstance(value, str):
             if stripped := value.strip():
-                fields[_canonical(name)] = stripped
+                fields[_SPELLINGS.get(name) or _canonical(name)] = stripped
+        elif value is None:
+            continue
         elif isinstance(value, int) and not isinstance(value, bool):
             fields[_canonical(name)] = str(value)
         else:

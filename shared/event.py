@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from shared.codes import Track
-from shared.postback import rfc3339
+from shared.postback import rfc3339_of
 from shared.record import Known, Record
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
@@ -47,7 +47,7 @@ def event_of(record: Record, track: Track) -> Event:
         type=f"mms.{track}.{top.postback.outcome}",
         source=f"/mms-postbacks/{record.key.source}",
         id=hashlib.blake2b(told, digest_size=16).hexdigest(),
-        time=rfc3339(top.moment),
+        time=rfc3339_of(top.time),
         subject=record.key.id,
         data=record.known(track),
     )

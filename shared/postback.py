@@ -8,7 +8,7 @@ functions of the fields alone, which is why the order of arrival cannot matter.
 
 import hashlib
 from datetime import UTC, datetime
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -38,6 +38,9 @@ LIMITS: Final = {
     "status-details": 4096,
 }
 """Characters allowed in a field; `MAX_TEXT` for all others. At most `MAX_EXTRA` unknown fields."""
+
+NO_TIME: Final = "0" * 20
+"""A rank's time when the postback carries none."""
 
 
 class Key(NamedTuple):
@@ -120,7 +123,7 @@ class Rank(NamedTuple):
     @property
     def moment(self) -> datetime | None:
         """The provider's time, or None when the postback carries none."""
-        if self.time == _NO_TIME:
+        if self.time == NO_TIME:
             return None
         return datetime.fromisoformat(f"{self.time[:8]}T{self.time[8:14]}.{self.time[14:]}+00:00")
 
@@ -158,10 +161,10 @@ def file(source: str, fields: Fields) -> Filing:
     _check_lengths(texts)
     if status := texts.get("status"):
         texts["status"] = canonical_status(status)
-    time = _NO_TIME
+    time = NO_TIME
     if (timestamp := texts.get("timestamp")) and (moment := _utc(timestamp)):
-        time = moment.isoformat(timespec="microseconds")[:26].translate(_DIGITS_ONLY)
-        texts["timestamp"] = rfc3339(moment)
+        time = digits(moment)
+        texts["timestamp"] = rfc3339_of(time)
     key = _key(source, row.track, texts)
     phase = phase_of(row.track, outcome_of(texts["code"], texts.get("status")))
     rank = Rank(phase, time, _identity(texts))
@@ -170,13 +173,13 @@ def file(source: str, fields: Fields) -> Filing:
     return Filing(key, row.track, rank, _postback(texts))
 
 
-_NO_TIME: Final = "0" * 20
-_DIGITS_ONLY: Final = str.maketrans("", "", "-:T.")
-_ATTRIBUTES: Final = {
-    name: "from_" if name == "from" else name.replace("-", "_")
-    for name in FIELDS
-    if name not in {"origin", "tracking-id"}
-}
+# The fields' names in the order of `Postback`.
+_STORED: Final = tuple(
+    "from" if attribute == "from_" else attribute.replace("_", "-")
+    for attribute in Postback.__struct_fields__
+    if attribute != "extra"
+)
+_STORED_NAMES: Final = frozenset(_STORED)
 # Where a template's postback names its content, by code: the one that failed comes first.
 _CONTENT: Final = {
     "E002": ("audio-name", "video-name", "image-name"),
@@ -185,12 +188,25 @@ _CONTENT: Final = {
     "N003": ("audio-name",),
 }
 _KNOWN: Final = frozenset(FIELDS)
+_ANY_LENGTH: Final = min(MAX_TEXT, *LIMITS.values())  # which no field minds
 _pack: Final = msgspec.msgpack.Encoder().encode
+
+
+def digits(moment: datetime) -> str:
+    """A UTC datetime as a rank has it."""
+    t = moment.isoformat(timespec="microseconds")
+    return f"{t[:4]}{t[5:7]}{t[8:10]}{t[11:13]}{t[14:16]}{t[17:19]}{t[20:26]}"
 
 
 def rfc3339(moment: datetime) -> str:
     """A UTC datetime as RFC 3339 with a `Z`."""
-    return moment.isoformat().replace("+00:00", "Z")
+    return rfc3339_of(digits(moment))
+
+
+def rfc3339_of(t: str) -> str:
+    """A rank's time as RFC 3339 with a `Z`; a fraction of a second only where there is one."""
+    fraction = "" if t.endswith("000000") else f".{t[14:]}"
+    return f"{t[:4]}-{t[4:6]}-{t[6:8]}T{t[8:10]}:{t[10:12]}:{t[12:14]}{fraction}Z"
 
 
 def _code(fields: Fields) -> str:
@@ -207,30 +223,35 @@ def _code(fields: Fields) -> str:
 
 
 def _texts(fields: Fields) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for name, value in fields.items():
-        if isinstance(value, NotText):
-            detail = f"{name[:40]} is {value.what}, not text or number"
-            raise UndecodableError(Reason.INVALID, detail)
-        texts[name] = value
+    if NotText in set(map(type, fields.values())):
+        for name, value in fields.items():
+            if isinstance(value, NotText):
+                detail = f"{name[:40]} is {value.what}, not text or number"
+                raise UndecodableError(Reason.INVALID, detail)
+    texts = cast("dict[str, str]", fields).copy()
     del texts["origin"]
     return texts
 
 
 def _check_lengths(texts: dict[str, str]) -> None:
-    for name, text in texts.items():
-        limit = LIMITS.get(name, MAX_TEXT)
-        if len(text) > limit:
-            detail = f"{name[:40]} has {len(text)} characters, over its {limit}"
-            raise UndecodableError(Reason.TOO_LONG, detail)
-        if len(name) > MAX_ID:
-            detail = f"a field's name has {len(name)} characters, over its {MAX_ID}"
-            raise UndecodableError(Reason.TOO_LONG, detail)
+    if max(map(len, texts.values())) > _ANY_LENGTH or max(map(len, texts)) > MAX_ID:
+        for name, text in texts.items():
+            _check_length(name, text)
     if len(texts) > MAX_EXTRA:  # else there is nothing to count
         unknown = len(texts.keys() - _KNOWN)
         if unknown > MAX_EXTRA:
             detail = f"{unknown} fields that we do not know, over the limit of {MAX_EXTRA}"
             raise UndecodableError(Reason.TOO_LONG, detail)
+
+
+def _check_length(name: str, text: str) -> None:
+    limit = LIMITS.get(name, MAX_TEXT)
+    if len(text) > limit:
+        detail = f"{name[:40]} has {len(text)} characters, over its {limit}"
+        raise UndecodableError(Reason.TOO_LONG, detail)
+    if len(name) > MAX_ID:
+        detail = f"a field's name has {len(name)} characters, over its {MAX_ID}"
+        raise UndecodableError(Reason.TOO_LONG, detail)
 
 
 def _utc(timestamp: str) -> datetime | None:
@@ -263,12 +284,7 @@ def _identity(texts: dict[str, str]) -> str:
 
 
 def _postback(texts: dict[str, str]) -> Postback:
-    known: dict[str, str] = {}
-    extra: dict[str, str] = {}
-    for name, text in texts.items():
-        attribute = _ATTRIBUTES.get(name)
-        if attribute is None:
-            extra[name] = text
-        else:
-            known[attribute] = text
-    return Postback(**known, extra=dict(sorted(extra.items())) or None)
+    extra = None
+    if not texts.keys() <= _STORED_NAMES:
+        extra = {name: texts[name] for name in sorted(texts.keys() - _STORED_NAMES)}
+    return Postback(*map(texts.get, _STORED), extra)  # type: ignore[arg-type, call-arg]  # all fit

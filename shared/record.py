@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
+from msgspec.structs import astuple
 
 from shared.codes import CODES, Outcome, Track
 from shared.errors import UnreadableRecordError
 from shared.formats import unreadable
-from shared.postback import Filing, Key, Postback, Rank, rfc3339
+from shared.postback import NO_TIME, Filing, Key, Postback, Rank, digits, rfc3339_of
 
 KEEP: Final = 64
 """Postbacks kept for one key. Beyond it those of lowest rank are dropped and only counted."""
@@ -59,9 +60,11 @@ class Entry(msgspec.Struct, frozen=True):
     postback: Postback
 
     @property
-    def moment(self) -> datetime:
-        """When it happened: the provider's time, else when it was received."""
-        return self.rank.moment or datetime.fromtimestamp(self.received_at / 1_000_000, UTC)
+    def time(self) -> str:
+        """When it happened, as a rank has it: the provider's time, else when it was received."""
+        if self.rank.time != NO_TIME:
+            return self.rank.time
+        return digits(datetime.fromtimestamp(self.received_at / 1_000_000, UTC))
 
 
 class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
@@ -130,32 +133,25 @@ class Record(msgspec.Struct, frozen=True):
         entries = self.of(track)
         top = entries[0]
         template = self.key.kind == "template"
-
-        def first(name: str) -> str | None:
-            for entry in entries:
-                value: str | None = getattr(entry.postback, name)
-                if value is not None:
-                    return value
-            return None
-
+        filled = _filled(entries)
         return Known(
             tracking_id=None if template else self.key.id,
-            mms_id=first("mms_id") or (self.key.id if template else None),
+            mms_id=filled.mms_id or (self.key.id if template else None),
             outcome=top.postback.outcome,
             code=top.postback.code,
             status=top.postback.status,
             status_details=top.postback.status_details,
-            sent_as=first("sent_as"),
-            from_=first("from_"),
-            to=first("to"),
-            operator_id=first("operator_id"),
-            operator_name=first("operator_name"),
-            handset=first("handset"),
-            client_reference=first("client_reference"),
-            campaign_ref=first("campaign_ref"),
-            aggregator_id=first("aggregator_id"),
+            sent_as=filled.sent_as,
+            from_=filled.from_,
+            to=filled.to,
+            operator_id=filled.operator_id,
+            operator_name=filled.operator_name,
+            handset=filled.handset,
+            client_reference=filled.client_reference,
+            campaign_ref=filled.campaign_ref,
+            aggregator_id=filled.aggregator_id,
             sent_at=_sent_at(entries),
-            completed_at=rfc3339(top.moment) if top.rank.terminal else None,
+            completed_at=rfc3339_of(top.time) if top.rank.terminal else None,
             corrects=_corrected(entries),
             version=self.version,
         )
@@ -191,9 +187,20 @@ def _entry(name: str, value: bytes) -> Entry:
         raise UnreadableRecordError(f"entry {name[:60]}: {unreadable(packed, error)}") from error
 
 
+def _filled(entries: list[Entry]) -> Postback:
+    """The first postback; what it lacks, from the first one that has it."""
+    values = astuple(entries[0].postback)
+    for entry in entries[1:]:
+        others = astuple(entry.postback)
+        values = tuple(
+            [other if value is None else value for value, other in zip(values, others, strict=True)]
+        )
+    return Postback(*values)
+
+
 def _sent_at(entries: Iterable[Entry]) -> str | None:
-    sent = [entry.moment for entry in entries if entry.postback.outcome is Outcome.SENT]
-    return rfc3339(min(sent)) if sent else None
+    sent = [entry.time for entry in entries if entry.postback.outcome is Outcome.SENT]
+    return rfc3339_of(min(sent)) if sent else None
 
 
 def _corrected(entries: list[Entry]) -> Outcome | None:
