@@ -10,12 +10,14 @@ does for many what that does for one, with the same pieces of its channel. Nothi
 """
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple, cast
 from uuid import uuid4
 
 import aiormq
-from aiormq.abc import ChannelFrame, FrameType
+from aiormq.abc import ChannelFrame
+from pamqp import frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
@@ -52,14 +54,14 @@ async def publish(channel: aiormq.Channel, messages: Sequence[Message]) -> dict[
         message.properties.delivery_mode = 2
         message.properties.message_id = message.properties.message_id or uuid4().hex
         ids.append(message.properties.message_id)
-    payload = ChannelFrame.marshall(channel.number, _frames(channel, messages))
+    payload = b"".join([_marshal(channel, message) for message in messages])
     async with channel.lock:
         tags = range(channel.delivery_tag + 1, channel.delivery_tag + 1 + len(messages))
         channel.delivery_tag += len(messages)
         channel.message_id_delivery_tag.update(zip(ids, tags, strict=True))
         channel.confirmations.update(answers.by_tag(tags))
         try:
-            await channel.write_queue.put(payload)
+            await channel.write_queue.put(ChannelFrame(payload, should_close=False))
         except BaseException:  # RabbitMQ has not seen them and does not count them
             channel.delivery_tag -= len(messages)
             _forget(channel, ids, tags)
@@ -121,15 +123,24 @@ class _Answer:
         self._answers.one_more()
 
 
-def _frames(
-    channel: aiormq.Channel, messages: Sequence[Message]
-) -> Iterator[FrameType | ContentBody]:
+def _marshal(channel: aiormq.Channel, message: Message) -> bytes:
+    number, body = channel.number, message.body
     largest = channel.max_content_size
-    for body, exchange, routing_key, properties in messages:
-        yield Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
-        yield ContentHeader(body_size=len(body), properties=properties)
-        for start in range(0, len(body), largest):
-            yield ContentBody(body[start : start + largest])
+    frames = [
+        _publish_frame(number, message.exchange, message.routing_key),
+        frame.marshal(ContentHeader(body_size=len(body), properties=message.properties), number),
+    ]
+    frames += [
+        frame.marshal(ContentBody(body[start : start + largest]), number)
+        for start in range(0, len(body), largest)
+    ]
+    return b"".join(frames)
+
+
+@lru_cache(maxsize=1024)  # an outcome by operator: few, unless somebody makes operators up
+def _publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
+    publish = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
+    return frame.marshal(publish, channel)
 
 
 def _forget(channel: aiormq.Channel, ids: Sequence[str], tags: range) -> None:

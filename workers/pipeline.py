@@ -25,6 +25,8 @@ from workers.store import Merged, Received, Store, Unmergeable
 PATIENCE: Final = 10.0
 """Seconds to wait for Redis with batches in hand before they are given back."""
 
+_TRACKS: Final = tuple(Track)
+
 log: Final = logging.getLogger(__name__)
 
 
@@ -44,17 +46,16 @@ async def absorb(
     postbacks = len(received) + len(dead)
     events: list[Event] = []
     origins: dict[str, Origin] = {}
-    results: Counter[tuple[str, str]] = Counter()
     merged = await _merge(store, received)
     traces = {} if tracing is None else _trace(tracing, started, received, dead)
     for result in merged:
         if isinstance(result, Merged):
-            results.update(_results(result))
             for event, last in _events(result):
                 events.append(event)
                 origins[event.id] = Origin(last.batch, traces.get(last.arrival, ""))
         else:
             dead.extend(_refused(result))
+    results = Counter(each for one in merged if isinstance(one, Merged) for each in _results(one))
     _log_window(window, postbacks, len(events), len(dead))
     return Untold(events, dead, postbacks, results, origins)
 
@@ -150,7 +151,7 @@ def _events(merged: Merged) -> list[tuple[Event, Received]]:
         told = letter in "NS" or (letter == "D" and received.redelivered)
         if told and received.filing.rank.terminal:
             tracks[received.filing.track] = received
-    return [(event_of(merged.record, track), tracks[track]) for track in Track if track in tracks]
+    return [(event_of(merged.record, track), tracks[track]) for track in _TRACKS if track in tracks]
 
 
 def _results(merged: Merged) -> Iterator[tuple[str, str]]:
