@@ -163,7 +163,7 @@ class _XmlReader:
 
     def _end(self, name: str) -> None:
         if self._depth == 2:  # noqa: PLR2004
-            canonical = _canonical(name.rpartition(":")[2])
+            canonical = _SPELLINGS.get(name) or _canonical(name.rpartition(":")[2])
             if self._nested:
                 self.fields[canonical] = NotText("an element with elements in it")
             elif stripped := "".join(self._text).strip():
