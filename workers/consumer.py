@@ -39,13 +39,14 @@ class Delivery(NamedTuple):
 
 
 class Consumer:
-    """Consumes the input queue on one session; made by `consume`."""
+    """Consumes the input queue on one session, on which it is the only one to consume."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._fresh: deque[Delivery] = deque()
         self._redelivered: list[Delivery] = []
         self._arrived = asyncio.Event()
+        self._done = _Done()
         self._tag = ""
 
     @property
@@ -83,9 +84,14 @@ class Consumer:
         Raises:
             BrokerUnavailableError: the session is no more; they will come again.
         """
+        tags = [delivery.tag for delivery in window]
+        channel = self._session.channel
         try:
-            for delivery in window:
-                await self._session.channel.basic_ack(delivery.tag, wait=False)
+            if self._done.all_up_to_the_last(tags):
+                await channel.basic_ack(max(tags), multiple=True, wait=False)
+            else:
+                for tag in tags:
+                    await channel.basic_ack(tag, wait=False)
         except (AMQPError, OSError, RuntimeError) as error:
             raise BrokerUnavailableError(f"cannot acknowledge: {error}") from error
 
@@ -103,3 +109,23 @@ class Consumer:
         else:
             self._fresh.append(delivery)
         self._arrived.set()
+
+
+class _Done:
+    """Which deliveries of a channel are done with. RabbitMQ numbers them 1, 2, 3 and so on.
+
+    An acknowledgement may stand for all deliveries up to one. What was redelivered is handled out
+    of order, so that is right only while nothing below is still open.
+    """
+
+    def __init__(self) -> None:
+        self._all_up_to = 0
+        self._beyond: set[int] = set()
+
+    def all_up_to_the_last(self, tags: Sequence[int]) -> bool:
+        """Note that these are done; whether by now all up to the last of them are."""
+        self._beyond.update(tags)
+        while self._all_up_to + 1 in self._beyond:
+            self._all_up_to += 1
+            self._beyond.remove(self._all_up_to)
+        return max(tags) <= self._all_up_to
