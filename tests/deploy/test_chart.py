@@ -1,11 +1,6 @@
-"""The Helm chart: Helm itself renders it, Kubernetes' own schemas take what comes out.
+"""The Helm chart: Helm itself renders it, Kubernetes' own schemas take what comes out."""
 
-Helm's engine (its Go library, from a wheel) runs in a process of its own: it brings its runtime.
-"""
-
-import json
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +8,10 @@ from typing import Any
 import pytest
 
 from deploy.local.services import command
+from tests.deploy.chart import lint, rendered
 
-CHART = Path(__file__).parents[2] / "deploy" / "helm" / "mms-postbacks"
 KUBERNETES = ("1.25", "1.37")
 """The oldest that the chart names and the newest whose schemas we have."""
-
-LINT = "import helm_python, json, sys; print(json.dumps(helm_python.lint(sys.argv[1])))"
-RENDER = """
-import helm_python, json, sys
-with helm_python.Chart.load(sys.argv[1]) as chart:
-    print(json.dumps(chart.render(json.loads(sys.argv[2]), name="demo", namespace="prod")))
-"""
 
 VALUES: Mapping[str, Mapping[str, Any]] = {
     "as it comes": {},
@@ -43,26 +31,8 @@ VALUES: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-def helm(script: str, *arguments: str) -> Any:
-    done = subprocess.run(
-        (sys.executable, "-c", script, str(CHART), *arguments),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def rendered(values: Mapping[str, Any]) -> dict[str, str]:
-    """What Helm makes of the chart, by template."""
-    manifests: dict[str, str] = helm(RENDER, json.dumps(values))
-    return {Path(name).stem: text for name, text in manifests.items()}
-
-
 def test_lint() -> None:
-    found = helm(LINT)
+    found = lint()
     assert not found["errors"]
     assert all(each["severity"] <= 1 for each in found["messages"]), found
 
@@ -71,7 +41,7 @@ def test_lint() -> None:
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_kubernetes_takes_it(values: Mapping[str, Any], version: str, tmp_path: Path) -> None:
     manifests = rendered(values)
-    # KEDA's kinds are not Kubernetes' own; their schema comes with KEDA.
+    # KEDA's kinds are not Kubernetes' own; see test_keda.py.
     manifests.pop("autoscaling", None)
     paths = []
     for name, text in manifests.items():

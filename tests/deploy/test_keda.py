@@ -1,0 +1,215 @@
+"""What the chart asks of KEDA: its schemas take it, and so do its scalers.
+
+The schemas are KEDA's own, of its CRDs (2.16.1), as pydantic models in a wheel; they are made
+strict here, as `kubectl apply` is. To a CRD a trigger's metadata are just texts: what each scaler
+wants of them is from KEDA's pages on its scalers, 2.16, and is still so in 2.20.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from cloudcoil.models.keda import v1alpha1
+
+from shared import topology
+from tests.deploy.chart import CHART, rendered
+
+Object = dict[str, Any]
+
+KINDS = {
+    "ScaledObject": v1alpha1.ScaledObject,
+    "TriggerAuthentication": v1alpha1.TriggerAuthentication,
+}
+
+TEXT: Object = {"type": "string", "minLength": 1}
+NUMBER: Object = {"type": "string", "pattern": r"^\d+(\.\d+)?$"}
+SWITCH: Object = {"enum": ["true", "false"]}
+
+SCALERS: dict[str, Object] = {
+    "rabbitmq": {
+        "properties": {
+            "queueName": TEXT,
+            "mode": {"enum": ["QueueLength", "MessageRate"]},
+            "value": NUMBER,
+            "activationValue": NUMBER,
+            "protocol": {"enum": ["auto", "amqp", "http"]},
+            "vhostName": TEXT,
+            "useRegex": SWITCH,
+            "pageSize": NUMBER,
+            "operation": {"enum": ["sum", "max", "avg"]},
+            "timeout": NUMBER,
+            "excludeUnacknowledged": SWITCH,
+            "unsafeSsl": SWITCH,
+            "host": TEXT,
+            "hostFromEnv": TEXT,
+            "usernameFromEnv": TEXT,
+            "passwordFromEnv": TEXT,
+        },
+        "required": ["queueName", "mode", "value"],
+        "additionalProperties": False,
+        # Only the management API knows rates and can search.
+        "if": {"properties": {"protocol": {"const": "amqp"}}, "required": ["protocol"]},
+        "then": {
+            "properties": {
+                "mode": {"const": "QueueLength"},
+                "useRegex": {"const": "false"},
+                "excludeUnacknowledged": {"const": "false"},
+                "timeout": False,
+            }
+        },
+    },
+    "prometheus": {
+        "properties": {
+            "serverAddress": {"type": "string", "pattern": "^https?://"},
+            "query": TEXT,
+            "threshold": NUMBER,
+            "activationThreshold": NUMBER,
+            "namespace": TEXT,
+            "customHeaders": TEXT,
+            "ignoreNullValues": SWITCH,
+            "queryParameters": TEXT,
+            "unsafeSsl": SWITCH,
+            "authModes": TEXT,
+        },
+        "required": ["serverAddress", "query", "threshold"],
+        "additionalProperties": False,
+    },
+}
+
+
+@functools.cache
+def schema(kind: str) -> Object:
+    """The JSON schema of a kind, in which no field is allowed that it does not name."""
+    whole: Object = KINDS[kind].model_json_schema()
+    whole["required"] = ["apiVersion", "kind", "metadata", "spec"]
+    for each in (whole, *whole["$defs"].values()):
+        if "properties" in each:
+            each.setdefault("additionalProperties", False)
+    return whole
+
+
+@functools.cache
+def made() -> dict[str, Object]:
+    """The chart's KEDA objects, by kind."""
+    text = rendered({"autoscaling": {"enabled": True}})["autoscaling"]
+    objects = [each for each in yaml.safe_load_all(text) if each]
+    return {each["kind"]: each for each in objects}
+
+
+def faults(objects: dict[str, Object]) -> list[str]:
+    """Whatever KEDA would not take, or would take and not act upon."""
+    found = []
+    for kind, each in objects.items():
+        errors = jsonschema.Draft202012Validator(schema(kind)).iter_errors(each)
+        found += [f"{kind} {error.json_path}: {error.message}" for error in errors]
+    return found or list(_scaler_faults(objects))
+
+
+def _scaler_faults(objects: dict[str, Object]) -> Iterator[str]:
+    authentication = objects["TriggerAuthentication"]
+    given = {each["parameter"] for each in authentication["spec"]["secretTargetRef"]}
+    for trigger in objects["ScaledObject"]["spec"]["triggers"]:
+        kind, metadata = trigger["type"], trigger["metadata"]
+        for error in jsonschema.Draft202012Validator(SCALERS[kind]).iter_errors(metadata):
+            yield f"{kind} {error.json_path}: {error.message}"
+        refers = trigger.get("authenticationRef", {}).get("name")
+        if refers not in (None, authentication["metadata"]["name"]):
+            yield f"{kind}: there is no TriggerAuthentication {refers}"
+        told = {"host", "hostFromEnv"} & metadata.keys() or (refers and "host" in given)
+        if kind == "rabbitmq" and not told:
+            yield "rabbitmq: nobody says where it is"
+
+
+def test_keda_takes_it() -> None:
+    assert made().keys() == KINDS.keys()
+    assert faults(made()) == []
+
+
+def test_it_is_about_what_we_have() -> None:
+    spec = made()["ScaledObject"]["spec"]
+    worker = next(yaml.safe_load_all(rendered({})["worker"]))
+    assert spec["scaleTargetRef"]["name"] == worker["metadata"]["name"]
+    assert worker["kind"] == "Deployment", "which is what KEDA takes a target without a kind for"
+    depth, lag = (trigger["metadata"] for trigger in spec["triggers"])
+    assert depth["queueName"] == topology.STATE_QUEUE
+    assert "mms_worker_lag_seconds_bucket" in lag["query"]
+    (secret,) = made()["TriggerAuthentication"]["spec"]["secretTargetRef"]
+    values = (CHART / "values.yaml").read_text()
+    assert secret["key"] in values, "the reader is told to put it into the Secret"
+    assert secret["name"] == yaml.safe_load(values)["existingSecret"]
+
+
+def renamed(*path: str | int) -> Callable[[dict[str, Object]], None]:
+    """Misspell the last name of a path."""
+
+    def change(objects: dict[str, Object]) -> None:
+        place = _at(objects, path[:-1])
+        place[f"{path[-1]}s"] = place.pop(path[-1])
+
+    return change
+
+
+def replaced(*path: str | int, by: object) -> Callable[[dict[str, Object]], None]:
+    """Put something else at the end of a path."""
+
+    def change(objects: dict[str, Object]) -> None:
+        _at(objects, path[:-1])[path[-1]] = by
+
+    return change
+
+
+def _at(objects: Any, path: tuple[str | int, ...]) -> Any:
+    for step in path:
+        objects = objects[step]
+    return objects
+
+
+SPEC = ("ScaledObject", "spec")
+HPA = (*SPEC, "advanced", "horizontalPodAutoscalerConfig")
+DEPTH = (*SPEC, "triggers", 0)
+LAG = (*SPEC, "triggers", 1)
+SECRET = ("TriggerAuthentication", "spec", "secretTargetRef", 0)
+
+MISTAKES = (
+    renamed("ScaledObject", "apiVersion"),
+    replaced("ScaledObject", "apiVersion", by="keda.sh/v1"),
+    renamed("ScaledObject", "metadata", "labels"),
+    renamed(*SPEC, "scaleTargetRef"),
+    renamed(*SPEC, "scaleTargetRef", "name"),
+    renamed(*SPEC, "minReplicaCount"),
+    replaced(*SPEC, "maxReplicaCount", by="10"),
+    renamed(*SPEC, "pollingInterval"),
+    renamed(*SPEC, "advanced"),
+    renamed(*HPA, "behavior"),
+    renamed(*HPA, "behavior", "scaleDown"),
+    renamed(*HPA, "behavior", "scaleDown", "policies"),
+    renamed(*HPA, "behavior", "scaleDown", "policies", 0, "periodSeconds"),
+    replaced(*HPA, "behavior", "scaleDown", "stabilizationWindowSeconds", by=3601),
+    renamed(*SPEC, "triggers"),
+    renamed(*DEPTH, "authenticationRef"),
+    replaced(*DEPTH, "authenticationRef", "name", by="another"),
+    replaced(*DEPTH, "metadata", "value", by=50),
+    replaced(*DEPTH, "metadata", "value", by="many"),
+    replaced(*DEPTH, "metadata", "mode", by="QueueDepth"),
+    replaced(*DEPTH, "metadata", "mode", by="MessageRate"),
+    replaced(*DEPTH, "metadata", "protocol", by="amqps"),
+    renamed(*DEPTH, "metadata", "queueName"),
+    renamed(*LAG, "metadata"),
+    renamed(*LAG, "metadata", "serverAddress"),
+    renamed(*LAG, "metadata", "ignoreNullValues"),
+    replaced(*LAG, "metadata", "ignoreNullValues", by=True),
+    renamed("TriggerAuthentication", "spec", "secretTargetRef"),
+    renamed(*SECRET, "key"),
+    replaced(*SECRET, "parameter", by="hosts"),
+)
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_found(mistake: Callable[[dict[str, Object]], None]) -> None:
+    objects = copy.deepcopy(made())
+    mistake(objects)
+    assert faults(objects)
