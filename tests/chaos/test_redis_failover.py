@@ -1,4 +1,7 @@
-"""A Redis Cluster and a Sentinel lose a master. What a lagging replica never got is rebuilt."""
+"""A Redis Cluster and a Sentinel lose a master. What a lagging replica never got is rebuilt.
+
+And what `mms-admin doctor` says of such a Redis, well and not.
+"""
 
 import asyncio
 import subprocess
@@ -11,6 +14,9 @@ from deploy.local.child import running
 from deploy.local.ports import HOST, free_port
 from deploy.local.servers import Redis
 from tests.chaos.site import Row, Site, blocking
+from tests.doctor import Examined
+from tests.processes import until
+from workers.admin.doctor.finding import State
 
 Holds = Callable[[Row], None]
 
@@ -32,7 +38,15 @@ def cluster(tmp_path: Path) -> Iterator[list[Redis]]:
         addresses = [f"{HOST}:{node.port}" for node in nodes]
         create = ("--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
         subprocess.run(("redis-cli", *create), check=True, capture_output=True)
+        # Some nodes hear of the others a moment later.
+        assert until(lambda: all(_says(node, "cluster_state:ok") for node in nodes))
         yield nodes
+
+
+def _says(node: Redis, state: str) -> bool:
+    """Whether a cluster's node says this of the cluster."""
+    ask = ("redis-cli", "-p", str(node.port), "CLUSTER", "INFO")
+    return state in subprocess.run(ask, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -91,3 +105,47 @@ async def test_sentinel_fails_over(
     assert await site.dead() == 0
     holds(row)
     await site.stop()
+
+
+@pytest.mark.long
+async def test_the_doctor_examines_a_cluster(site: Site, cluster: list[Redis]) -> None:
+    addresses = ",".join(f"{HOST}:{node.port}" for node in cluster)
+    site.change(redis_url=f"redis+cluster://{addresses}")
+    primaries, replicas = cluster[:3], cluster[3:]
+    examined = await blocking(Examined, site.settings)
+    assert examined.wrong == []
+    assert examined["redis cluster"].found == "3 primaries, ok"
+    assert examined["redis permissions"].state is State.OK
+    looked_at = {each.check.split()[1] for each in examined.findings if "clock" in each.check}
+    assert looked_at == {f"{HOST}:{node.port}" for node in primaries}
+
+    assert primaries[1].ask(b"CONFIG SET appendfsync everysec\r\n").startswith(b"+OK")
+    examined = await blocking(Examined, site.settings)
+    assert examined.wrong == [f"redis {HOST}:{primaries[1].port} appendfsync"]
+
+    for node in (*replicas, primaries[1]):  # nobody is left for a third of the slots
+        await blocking(node.kill)
+    assert await blocking(until, lambda: _says(primaries[0], "cluster_state:fail"))
+    examined = await blocking(Examined, site.settings)
+    assert examined.status == 1
+    assert any(each.startswith("redis") for each in examined.wrong), examined.wrong
+
+
+@pytest.mark.long
+async def test_the_doctor_asks_sentinel(site: Site, sentinels: tuple[list[int], Redis]) -> None:
+    ports, master = sentinels
+    addresses = ",".join(f"{HOST}:{port}" for port in ports)
+    site.change(redis_url=f"redis+sentinel://{addresses}/mms/0")
+    examined = await blocking(Examined, site.settings)
+    assert examined.wrong == []
+    for check in ("version", "appendfsync", "eviction", "clock", "permissions"):
+        assert examined[f"redis {check}"].state is State.OK
+    assert master.ask(b"CONFIG SET maxmemory-policy allkeys-lru\r\n").startswith(b"+OK")
+    assert master.ask(b"CONFIG SET maxmemory 64mb\r\n").startswith(b"+OK")
+    assert (await blocking(Examined, site.settings)).wrong == ["redis eviction"]
+
+    site.change(redis_url=f"redis+sentinel://{addresses}/another/0")
+    examined = await blocking(Examined, site.settings)
+    assert examined.wrong == ["redis"]
+    assert "another" in examined["redis"].found
+    assert "SENTINEL MASTERS" in examined["redis"].advice

@@ -1,6 +1,5 @@
 """`mms-admin doctor` on real servers: a healthy site, and one that is broken in known ways."""
 
-import json
 import os
 import shlex
 import subprocess
@@ -17,35 +16,11 @@ from deploy.local.services import command
 from shared import topology
 from shared.broker import open_session
 from shared.settings import Bytes, Settings
+from tests.doctor import Examined
 from tests.processes import Processes, environment, until
 from workers.admin.doctor.finding import Finding, State
 
 README = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
-
-
-class Examined:
-    """One run of the command."""
-
-    def __init__(self, settings: Settings, **more: str) -> None:
-        done = subprocess.run(
-            (command("mms-admin"), "doctor", "--json"),
-            env=os.environ | environment(settings) | more,
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-        assert not done.stderr, done.stderr
-        self.status = done.returncode
-        lines = map(json.loads, done.stdout.splitlines())
-        self.findings = [msgspec.convert(line, Finding) for line in lines]
-
-    def __getitem__(self, check: str) -> Finding:
-        return next(each for each in self.findings if each.check == check)
-
-    @property
-    def wrong(self) -> list[str]:
-        return [each.check for each in self.findings if each.state is State.WRONG]
 
 
 @pytest.fixture

@@ -153,4 +153,9 @@ def _advice(reason: str) -> str:
         return "Give the user ~mms:* +@all -@admin, or at least +@write +@read +@scripting +@fast."
     if "WRONGPASS" in reason or "NOAUTH" in reason or "uthentication" in reason:
         return "Correct user and password in MMS_REDIS_URL."
+    if "No master found" in reason:
+        return (
+            "See that the Sentinels run, that SENTINEL MASTERS names this master, and that they"
+            " hold it to be up."
+        )
     return "See that it runs and that MMS_REDIS_URL is right; see its log."
