@@ -4,12 +4,12 @@ import asyncio
 import json
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 
 import click
 
 from ingest.guard import PATH
-from ingest.simulate import provider, show
+from ingest.simulate import credentials, provider, show
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import RUN, Messages, generate
 from ingest.simulate.provider import Options
@@ -72,6 +72,7 @@ class _Run(NamedTuple):
 @click.option("--seed", type=click.IntRange(0), help="The same seed draws the same mix.")
 @click.option("--run", "run_name", help="What the run's ids begin with. [default: random]")
 @click.option("--source", default="default", show_default=True, help="The provider account.")
+@credentials.options
 @click.option(
     "--concurrency",
     default=64,
@@ -111,6 +112,10 @@ def main(
     seed: int | None,
     run_name: str | None,
     source: str,
+    token: str | None,
+    token_file: TextIO | None,
+    user: str | None,
+    password_file: TextIO | None,
     concurrency: int,
     timeout: float,
     resend_after: float,
@@ -132,17 +137,18 @@ def main(
     Ctrl-C stops sending and goes on with the ledger and the check; once more ends it.
 
     \b
-    Example, against running processes:
+    Examples, against running processes:
       mms-simulate --count 20000 --format mixed --duplicates 0.1 --shuffle --verify
+      mms-simulate --source acme --token-file acme.token --user mms --password-file acme.password
     """  # noqa: D301 (the character itself tells click to keep the lines)
     if run_name is not None and not RUN.fullmatch(run_name):
         raise click.BadParameter("4 to 32 of a-z and 0-9", param_hint="--run")
     bad = [url for url in urls if not url.startswith(("http://", "https://"))]
     if bad:
         raise click.BadParameter(f"{bad[0]} is no http:// or https:// URL", param_hint="URL")
-    suffix = "" if source == "default" else f"/{source}"
+    shown = credentials.read(token, token_file, user, password_file)
     run = _Run(
-        urls=[url.rstrip("/") + suffix for url in urls or (_own_ingress(),)],
+        urls=[shown.url(url.rstrip("/"), source) for url in urls or (_own_ingress(),)],
         messages=generate(count, seed=seed, run=run_name, source=source),
         options=Options(
             dialect=dialect,
@@ -153,6 +159,7 @@ def main(
             duplicates=duplicates,
             shuffle=shuffle,
             deadline=deadline,
+            authorization=shown.authorization,
         ),
         check=check,
         settle=settle,

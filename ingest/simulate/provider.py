@@ -37,6 +37,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         duplicates: share of postbacks that are sent twice though nothing is wrong.
         shuffle: send in random order over the whole run, instead of message by message.
         deadline: seconds after which to stop sending, and resending; None: never.
+        authorization: the header of that name; empty: none.
     """
 
     dialect: str = MIXED
@@ -48,6 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     duplicates: float = 0.0
     shuffle: bool = False
     deadline: float | None = None
+    authorization: str = ""
 
 
 async def send(
@@ -70,12 +72,15 @@ async def send(
     targets = [URL(url) for url in ([urls] if isinstance(urls, str) else urls)]
     schedule = _Schedule(_jobs(messages, options), options.rate)
     ledger.began = time.time()
+    headers = {"User-Agent": "mms-simulate"}
+    if options.authorization:
+        headers["Authorization"] = options.authorization
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),  # as many connections as there are workers
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),  # each attempt has its own limit
         skip_auto_headers=("Content-Type", "Accept-Encoding"),
-        headers={"User-Agent": "mms-simulate"},
+        headers=headers,
     ) as client:
         sender = _Sender(client, itertools.cycle(targets), messages, options, ledger)
         try:

@@ -4,9 +4,14 @@ import json
 import os
 import subprocess
 import time
+from pathlib import Path
 from typing import Any
 
+import msgspec
+import pytest
+
 from deploy.local.services import command
+from shared import password
 from shared.settings import Settings
 from tests.processes import Processes, environment, until
 
@@ -78,3 +83,77 @@ def test_what_nobody_works_on_is_reported_as_lost(settings: Settings, processes:
     status, report = outcome(start(settings, "--count", "20", "--verify", "--settle", "1s"))
     assert status == 1
     assert report["check"]["lost"]
+
+
+TOKEN = "a-token-for-the-path"
+PASSWORD = "corr\u00e8ct horse"
+SHOWN = ("--token-file", "token", "--user", "mms", "--password-file", "password")
+
+
+@pytest.fixture
+def guarded(
+    settings: Settings,
+    processes: Processes,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Settings:
+    """An ingress with a guarded source and a guarded default, and the secrets in files here."""
+    mine = msgspec.structs.replace(settings, sources=("acme", "default"))
+    hashed = password.hashed(PASSWORD.encode())
+    for source in ("ACME", "DEFAULT"):
+        monkeypatch.setenv(f"MMS_SOURCE_{source}_TOKEN", TOKEN)
+        monkeypatch.setenv(f"MMS_SOURCE_{source}_BASIC", f"mms:{hashed}")
+    processes.start_ingest(mine)
+    processes.start_worker(mine)
+    monkeypatch.chdir(tmp_path)
+    Path("token").write_text(f"{TOKEN}\n")
+    Path("password").write_text(f"{PASSWORD}\n")
+    return mine
+
+
+@pytest.mark.parametrize("source", ["acme", "default"])
+def test_a_guarded_source(guarded: Settings, source: str) -> None:
+    status, report = outcome(
+        start(guarded, "--count", "50", "--source", source, "--verify", *SHOWN)
+    )
+    assert status == 0, report
+    assert report["ledger"]["attempts"].keys() == {"200"}
+
+
+@pytest.mark.parametrize(
+    ("shown", "answer"),
+    [
+        ((), "403"),
+        (("--token", "not-this-token-here"), "403"),
+        (("--token", TOKEN), "401"),
+        (("--token", TOKEN, "--user", "mms", "--password-file", "token"), "401"),
+    ],
+)
+def test_who_shows_too_little_stays_outside(
+    guarded: Settings, shown: tuple[str, ...], answer: str
+) -> None:
+    arguments = ("--count", "3", "--source", "acme", "--deadline", "500ms", *shown)
+    status, report = outcome(start(guarded, *arguments))
+    assert status == 1
+    assert report["ledger"]["attempts"].keys() == {answer}
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        ("--token", TOKEN, "--token-file", "token"),
+        ("--token", "with/a-slash-in-it"),
+        ("--user", "mms"),
+        ("--user", "m:s", "--password-file", "password"),
+    ],
+)
+def test_what_does_not_go_together(
+    settings: Settings, shown: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("token", "password"):
+        Path(name).write_text(TOKEN)
+    provider = start(settings, *shown)
+    _, said = provider.communicate(timeout=30)
+    assert provider.returncode == 2
+    assert "a-slash-in-it" not in said
