@@ -30,6 +30,8 @@ class DeadLetter(msgspec.Struct, frozen=True):
         error: for people; what exactly was wrong.
         received_at: microseconds since the Unix epoch.
         traceparent: the message's header of that name, empty when it is not traced.
+        batch: the id of the batch it was in, see `envelope.batch_id`; the message's
+            `correlation_id`, as an event's.
     """
 
     reason: Reason
@@ -39,6 +41,7 @@ class DeadLetter(msgspec.Struct, frozen=True):
     content_type: str
     body: bytes
     traceparent: str = ""
+    batch: str = ""
 
 
 class Origin(NamedTuple):
@@ -138,6 +141,7 @@ def _event_message(each: Event, origin: Origin) -> Message:
 def _dead_letter_message(letter: DeadLetter) -> Message:
     properties = Basic.Properties(
         content_type=letter.content_type or None,
+        correlation_id=letter.batch or None,
         headers={
             "x-reason": str(letter.reason),
             "x-error": letter.error[:512],

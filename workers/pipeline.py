@@ -78,7 +78,7 @@ def _decode(
             try:
                 filing = decode(arrival.source, arrival.body)
             except UndecodableError as error:
-                dead.append(_dead_letter(arrival, error.reason, str(error)))
+                dead.append(_dead_letter(arrival, error.reason, str(error), delivery.batch))
             else:
                 received.append(Received(arrival, filing, delivery.redelivered, delivery.batch))
         metrics.BATCH_SIZE.observe(len(batch))
@@ -162,12 +162,12 @@ def _results(merged: Merged) -> Iterator[tuple[str, str]]:
 
 def _refused(result: Unmergeable) -> list[DeadLetter]:
     return [
-        _dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error)
+        _dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
         for received in result.received
     ]
 
 
-def _dead_letter(arrival: Arrival, reason: Reason, error: str) -> DeadLetter:
+def _dead_letter(arrival: Arrival, reason: Reason, error: str, batch: str) -> DeadLetter:
     return DeadLetter(
         reason=reason,
         error=error,
@@ -176,6 +176,7 @@ def _dead_letter(arrival: Arrival, reason: Reason, error: str) -> DeadLetter:
         content_type=arrival.content_type,
         body=arrival.body,
         traceparent=envelope.traceparent(arrival),
+        batch=batch,
     )
 
 
@@ -187,4 +188,5 @@ def _no_batch(delivery: Delivery, error: str) -> DeadLetter:
         received_at=time.time_ns() // 1000,
         content_type=delivery.content_type,
         body=delivery.body,
+        batch=delivery.batch,
     )

@@ -1,12 +1,15 @@
-"""One batch can be followed from its answer to its event, in logs that hold no number."""
+"""One batch can be followed from its answer to its event or dead letter; no log holds a number."""
 
 import json
+import os
+import subprocess
 
 import msgspec
 
+from deploy.local.services import command
 from shared.settings import Settings
 from tests.integration import running
-from tests.processes import Processes, until
+from tests.processes import Processes, environment, until
 
 NUMBER = "15550100001"
 DELIVERED = msgspec.json.encode(
@@ -42,3 +45,30 @@ async def test_the_batch_of_an_event_is_in_both_logs_once(
     assert (absorbed["postbacks"], absorbed["events"]) == (1, 1)
     for log in (ingress.log(), worker.log()):
         assert NUMBER not in log
+
+
+async def test_a_dead_letter_names_its_batch(settings: Settings, processes: Processes) -> None:
+    verbose = msgspec.structs.replace(settings, log_level="ingest=DEBUG", log_format="json")
+    ingress = processes.start_ingest(verbose)
+    processes.start_worker(settings)
+    await running.post(settings, b"no postback")
+    assert until(lambda: bool(_admin(settings, "dead", "list", "--json")))
+    (listed,) = map(json.loads, _admin(settings, "dead", "list", "--json").splitlines())
+    (taken,) = batch_lines(ingress.log())
+    assert listed["batch"] == taken["batch"]
+    assert str(taken["batch"]) in _admin(settings, "dead", "show", listed["id"])
+    for how in (("show", listed["id"], "--json"), ("export", "-")):
+        assert json.loads(_admin(settings, "dead", *how))["batch"] == taken["batch"]
+
+
+def _admin(settings: Settings, *arguments: str) -> str:
+    """What `mms-admin` prints."""
+    done = subprocess.run(
+        (command("mms-admin"), *arguments),
+        env=os.environ | environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    return done.stdout

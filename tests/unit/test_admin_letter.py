@@ -22,8 +22,10 @@ SINGLE: FieldTable = {
 }
 
 
-def message(body: bytes, headers: FieldTable, content_type: str | None = None) -> DeliveredMessage:
-    properties = Basic.Properties(content_type=content_type, headers=headers)
+def message(
+    body: bytes, headers: FieldTable, content_type: str | None = None, batch: str | None = None
+) -> DeliveredMessage:
+    properties = Basic.Properties(content_type=content_type, headers=headers, correlation_id=batch)
     return DeliveredMessage(
         delivery=Basic.Deliver("tag", 1, redelivered=False, exchange="", routing_key=""),
         header=ContentHeader(properties=properties, body_size=len(body)),
@@ -33,8 +35,9 @@ def message(body: bytes, headers: FieldTable, content_type: str | None = None) -
 
 
 def test_a_single_postback() -> None:
-    letter = read_letter(message(b"{}", SINGLE, "application/json"))
+    letter = read_letter(message(b"{}", SINGLE, "application/json", "0123456789abcdef"))
     assert letter.arrivals == (ARRIVAL,)
+    assert letter.batch_id == "0123456789abcdef"
     assert (letter.reason, letter.source, letter.received_at) == ("unknown-code", "acme", AT)
     assert not letter.batch
 
@@ -44,6 +47,7 @@ def test_a_batch_that_rabbitmq_put_there() -> None:
     headers: FieldTable = {"x-first-death-reason": "delivery_limit"}
     letter = read_letter(message(body, headers, envelope.CONTENT_TYPE))
     assert letter.batch
+    assert letter.batch_id == envelope.batch_id(body)
     assert (letter.reason, letter.source) == ("undeliverable", "acme,default")
     assert (letter.received_at, len(letter.arrivals)) == (AT, 2)
     assert "delivery_limit" in letter.error
@@ -61,6 +65,7 @@ def test_neither() -> None:
     assert (letter.batch, letter.arrivals) == (False, ())
     stranger = read_letter(message(b"hello", {}))
     assert (stranger.reason, stranger.arrivals) == ("undeliverable", ())
+    assert not stranger.batch_id
 
 
 def test_nobody_smuggles_a_batch_in_by_its_content_type() -> None:

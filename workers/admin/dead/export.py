@@ -30,8 +30,9 @@ def export(
 ) -> None:
     """Write dead letters to FILE (- is standard output) and leave them where they are.
 
-    One JSON object a line: id, reason, error, source, received_at, content_type, headers, and
-    body_base64, the exact bytes. Nothing is masked, so a new file is readable by its owner alone.
+    One JSON object a line: id, reason, error, source, received_at, batch, content_type, headers,
+    and body_base64, the exact bytes. Nothing is masked, so a new file is readable by its owner
+    alone.
 
     \b
     Examples:
@@ -73,6 +74,7 @@ def _as_json(letter: Letter) -> dict[str, object]:
         "error": letter.error,
         "source": letter.source,
         "received_at": letter.received_at,
+        "batch": letter.batch_id,
         "content_type": letter.content_type,
         "headers": letter.headers,
         "body_base64": base64.b64encode(letter.body).decode(),

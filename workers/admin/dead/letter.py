@@ -29,6 +29,8 @@ class Letter(msgspec.Struct, frozen=True):
         arrivals: the postbacks in it: one, or a batch's; none when it is neither.
         received_at: microseconds since the Unix epoch, the earliest if there are several; None
             when it is not known.
+        batch_id: of the batch that it is or was in, as logs and events have it; empty when it is
+            not known.
     """
 
     id: str
@@ -41,6 +43,7 @@ class Letter(msgspec.Struct, frozen=True):
     batch: bool
     arrivals: tuple[Arrival, ...]
     headers: Mapping[str, object]
+    batch_id: str = ""
 
 
 class Filter(msgspec.Struct, frozen=True):
@@ -94,6 +97,7 @@ def read_letter(message: DeliveredMessage) -> Letter:
         batch=False,
         arrivals=(single,) if source else (),
         headers=headers,
+        batch_id=str(properties.correlation_id or ""),
     )
 
 
@@ -110,6 +114,7 @@ def _batch(body: bytes, arrivals: tuple[Arrival, ...], headers: Mapping[str, obj
         batch=True,
         arrivals=arrivals,
         headers=headers,
+        batch_id=envelope.batch_id(body),
     )
 
 

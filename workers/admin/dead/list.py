@@ -22,6 +22,7 @@ class Item(msgspec.Struct, frozen=True):
     reason: str
     source: str
     received_at: str | None
+    batch: str
     postbacks: int
     bytes: int
     content_type: str
@@ -110,6 +111,7 @@ def _item(letter: Letter) -> Item:
         reason=letter.reason,
         source=letter.source,
         received_at=None if letter.received_at is None else console.moment(letter.received_at),
+        batch=letter.batch_id,
         postbacks=len(letter.arrivals),
         bytes=len(letter.body),
         content_type=letter.content_type,

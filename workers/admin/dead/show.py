@@ -56,6 +56,7 @@ def _print(letter: Letter, *, raw: bool) -> None:
         ("error", _private(letter.error, raw=raw)),
         ("source", letter.source),
         ("received", _moment(letter.received_at)),
+        ("batch", letter.batch_id),
         ("content-type", letter.content_type),
         ("bytes", str(len(letter.body))),
         ("postbacks", str(len(letter.arrivals))),
@@ -79,6 +80,7 @@ def _as_json(letter: Letter, *, raw: bool) -> dict[str, object]:
         "error": _private(letter.error, raw=raw),
         "source": letter.source,
         "received_at": _moment(letter.received_at),
+        "batch": letter.batch_id,
         "content_type": letter.content_type,
         "bytes": len(letter.body),
         "postbacks": [
