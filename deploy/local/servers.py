@@ -158,13 +158,13 @@ class RabbitMQ(_Server):
         """
         return last_lines(self.log().partition("\nBOOT FAILED\n")[0])
 
-    def ctl(self, *arguments: str) -> str:
-        """What `rabbitmqctl` prints; needs a node that runs.
+    def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
+        """What `rabbitmqctl` or another of RabbitMQ's tools prints; needs a node that runs.
 
         Raises:
             subprocess.CalledProcessError: it failed; `stderr` says why.
         """
-        ctl = (str(RABBITMQ / "rabbitmqctl"), "--quiet", "--node", self.node)
+        ctl = (str(RABBITMQ / tool), "--quiet", "--node", self.node)
         command = (*self.place.enter, *ctl, *arguments)
         done = subprocess.run(command, env=self._env, check=True, capture_output=True, text=True)
         return done.stdout

@@ -1,9 +1,13 @@
-"""A RabbitMQ cluster of three loses its leader, a node, and the connection to a node."""
+"""A RabbitMQ cluster of three loses its leader, a node, and the connection to a node.
+
+`MMS_REPLICAS` is 3: each node has a copy of each queue and stream.
+"""
 
 import asyncio
 import contextlib
+import json
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import pytest
 
@@ -11,6 +15,7 @@ from deploy.local.child import running
 from deploy.local.ports import free_port
 from deploy.local.servers import HERE, PortMapper, RabbitMQ
 from shared import topology
+from shared.broker import open_session
 from tests.chaos import network
 from tests.chaos.site import Row, Site, blocking
 from tests.topology import delete_topology
@@ -19,6 +24,12 @@ Holds = Callable[[Row], None]
 
 NODES = 3
 COOKIE = "MMSPOSTBACKS"
+
+BACK = 60.0
+"""Seconds until a node that came back has caught up with each queue and stream."""
+
+Copies = dict[str, tuple[set[str], set[str]]]
+"""By queue and stream: on which nodes there is a copy, and on which of them it is in touch."""
 
 
 class Cluster:
@@ -38,6 +49,21 @@ class Cluster:
         listed = self.nodes[0].ctl("list_queues", "name", "leader", "--no-table-headers")
         leaders = dict(line.split("\t") for line in listed.splitlines() if "\t" in line)
         return next(node for node in self.nodes if node.node == leaders[topology.STATE_QUEUE])
+
+    def copies(self) -> Copies:
+        listed = self.nodes[0].ctl("list_queues", "name", "members", "online", "--formatter=json")
+        return {
+            each["name"]: (set(each["members"]), set(each["online"])) for each in json.loads(listed)
+        }
+
+    def has_copies(self, *nodes: RabbitMQ, online: tuple[RabbitMQ, ...] = ()) -> bool:
+        """Whether just these nodes have a copy of everything; which of them are up, if not all."""
+        names = {node.node for node in nodes}
+        up = {node.node for node in online or nodes}
+        try:
+            return self.copies() == dict.fromkeys(topology.QUEUES, (names, up))
+        except subprocess.CalledProcessError:  # 3.10.8, while a stream gets its copy
+            return False
 
     def cut_off(self, node: RabbitMQ) -> None:
         if self.partitions:
@@ -87,9 +113,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         stack.enter_context(running(*{node.port_mapper for node in nodes}))
         stack.enter_context(running(*nodes))
         for node in nodes[1:]:
-            node.ctl("stop_app")
-            node.ctl("join_cluster", nodes[0].node)
-            node.ctl("start_app")
+            join(node, nodes[0])
         yield Cluster(nodes, partitions=places[0] is not HERE)
 
 
@@ -97,8 +121,42 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 async def clustered(site: Site, cluster: Cluster) -> Site:
     """The site, on the cluster instead of its one RabbitMQ."""
     await delete_topology(cluster.nodes[0].url)
-    site.change(amqp_url=cluster.url)
+    site.change(amqp_url=cluster.url, replicas=NODES)
     return site
+
+
+@pytest.fixture
+async def two(cluster: Cluster) -> AsyncIterator[RabbitMQ]:
+    """For a while the third node, which this gives, is no part of the cluster."""
+    first, _, third = cluster.nodes
+    await blocking(third.ctl, "stop_app")
+    await blocking(first.ctl, "forget_cluster_node", third.node)
+    await blocking(third.ctl, "reset")
+    yield third
+    if third.node not in first.ctl("cluster_status", "--formatter=json"):
+        await blocking(join, third, first)
+
+
+def join(node: RabbitMQ, other: RabbitMQ) -> None:
+    """Make a node that is no part of a cluster part of the other's."""
+    node.ctl("stop_app")
+    node.ctl("join_cluster", other.node)
+    node.ctl("start_app")
+
+
+async def come_to_have_copies(
+    cluster: Cluster, *nodes: RabbitMQ, online: tuple[RabbitMQ, ...] = ()
+) -> None:
+    """Wait for it; without haste, for 3.10.8 can be asked to death while a stream gets a copy."""
+    async with asyncio.timeout(BACK):
+        while not await blocking(lambda: cluster.has_copies(*nodes, online=online)):
+            await asyncio.sleep(3)
+
+
+async def declare(site: Site) -> None:
+    """What the first process to start does."""
+    session = await open_session(site.settings, name="test")
+    await session.close()
 
 
 @pytest.mark.long
@@ -148,3 +206,39 @@ async def test_the_leader_is_cut_off(clustered: Site, cluster: Cluster, holds: H
     how = "cut off by a partition" if cluster.partitions else "frozen (namespaces are not allowed)"
     holds(await load.verdict(f"RabbitMQ cluster of 3: the queue's leader {how} for 30 s"))
     await clustered.stop()
+
+
+@pytest.mark.long
+async def test_each_node_has_a_copy(clustered: Site, cluster: Cluster) -> None:
+    first, second, third = cluster.nodes
+    await declare(clustered)
+    assert cluster.has_copies(*cluster.nodes)
+    await blocking(third.kill)
+    try:
+        await come_to_have_copies(cluster, *cluster.nodes, online=(first, second))
+        # Declared while a node is away, it is one of the three all the same.
+        await delete_topology(first.url)
+        await declare(clustered)
+        assert cluster.has_copies(*cluster.nodes, online=(first, second))
+    finally:
+        await blocking(third.start)
+    await come_to_have_copies(cluster, *cluster.nodes)
+
+
+@pytest.mark.long
+async def test_fewer_nodes_than_replicas(clustered: Site, cluster: Cluster, two: RabbitMQ) -> None:
+    """RabbitMQ takes the nodes there are, without a word, and stays with them.
+
+    deploy/README.md says how to see it and what to do. `rabbitmq-streams add_replica` is not tried
+    here: on 3.10.8 a node hung after it, about every other time.
+    """
+    first, second, _ = cluster.nodes
+    await declare(clustered)
+    assert cluster.has_copies(first, second)
+    await blocking(join, two, first)
+    await declare(clustered)
+    assert cluster.has_copies(first, second), "a node that comes later gets no copy by itself"
+    first.ctl("grow", two.node, "all", tool="rabbitmq-queues")
+    for queue in (topology.STATE_QUEUE, topology.DEAD):
+        assert cluster.copies()[queue][0] == {node.node for node in cluster.nodes}
+    await declare(clustered)  # which finds no difference

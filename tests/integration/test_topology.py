@@ -45,9 +45,10 @@ async def test_replicas_are_asked_for(settings: Settings, rabbit: RabbitMQ) -> N
         topology.ARCHIVE: "x-initial-cluster-size",
         topology.EVENT_LOG: "x-initial-cluster-size",
     }.items():
-        rows = rabbit.ctl("list_queues", "name", "arguments").splitlines()
+        rows = rabbit.ctl("list_queues", "name", "arguments", "members").splitlines()
         row = next(row for row in rows if row.startswith(f"{name}\t"))
         assert f'{{"{argument}",3}}' in row.replace(" ", "")
+        assert row.endswith(f"[{rabbit.node}]"), "and one node has the one copy, without a word"
 
 
 @pytest.mark.parametrize("later", [0, 1])
