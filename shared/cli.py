@@ -29,6 +29,15 @@ def settings_help() -> str:
     )
 
 
+def counted(count: int, one: str, many: str = "") -> str:
+    """A count in words for people: `1 postback`, `2 postbacks`.
+
+    Args:
+        many: what several are called; empty: `one` with an s.
+    """
+    return f"{count} {one if count == 1 else many or f'{one}s'}"
+
+
 def run(main: Coroutine[object, object, None]) -> None:
     """Run a process's main coroutine; an error of ours becomes one line and exit status 2."""
     try:

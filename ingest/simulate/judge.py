@@ -16,6 +16,7 @@ import msgspec
 from ingest.simulate.eventlog import Told
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message
+from shared.cli import counted
 from shared.postback import Postback
 from shared.record import Record
 
@@ -61,7 +62,8 @@ def judge(
             what = f"{track} is {known}, not {step.outcome} ({message.lifecycle})"
             yield Finding(Fault.WRONG, message.id, what)
     if record is not None and record.dropped:
-        yield Finding(Fault.WRONG, message.id, f"the record dropped {record.dropped} postbacks")
+        what = f"the record dropped {counted(record.dropped, 'postback')}"
+        yield Finding(Fault.WRONG, message.id, what)
     for track in ("message", "discovery", "template"):
         possible = [
             step.outcome
@@ -110,7 +112,8 @@ def _events(
     for outcome in sorted(told.outcomes.difference(possible)):
         yield Fault.UNEXPECTED, f"an event says {track} is {outcome}; nobody sent that"
     if len(told.ids) > len(possible):
-        what = f"{len(told.ids)} event ids for {len(possible)} terminal postbacks of {track}"
+        terminal = counted(len(possible), "terminal postback")
+        what = f"{counted(len(told.ids), 'event id')} for {terminal} of {track}"
         yield Fault.UNEXPECTED, what
 
 

@@ -164,6 +164,7 @@ async def test_show_tells_what_each_postback_changed(settings: Settings) -> None
     table = (await admin(settings, "show", "T-1", "--raw")).out
     assert "message: failed → delivered" in table
     assert "+15550001111" in table
+    assert "3 postbacks)" in table
 
 
 async def test_show_of_what_nobody_knows(settings: Settings) -> None:
@@ -310,6 +311,7 @@ async def test_purge_and_export(settings: Settings, tmp_path: Path) -> None:
         assert purged.out == "2 dead letters removed\n"
         (left,) = (await admin(settings, "dead", "list", "--json")).lines
         assert left["reason"] == "unknown-code"
+        assert (await admin(settings, "dead", "purge", "--yes")).out == "1 dead letter removed\n"
 
 
 def postbacks(count: int) -> list[Arrival]:

@@ -36,7 +36,7 @@ def test_a_healthy_site(settings: Settings, processes: Processes) -> None:
     examined = Examined(settings)
     assert examined.wrong == []
     assert examined.status == 0
-    assert examined["workers"].found == "1 consumers, 0 batches wait"
+    assert examined["workers"].found == "1 consumer, 0 batches waiting"
     for name in topology.QUEUES:
         assert examined[f"queue {name}"] == Finding(f"queue {name}", State.OK, "answers")
     for check in ("topology", "rabbitmq permissions", "redis permissions", "redis appendfsync"):

@@ -8,6 +8,7 @@ import click
 import msgspec
 
 from shared import settings
+from shared.cli import counted
 from shared.log import mask
 from shared.postback import Key, rfc3339
 from shared.record import Known, Record
@@ -136,7 +137,7 @@ def _print(record: Record) -> None:
     tracks = [(track, record.known(track)) for track in record.tracks()]
     names = [name for name in Known.__struct_fields__ if any(_cell(k, name) for _, k in tracks)]
     console.print_table(
-        f"{kind} {key.id} (source {key.source}, {record.version} postbacks{more})",
+        f"{kind} {key.id} (source {key.source}, {counted(record.version, 'postback')}{more})",
         ["", *(str(track) for track, _ in tracks)],
         [
             [name.rstrip("_").replace("_", "-"), *(_cell(known, name) for _, known in tracks)]

@@ -21,6 +21,7 @@ from aiormq.exceptions import AMQPError
 
 from shared import topology
 from shared.broker import Session, backoff, open_session
+from shared.cli import counted
 from shared.errors import BrokerUnavailableError
 from shared.settings import Settings
 from workers.admin import console
@@ -72,7 +73,7 @@ class Browser:
                 await self._reader.start()
             message = await self._reader.next(ANSWER_LIMIT)
             if message is None:
-                console.say(f"{there - seen} letters were taken by somebody else meanwhile")
+                console.say(f"somebody else took {counted(there - seen, 'letter')} meanwhile")
                 return
             self._held.add(message.delivery_tag or 0)
             self._kept += 1

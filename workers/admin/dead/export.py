@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from shared import settings
+from shared.cli import counted
 from workers.admin import console
 from workers.admin.dead.browse import browse
 from workers.admin.dead.letter import Filter, Letter
@@ -44,7 +45,7 @@ def export(
             count = console.run(_export(out, chosen(letter_id, reason, source, since)))
     except OSError as error:
         raise click.FileError(file, error.strerror) from error
-    console.say(f"{count} dead letters written to {file}")
+    console.say(f"{counted(count, 'dead letter')} written to {file}")
 
 
 @contextmanager

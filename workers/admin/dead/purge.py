@@ -5,6 +5,7 @@ from datetime import datetime
 import click
 
 from shared import settings
+from shared.cli import counted
 from workers.admin import console
 from workers.admin.dead.browse import browse
 from workers.admin.dead.letter import Filter
@@ -37,10 +38,11 @@ def purge(
     if not yes:
         # Not asked with letters in hand: RabbitMQ would hear nothing while a person thinks.
         agreed, count = console.run(_look(wanted))
-        if count and not click.confirm(f"Remove {count} dead letters for good?", err=True):
+        question = f"Remove {counted(count, 'dead letter')} for good?"
+        if count and not click.confirm(question, err=True):
             raise SystemExit(1)
     removed = console.run(_remove(wanted, agreed)) if agreed is None or agreed else 0
-    click.echo(f"{removed} dead letters removed")
+    click.echo(f"{counted(removed, 'dead letter')} removed")
     if letter_id is not None and not removed:
         raise SystemExit(1)
 

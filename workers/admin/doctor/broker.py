@@ -25,6 +25,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from shared import topology
+from shared.cli import counted
 from shared.errors import TopologyConflictError
 from shared.log import mask
 from shared.settings import Settings
@@ -205,7 +206,7 @@ def _depths(there: dict[str, tuple[int, int]]) -> "list[Finding]":
     findings = []
     batches, consumers = there.get(topology.STATE_QUEUE, (0, 1))
     advice = "Start mms-worker, more of them if they run; see their /readyz and Redis."
-    found = f"{consumers} consumers, {batches} batches wait"
+    found = f"{counted(consumers, 'consumer')}, {counted(batches, 'batch', 'batches')} waiting"
     if consumers and batches > MANY:
         findings.append(warning("workers", found, advice))
     else:
@@ -213,7 +214,7 @@ def _depths(there: dict[str, tuple[int, int]]) -> "list[Finding]":
     letters, _ = there.get(topology.DEAD, (0, 0))
     if letters:
         advice = "See them with `mms-admin dead list`."
-        findings.append(warning("dead letters", f"{letters} wait for people", advice))
+        findings.append(warning("dead letters", f"{letters} waiting for people", advice))
     else:
         findings.append(ok("dead letters", "none"))
     return findings

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Final
 
+from shared.cli import counted
 from shared.settings import Settings
 from workers.admin.doctor.finding import Finding, judged, ok, warning, wrong
 
@@ -117,7 +118,7 @@ def _waiting(path: Path) -> Finding:
         return ok("spool contents", "empty")
     return warning(
         "spool contents",
-        f"{postbacks} postbacks, the oldest for {time.time() - oldest:.0f} s",
+        f"{counted(postbacks, 'postback')}, the oldest for {time.time() - oldest:.0f} s",
         "They go to RabbitMQ when it takes them and an ingress with this MMS_SPOOL_PATH runs.",
     )
 

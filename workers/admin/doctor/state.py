@@ -7,6 +7,7 @@ from typing import Any, Final
 from redis import exceptions
 from redis.asyncio.cluster import RedisCluster
 
+from shared.cli import counted
 from shared.errors import SettingsError
 from shared.log import mask
 from shared.settings import Settings
@@ -66,7 +67,7 @@ async def _findings(redis: State) -> AsyncIterator[Finding]:
         cluster = await redis.execute_command("CLUSTER INFO", **targets[0][1])
         yield judged(
             "redis cluster",
-            f"{len(targets)} primaries, {cluster.get('cluster_state')}",
+            f"{counted(len(targets), 'primary', 'primaries')}, {cluster.get('cluster_state')}",
             good=cluster.get("cluster_state") == "ok",
             advice="Some hash slots have no primary; see CLUSTER NODES and start what is down.",
         )
