@@ -130,6 +130,7 @@ ensure_servers() {
     if [ "$1" = servers ]; then
         command -v docker-compose >/dev/null || missing="$missing docker-compose"
         command -v systemd-analyze >/dev/null || missing="$missing systemd"
+        PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$missing nginx-light"
         # The tests of TLS make their certificates with it.
         command -v openssl >/dev/null || missing="$missing openssl"
     fi
@@ -148,9 +149,7 @@ and MMS_REDIS_URL=redis://host:6379/0; then \`make run\` starts none." $missing
 ensure_bench() {
     missing=
     command -v wrk >/dev/null || missing="wrk"
-    PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$missing nginx-light"
-    # shellcheck disable=SC2086
-    [ -z "$missing" ] || install "The benchmark needs them." $missing
+    [ -z "$missing" ] || install "The benchmark needs it." "$missing"
     want=$(
         cksum <tests/bench/requirements.txt
         pwd

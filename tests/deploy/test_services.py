@@ -1,7 +1,8 @@
-"""What runs on a plain machine: systemd's units, HAProxy's and Prometheus' configuration."""
+"""What runs on a plain machine: what systemd, HAProxy, nginx and Prometheus read."""
 
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,9 +10,15 @@ import pytest
 
 from deploy.local import site
 from deploy.local.services import command
+from ingest.server import ANSWER_LIMIT
+from ingest.simulate.provider import Options
+from shared.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
+PROVIDER_WAITS = 10
+"""Seconds for an answer."""
+
 EXPOSURE = "20"
 """`systemd-analyze security` gives at most this, in tenths; 10 and more is exposed."""
 
@@ -55,6 +62,29 @@ def test_haproxy_takes_it() -> None:
     assert "Warnings" not in run("haproxy", "-c", "-f", config)
     # With names that nobody knows yet, as where containers start in any order.
     run("haproxy", "-c", "-f", config, MMS_INGRESS_1="ingress-1:8080", MMS_PROXY_BIND="*:8000")
+
+
+def test_nginx_takes_it(tmp_path: Path) -> None:
+    """As Debian's nginx.conf includes it, with nothing outside this folder."""
+    config = DEPLOY / "nginx" / "mms-postbacks.conf"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    places = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
+    whole = f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{\n{places}include {config};\n}}\n"
+    (tmp_path / "nginx.conf").write_text(whole)
+    found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+    assert found
+    said = run(found, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf")
+    assert "warn" not in said
+    text = config.read_text()
+    assert f"client_max_body_size {int(Settings().max_body) // 1024}k;" in text
+    answer = re.search(r"proxy_read_timeout (\d+)s;", text)
+    assert answer
+    assert int(answer[1]) > ANSWER_LIMIT
+    assert int(answer[1]) + ANSWER_LIMIT < PROVIDER_WAITS
+    assert Options().timeout == PROVIDER_WAITS
+    for port, _ in site.INGRESSES.values():
+        assert f"server 127.0.0.1:{port} " in text
+    assert f"listen 127.0.0.1:{site.PROXY};" in text
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "containers.yml"])
