@@ -13,8 +13,8 @@ from tests.bench.scale import Scale
 from tests.bench.site import Site, say
 
 BATCH: Final = 32
-"""Postbacks in a batch; half of wrk's connections, what the ingress makes of them under full load
-with its two commits under way."""
+"""Postbacks in a batch: fewer than the ingress makes under full load, more than it makes of a
+thousand a second."""
 
 OURS: Final = f"mms-worker, batches of {BATCH}"
 OURS_ALONE: Final = "mms-worker, batches of 1"

@@ -12,7 +12,9 @@ from deploy.local.ports import HOST
 from shared.errors import PostbacksError
 from tests.bench import traffic
 
-CONNECTIONS: Final = 64
+CONNECTIONS: Final = 256
+"""So many that a server which waits for RabbitMQ still has enough to do: with fewer, the processor
+idles and it is the load that is measured; see `connections`."""
 
 
 class Load(msgspec.Struct, frozen=True):
