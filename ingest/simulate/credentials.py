@@ -1,10 +1,10 @@
 """What a guarded source wants to see of the provider: a token in the path, HTTP Basic."""
 
+import base64
 import re
 from collections.abc import Callable
 from typing import Final, NamedTuple, TextIO, TypeVar
 
-import aiohttp
 import click
 
 F = TypeVar("F", bound=Callable[..., None])
@@ -74,4 +74,5 @@ def read(
     if ":" in user:
         raise click.UsageError("No user of HTTP Basic has a colon in its name.")
     password = password_file.read().rstrip("\r\n")
-    return Credentials(token or "", aiohttp.BasicAuth(user, password, "utf-8").encode())
+    login = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return Credentials(token or "", f"Basic {login}")
