@@ -65,6 +65,17 @@ class Cluster:
         except subprocess.CalledProcessError:  # 3.10.8, while a stream gets its copy
             return False
 
+    def is_whole(self) -> bool:
+        """Whether all nodes have a copy of everything, and are in touch with that of each queue."""
+        everywhere = {node.node for node in self.nodes}
+        try:
+            copies = self.copies()
+        except subprocess.CalledProcessError:
+            return False
+        return all(copies[name][0] == everywhere for name in topology.QUEUES) and all(
+            copies[name][1] == everywhere for name in (topology.STATE_QUEUE, topology.DEAD)
+        )
+
     def cut_off(self, node: RabbitMQ) -> None:
         if self.partitions:
             network.cut_off(self.nodes.index(node) + 1)
@@ -216,13 +227,24 @@ async def test_each_node_has_a_copy(clustered: Site, cluster: Cluster) -> None:
     await blocking(third.kill)
     try:
         await come_to_have_copies(cluster, *cluster.nodes, online=(first, second))
-        # Declared while a node is away, it is one of the three all the same.
-        await delete_topology(first.url)
+    finally:
+        await blocking(third.start)
+    # The queues' copies are in touch again. On 3.10.8 a stream's may stay behind for minutes.
+    async with asyncio.timeout(BACK):
+        while not await blocking(cluster.is_whole):
+            await asyncio.sleep(3)
+
+
+@pytest.mark.long
+async def test_declared_while_a_node_is_away(clustered: Site, cluster: Cluster) -> None:
+    """It is one of the three all the same."""
+    first, second, third = cluster.nodes
+    await blocking(third.kill)
+    try:
         await declare(clustered)
         assert cluster.has_copies(*cluster.nodes, online=(first, second))
     finally:
         await blocking(third.start)
-    await come_to_have_copies(cluster, *cluster.nodes)
 
 
 @pytest.mark.long
