@@ -1,8 +1,9 @@
 """Group commit: what arrives while a commit is under way goes into the next one.
 
-No timer and no target size: when nothing is under way a postback goes out alone at once, and the
-busier it gets the larger the batches become. So the cost of a durable answer is shared exactly
-when there is something to share it among.
+No timer: when nothing is under way a postback goes out alone at once, and the busier it gets the
+larger the batches become. So the cost of a durable answer is shared exactly when there is something
+to share it among. Only a good batch starts while another is still under way: small ones side by
+side would cost everybody more, up to the worker, and answer nobody sooner when it is busy.
 """
 
 import asyncio
@@ -22,6 +23,9 @@ from shared.errors import OverdueError, OverloadedError, PostbacksError
 SWEEP: Final = 0.25
 """Seconds between two looks for what is overdue."""
 
+ENOUGH: Final = 32
+"""Arrivals that are worth a commit beside one that is under way."""
+
 _OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
 
 log: Final = logging.getLogger(__name__)
@@ -37,7 +41,7 @@ class Batcher:
     Args:
         commit: makes a batch durable and returns its id, or raises a `PostbacksError`; must limit
             its own time.
-        in_flight: commits under way at once.
+        in_flight: commits under way at once; more than one only of `ENOUGH` arrivals or more.
         max_waiting: arrivals that may wait for their turn.
     """
 
@@ -59,6 +63,12 @@ class Batcher:
     def full(self) -> bool:
         """Whether no arrival can be submitted now."""
         return len(self._waiting) >= self._max_waiting
+
+    @property
+    def _worth_it(self) -> bool:
+        """Whether something waits that should be committed now."""
+        alone = not self._under_way or self._stopping
+        return bool(self._waiting) and (alone or len(self._waiting) >= ENOUGH)
 
     def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[str]:
         """Queue an arrival; the future is the id of the batch in which it is durable.
@@ -84,7 +94,8 @@ class Batcher:
         if self.full:
             raise OverloadedError
         self._waiting.append(_Waiting(arrival, deadline, told))
-        self._something_waits.set()
+        if self._worth_it:
+            self._something_waits.set()
 
     async def run(self) -> None:
         """Commit batches until `stop` is called and nothing waits any more."""
@@ -102,11 +113,11 @@ class Batcher:
 
     async def _commit_batches(self) -> None:
         while True:
-            await self._something_waits.wait()
-            if not self._waiting:
+            if not self._worth_it:
                 if self._stopping:
                     return
                 self._something_waits.clear()
+                await self._something_waits.wait()
                 continue
             batch = self._take()
             if not batch:

@@ -98,7 +98,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     ] = Seconds(7 * 86400)
     prefetch: Annotated[
         int, Meta(description="batches a worker takes before it has acknowledged one")
-    ] = 16
+    ] = 64
     queue_max_bytes: Annotated[
         Bytes, Meta(description="limit of mms.postbacks.state and of mms.dead, each")
     ] = Bytes(4 * 2**30)

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ingest.batcher import Batcher
+from ingest.batcher import ENOUGH, Batcher
 from shared import envelope
 from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.errors import OverloadedError, PostbacksError, SpoolUnavailableError
@@ -190,17 +190,59 @@ async def test_no_more_commits_are_under_way_than_allowed(commits: Commits) -> N
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
         futures = []
-        for number in range(10):
+        for number in range(5 * ENOUGH):
             futures.append(batcher.submit(arrival(number)))
             await settled()
-        assert commits.batches == [[0], [1], [2]]
+        assert [len(batch) for batch in commits.batches] == [1, ENOUGH, ENOUGH]
         commits.end(1)  # whichever is free takes all that waits
         await settled()
-        assert commits.batches[3] == list(range(3, 10))
+        assert commits.batches[3] == list(range(2 * ENOUGH + 1, 5 * ENOUGH))
         batcher.stop()
         await commits.end_all()
         await asyncio.gather(*futures)
     assert commits.most_under_way == 3
+
+
+async def test_only_what_is_worth_it_is_committed_beside_another(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=2)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        futures = [batcher.submit(arrival(0))]
+        await settled()
+        for number in range(1, ENOUGH):
+            futures.append(batcher.submit(arrival(number)))
+            await settled()
+        assert commits.batches == [[0]]
+        futures.append(batcher.submit(arrival(ENOUGH)))
+        await settled()
+        assert commits.batches == [[0], list(range(1, ENOUGH + 1))]
+        futures.append(batcher.submit(arrival(ENOUGH + 1)))
+        commits.end(0)
+        await settled()
+        assert len(commits.batches) == 2  # the other one is still under way
+        commits.end(1)
+        await settled()
+        assert commits.batches[2] == [ENOUGH + 1]
+        batcher.stop()
+        await commits.end_all()
+        await asyncio.gather(*futures)
+
+
+async def test_stop_does_not_wait_for_a_good_batch(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=2)
+    running = asyncio.create_task(batcher.run())
+    futures = [batcher.submit(arrival(0))]
+    await settled()
+    futures.append(batcher.submit(arrival(1)))
+    await settled()
+    assert commits.batches == [[0]]
+    batcher.stop()
+    await settled()
+    assert commits.batches == [[0], [1]]
+    await commits.end_all()
+    async with asyncio.timeout(10):
+        await running
+    assert all(future.done() and future.exception() is None for future in futures)
 
 
 async def test_stop_commits_what_waits_and_then_ends(commits: Commits) -> None:

@@ -1,13 +1,16 @@
-"""What is acknowledged is what was done with, whatever order it was done in."""
+"""Windows are bounded, and what is acknowledged is what was done with, in whatever order."""
 
+import itertools
+from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
 from typing import cast
 
+from aiormq.abc import DeliveredMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.broker import Session
-from workers.consumer import Consumer, Delivery
+from workers.consumer import WINDOW_BYTES, Consumer, Delivery
 
 
 class Broker:
@@ -16,6 +19,13 @@ class Broker:
     def __init__(self, deliveries: int) -> None:
         self.open = set(range(1, deliveries + 1))
         self.frames = 0
+        self.deliver: Callable[[DeliveredMessage], Awaitable[None]]
+
+    async def basic_consume(
+        self, _queue: str, take: Callable[[DeliveredMessage], Awaitable[None]]
+    ) -> SimpleNamespace:
+        self.deliver = take
+        return SimpleNamespace(consumer_tag="ours")
 
     async def basic_ack(self, tag: int, *, multiple: bool = False, wait: bool) -> None:
         assert tag in self.open, "PRECONDITION_FAILED - unknown delivery tag"
@@ -57,3 +67,31 @@ async def test_a_window_in_order_is_one_frame() -> None:
     await ours.acknowledge(window(7, 8, 9))
     assert broker.frames == 4
     assert not broker.open
+
+
+@given(st.lists(st.tuples(st.integers(0, WINDOW_BYTES), st.booleans()), max_size=30))
+async def test_windows_are_bounded_and_hold_everything_once(sizes: list[tuple[int, bool]]) -> None:
+    broker = Broker(len(sizes))
+    ours = consumer(broker)
+    await ours.start()
+    for tag, (size, redelivered) in enumerate(sizes, 1):
+        await broker.deliver(delivered(tag, bytes(size), redelivered=redelivered))
+    windows: list[Sequence[Delivery]] = []
+    while sum(map(len, windows)) < len(sizes):
+        windows.append(await ours.window())
+    fresh = [each for each in windows if not each[0].redelivered]
+    for each in windows:
+        assert len(each) == 1 or sum(len(one.body) for one in each) <= WINDOW_BYTES
+        assert len(each) == 1 or each in fresh
+    for each, after in itertools.pairwise(fresh):  # none is smaller than it must be
+        assert sum(len(one.body) for one in (*each, after[0])) > WINDOW_BYTES
+    tags = [one.tag for each in fresh for one in each]
+    assert tags == [tag for tag, (_, redelivered) in enumerate(sizes, 1) if not redelivered]
+    assert sorted(one.tag for each in windows for one in each) == [*range(1, len(sizes) + 1)]
+
+
+def delivered(tag: int, body: bytes, *, redelivered: bool) -> DeliveredMessage:
+    properties = SimpleNamespace(content_type=None, message_id=None)
+    header = SimpleNamespace(properties=properties)
+    known = {"delivery_tag": tag, "redelivered": redelivered, "header": header, "body": body}
+    return cast("DeliveredMessage", SimpleNamespace(**known))
