@@ -1,9 +1,9 @@
 """What requests are answered, in words and on the wire."""
 
-from email.utils import formatdate
 from typing import Final
 
 from aiohttp import hdrs, web
+from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE
 
 from shared.errors import (
@@ -50,7 +50,7 @@ def rendered(response: web.Response, *, close: bool) -> bytes:
     headers = {
         **response.headers,
         hdrs.CONTENT_LENGTH: str(len(body)),
-        hdrs.DATE: formatdate(usegmt=True),
+        hdrs.DATE: rfc822_formatted_time(),
         hdrs.SERVER: SERVER_SOFTWARE,
     }
     if close:

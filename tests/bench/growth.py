@@ -31,10 +31,10 @@ MERGED: Final = 20_000
 
 NOTE: Final = f"""\
 *Flat* means that CPU per postback (for records: also bytes) grows by no more than 10 % from the
-smallest to the largest. Several ingress processes are each loaded by a `wrk` of their own with
-{wrk.CONNECTIONS} connections; several workers share one queue. Where there are more of them than
-cores (this machine has {CORES}) they only take them from each other: they are shown, and what is
-judged is the growth up to as many as there are cores.
+smallest to the largest. Several ingress processes share {wrk.CONNECTIONS} connections, each with a
+`wrk` of its own; several workers share one queue; one and several take turns. Where there are more
+of them than cores (this machine has {CORES}) they only take them from each other: they are shown,
+and what is judged is the growth up to as many as there are cores.
 Records: two postbacks each with all usual fields, merged in windows of {WINDOW} by the worker's own
 store; Redis's own CPU is given and the whole of its memory (record, reference, keys). Bodies: the
 ingress alone.
@@ -85,50 +85,55 @@ def _table(title: str, rows: Rows, figures: dict[str, Spread], judged: int = 0) 
 
 
 def _ingresses(site: Site, scale: Scale) -> Rows:
-    rows = {}
-    for count in PROCESSES:
+    rounds: dict[int, list[tuple[float, float]]] = {count: [] for count in PROCESSES}
+    for number_, count in _turns(scale):
         made = [site.ingest() for _ in range(count)]
-        rounds = []
+        site.reset()
         with running(*(service for service, _ in made)):
-            for number_ in range(scale.growth_rounds):
-                site.reset()
-                ports = [port for _, port in made]
-                _load(site, ports, scale.settle, f"s{number_}")
-                sessions = {str(port): service.pid or 0 for service, port in made}
-                meter = Meter(sessions)
-                loads = _load(site, ports, scale.seconds, f"m{number_}")
-                cpu = micro(sum(meter.spent().values()), sum(each.requests for each in loads))
-                rounds.append((cpu, sum(each.rate for each in loads)))
-        rows[count] = _columns(("CPU µs", "requests/s"), rounds)
-        say(f"growth: {count} ingress: {rows[count]['CPU µs']} µs")
-    return rows
+            ports = [port for _, port in made]
+            _load(site, ports, scale.settle, f"s{number_}")
+            meter = Meter({str(port): service.pid or 0 for service, port in made})
+            loads = _load(site, ports, scale.seconds, f"m{number_}")
+            cpu = micro(sum(meter.spent().values()), sum(each.requests for each in loads))
+        rounds[count].append((cpu, sum(each.rate for each in loads)))
+        say(f"growth, round {number_ + 1}: {count} ingress: {cpu:.1f} µs")
+    return {count: _columns(("CPU µs", "requests/s"), rounds[count]) for count in PROCESSES}
+
+
+def _turns(scale: Scale) -> list[tuple[int, int]]:
+    """Each round with each number of processes, every other round backwards."""
+    return [
+        (number_, count)
+        for number_ in range(scale.growth_rounds)
+        for count in sorted(PROCESSES, reverse=bool(number_ % 2))
+    ]
 
 
 def _load(site: Site, ports: Sequence[int], seconds: int, run: str, pad: int = 0) -> list[wrk.Load]:
-    """Load several ports at once."""
+    """Load several ports at once, with as many connections together as one would have."""
     started = []
+    connections = wrk.CONNECTIONS // len(ports)
     for port in ports:
         script = Path(site.directory / f"load-{port}.lua")
         traffic.write_lua(script, f"{run}-{port}", pad)
-        started.append(wrk.start(port, seconds, script, wrk.CONNECTIONS))
+        started.append(wrk.start(port, seconds, script, connections))
     return [wrk.finish(process) for process in started]
 
 
 def _workers(site: Site, scale: Scale) -> Rows:
-    rows = {}
+    rounds: dict[int, list[tuple[float, float, float]]] = {count: [] for count in PROCESSES}
     fill = backlog.fill_ours(site, BATCH)
-    for count in PROCESSES:
+    for number_, count in _turns(scale):
         workers = [site.worker() for _ in range(count)]
-        rounds = []
         site.reset()  # before they start: what is left in the queue is not theirs
         with running(*workers):
-            for number_ in range(scale.growth_rounds):
-                drain(site, workers, fill, backlog.WARM_UP, f"warm{number_}")
-                done = drain(site, workers, fill, scale.backlog, f"m{number_}")
-                rounds.append((done.micro("worker"), done.rate, done.micro("redis")))
-        rows[count] = _columns(("CPU µs", "postbacks/s", "Redis CPU µs"), rounds)
-        say(f"growth: {count} workers: {rows[count]['CPU µs']} µs")
-    return rows
+            drain(site, workers, fill, backlog.WARM_UP, "warm")
+            done = drain(site, workers, fill, scale.backlog, "full")
+        cpu = done.micro("worker")
+        rounds[count].append((cpu, done.rate, done.micro("redis")))
+        say(f"growth, round {number_ + 1}: {count} workers: {cpu:.1f} µs")
+    names = ("CPU µs", "postbacks/s", "Redis CPU µs")
+    return {count: _columns(names, rounds[count]) for count in PROCESSES}
 
 
 def _backlogs(site: Site, scale: Scale) -> Rows:

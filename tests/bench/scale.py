@@ -55,7 +55,7 @@ USUAL = Scale(
     paced=8,
     records=(10_000, 100_000),
     backlogs=(1_000, 10_000, 100_000),
-    growth_rounds=2,
+    growth_rounds=3,
     searched=5,
     soak=30,
 )
