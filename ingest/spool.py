@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import random
 import sqlite3
 import time
 from collections.abc import Callable
@@ -25,6 +26,9 @@ from shared.formats import FORMAT
 
 ADD_LIMIT: Final = 1.5
 """Seconds that writing a batch may take before it counts as not written."""
+
+OPEN_LIMIT: Final = 5.0
+"""Seconds to wait for another process that is just making or closing the same file."""
 
 RESERVE: Final = 1024 * 1024
 """Bytes that removing what is in the spool may need on a full disk."""
@@ -72,7 +76,7 @@ class Spool:
             self._reserve = path.with_name(f"{path.name}-reserve")
             with contextlib.suppress(OSError):  # a full disk: drain what is there, add nothing
                 self._thread.submit(_allocate, self._reserve).result()
-            self._database = self._thread.submit(_open, path, max_bytes).result()
+            self._database = self._thread.submit(_opened, path, max_bytes).result()
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
             message = f"MMS_SPOOL_PATH is {path}, which cannot be used as a spool: {error}"
@@ -215,10 +219,35 @@ def _allocate(path: Path) -> None:
         raise
 
 
+def _opened(path: Path, max_bytes: int) -> sqlite3.Connection:
+    """The file, also when several processes make it at the same moment.
+
+    SQLite does not wait, whatever its timeout, while another one turns a file into WAL mode.
+    """
+    deadline = time.monotonic() + OPEN_LIMIT
+    while True:
+        try:
+            return _open(path, max_bytes)
+        except sqlite3.OperationalError as error:
+            busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not busy or time.monotonic() > deadline:
+                raise
+        time.sleep(random.uniform(0.01, 0.05))  # noqa: S311
+
+
 def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
     database = sqlite3.connect(
         path, timeout=ADD_LIMIT, isolation_level=None, check_same_thread=False
     )
+    try:
+        _prepare(database, max_bytes)
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
+
+
+def _prepare(database: sqlite3.Connection, max_bytes: int) -> None:
     database.execute(f"PRAGMA page_size = {_PAGE}")
     database.execute("PRAGMA journal_mode = WAL")
     database.execute("PRAGMA synchronous = FULL")
@@ -239,4 +268,3 @@ def _open(path: Path, max_bytes: int) -> sqlite3.Connection:
     )
     # Holds all that `depth` asks for, so that asking does not read the batches.
     database.execute("CREATE INDEX IF NOT EXISTS depth ON spool (spooled_at, postbacks)")
-    return database

@@ -70,7 +70,7 @@ async def test_children_die_under_load_and_nothing_is_lost(
 
 def test_one_admin_port_speaks_for_all(settings: Settings, processes: Processes) -> None:
     ingress = processes.start_ingest(settings, "--processes", "2")
-    assert until(lambda: ready(ingress) == 2)
+    assert until(lambda: ready(ingress) == 2), ingress.log()
     for at in range(40):  # a new connection each: the kernel spreads them
         post(settings, at)
     assert metric(ingress, "mms_ingest_answers_total", status="200") == 40

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -148,6 +150,23 @@ async def test_a_full_spool_refuses_keeps_what_it_has_and_takes_more_when_draine
     await spool.add(b"y" * 10_000, 1)
     assert (await batches(spool))[-1] == b"y" * 10_000
     await spool.aclose()
+
+
+async def test_many_may_make_the_same_file_at_the_same_moment(tmp_path: Path) -> None:
+    """`mms-ingest --processes N` on its first start; SQLite by itself says "locked" to some."""
+    at_once = 4
+    together = threading.Barrier(at_once)
+
+    def open_one(path: Path) -> Spool:
+        together.wait()
+        return Spool(path, LARGE)
+
+    with ThreadPoolExecutor(at_once) as threads:
+        for number in range(25):
+            path = tmp_path / f"{number}.db"
+            spools = list(threads.map(open_one, [path] * at_once))
+            for each in spools:
+                await each.aclose()
 
 
 async def test_two_processes_share_a_file_and_one_of_them_drains(path: Path) -> None:
