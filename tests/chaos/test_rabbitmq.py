@@ -18,6 +18,7 @@ ALARMS = {
 }
 
 
+@pytest.mark.long
 async def test_kill_9_and_restart(site: Site, holds: Holds) -> None:
     await site.ingest()
     await site.worker()

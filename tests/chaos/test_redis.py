@@ -56,6 +56,7 @@ async def test_a_long_outage_costs_a_batch_one_delivery(site: Site, holds: Holds
     holds(row)
 
 
+@pytest.mark.long
 async def test_emptied_and_rebuilt(site: Site, holds: Holds) -> None:
     await site.ingest()
     await site.worker()
