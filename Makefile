@@ -27,7 +27,7 @@ chaos: ## every fault there is a test for, on servers of its own, half an hour; 
 	$(PYTHON) -m pytest tests/chaos --chaos-table tests/chaos/RESULTS.md
 	$(PYTHON) -m pytest tests/e2e -m long
 
-bench: ## how fast it is here, beside what people would use instead; about 12 minutes
+bench: ## how fast it is here, beside what people would use instead; about 18 minutes
 	$(BOOTSTRAP) bench
 	@exec $(PYTHON) -m tests.bench.run $(BENCH)
 

@@ -5,6 +5,7 @@ import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Final
@@ -21,9 +22,13 @@ from tests.bench.worker import BATCH
 from workers.store import Received, Store
 
 PROCESSES: Final = (1, 2, 4)
+COMPUTED: Final = 50_000
 CORES: Final = os.cpu_count() or 1
 PADS: Final = (0, 1_000, 8_000, 32_000)
 """Bytes of one more field in a body."""
+
+SMALL: Final = 8
+"""Postbacks in a batch of a backlog: then not even the smallest fits into a worker's prefetch."""
 
 WINDOW: Final = 500
 MERGED: Final = 20_000
@@ -31,7 +36,12 @@ MERGED: Final = 20_000
 
 NOTE: Final = f"""\
 *Flat* means that CPU per postback (for records: also bytes) grows by no more than 10 % from the
-smallest to the largest. Several ingress processes share {wrk.CONNECTIONS} connections, each with a
+smallest to the largest: the median of what it grew by in each round, because from one minute to the
+next a shared machine may be twice as fast. How steady this one is, and what it makes of several
+processes that have nothing to do with one another, shows the first table: there each decodes
+postbacks, by itself and without a server.
+
+Several ingress processes share {wrk.CONNECTIONS} connections, each with a
 `wrk` of its own; several workers share one queue; one and several take turns. Where there are more
 of them than cores (this machine has {CORES}) they only take them from each other: they are shown,
 and what is judged is the growth up to as many as there are cores.
@@ -45,6 +55,7 @@ def measure(site: Site, scale: Scale) -> Section:
     """All of it."""
     figures: dict[str, Spread] = {}
     tables = [
+        _table("The machine itself", _machine(scale), figures, CORES),
         _table("Ingress processes", _ingresses(site, scale), figures, CORES),
         _table("Workers", _workers(site, scale), figures, CORES),
         _table("Records in Redis", _records(site, scale), figures),
@@ -54,8 +65,8 @@ def measure(site: Site, scale: Scale) -> Section:
     return Section("Growth", NOTE, figures, tables)
 
 
-Rows = Mapping[int, Mapping[str, Spread]]
-"""For each size the figures by name."""
+Rows = Mapping[int, Mapping[str, Sequence[float]]]
+"""For each size the figures by name, of each round."""
 
 
 def _table(title: str, rows: Rows, figures: dict[str, Spread], judged: int = 0) -> Table:
@@ -66,22 +77,51 @@ def _table(title: str, rows: Rows, figures: dict[str, Spread], judged: int = 0) 
     """
     names = list(next(iter(rows.values())))
     last = max(size for size in rows if not judged or size <= max(judged, min(rows)))
-    for size, row in rows.items():
+    spreads = {
+        size: {name: Spread.of(values) for name, values in row.items()}
+        for size, row in rows.items()
+    }
+    for size, row in spreads.items():
         figures.update({f"growth.{title}.{size}.{name}": spread for name, spread in row.items()})
     for name in names:
-        least, most = (rows[size][name].median for size in (min(rows), last))
-        figures[f"growth.{title}.{name}.change"] = Spread.of([most / least - 1])
+        pairs = zip(rows[min(rows)][name], rows[last][name], strict=True)
+        change = Spread.of(most / least - 1 for least, most in pairs)
+        figures[f"growth.{title}.{name}.change"] = change
     return Table(
         title,
         ("", *names),
         [
-            *((f"{size:,}", *(str(row[name]) for name in names)) for size, row in rows.items()),
+            *((f"{size:,}", *(str(row[name]) for name in names)) for size, row in spreads.items()),
             (
                 f"{min(rows):,} to {last:,}",
-                *(f"{figures[f'growth.{title}.{name}.change'].median:+.0%}" for name in names),
+                *(_percent(figures[f"growth.{title}.{name}.change"]) for name in names),
             ),
         ],
     )
+
+
+def _percent(change: Spread) -> str:
+    if change.rounds == 1:
+        return f"{change.median:+.0%}"
+    return f"{change.median:+.0%} ({change.least:+.0%} to {change.most:+.0%})"
+
+
+def _machine(scale: Scale) -> Rows:
+    rounds: dict[int, list[tuple[float]]] = {count: [] for count in PROCESSES}
+    for _, count in _turns(scale):
+        with ProcessPoolExecutor(count) as processes:
+            each = list(processes.map(_compute, range(count)))
+        rounds[count].append((sum(each) / count,))
+    return {count: _columns(("CPU µs",), rounds[count]) for count in PROCESSES}
+
+
+def _compute(_number: int) -> float:
+    """CPU microseconds for each postback of a computation that takes a second or so."""
+    bodies = list(traffic.bodies(COMPUTED, "alone"))
+    began = time.process_time()
+    for body in bodies:
+        decode("default", body)
+    return micro(time.process_time() - began, COMPUTED)
 
 
 def _ingresses(site: Site, scale: Scale) -> Rows:
@@ -138,24 +178,22 @@ def _workers(site: Site, scale: Scale) -> Rows:
 
 def _backlogs(site: Site, scale: Scale) -> Rows:
     """Small ones several times, because the operating system counts CPU in 10 ms."""
-    rows = {}
-    fill = backlog.fill_ours(site, BATCH)
+    rounds: dict[int, list[tuple[float, float]]] = {size: [] for size in scale.backlogs}
+    fill = backlog.fill_ours(site, SMALL)
     worker = site.worker()
     site.reset()
     with running(worker):
         drain(site, [worker], fill, backlog.WARM_UP, "warm")
-        for size in scale.backlogs:
-            times = max(1, min(20, scale.backlog // size))
-            runs = [f"b{size}x{time_}" for time_ in range(times)]
-            done = [drain(site, [worker], fill, size, run) for run in runs]
-            seconds = sum(each.seconds for each in done)
-            spent = sum(each.cpu["worker"] for each in done)
-            rows[size] = {
-                "CPU µs": Spread.of([micro(spent, size * times)]),
-                "postbacks/s": Spread.of([size * times / seconds]),
-            }
-            say(f"growth: backlog of {size:,}: {number(size * times / seconds)}/s")
-    return rows
+        for round_ in range(scale.rounds):
+            for size in sorted(scale.backlogs, reverse=bool(round_ % 2)):
+                times = max(1, min(20, scale.backlog // size))
+                runs = [f"b{round_}s{size}x{time_}" for time_ in range(times)]
+                done = [drain(site, [worker], fill, size, run) for run in runs]
+                rate = size * times / sum(each.seconds for each in done)
+                spent = sum(each.cpu["worker"] for each in done)
+                rounds[size].append((micro(spent, size * times), rate))
+                say(f"growth, round {round_ + 1}: backlog of {size:,}: {number(rate)}/s")
+    return {size: _columns(("CPU µs", "postbacks/s"), rounds[size]) for size in scale.backlogs}
 
 
 def _records(site: Site, scale: Scale) -> Rows:
@@ -174,10 +212,10 @@ def _records(site: Site, scale: Scale) -> Rows:
         redis = micro(meter.spent()["redis"], MERGED)
         held += MERGED // 2
         rows[size] = {
-            "Redis CPU µs": Spread.of([redis]),
-            "bytes a record": Spread.of([each]),
-            "merge µs": Spread.of([micro(took, MERGED)]),
-            "of it the hash, bytes": Spread.of([_hash_bytes(site)]),
+            "Redis CPU µs": [redis],
+            "bytes a record": [each],
+            "merge µs": [micro(took, MERGED)],
+            "of it the hash, bytes": [_hash_bytes(site)],
         }
         say(f"growth: {size:,} records: {redis:.1f} µs of Redis, {each:,.0f} bytes each")
     site.state.flushall()
@@ -233,14 +271,14 @@ def _bodies(site: Site, scale: Scale) -> Rows:
             load = _load(site, [port], scale.settle + 1, "full", pad)[0]
             spent = meter.spent()
             rows[size] = {
-                "CPU µs": Spread.of([micro(spent["ingest"], load.requests)]),
-                "requests/s": Spread.of([load.rate]),
-                "RabbitMQ CPU µs": Spread.of([micro(spent["rabbitmq"], load.requests)]),
+                "CPU µs": [micro(spent["ingest"], load.requests)],
+                "requests/s": [load.rate],
+                "RabbitMQ CPU µs": [micro(spent["rabbitmq"], load.requests)],
             }
             say(f"growth: bodies of {size:,} bytes: {load.rate:,.0f}/s")
     return rows
 
 
-def _columns(names: Sequence[str], rounds: Sequence[Sequence[float]]) -> dict[str, Spread]:
+def _columns(names: Sequence[str], rounds: Sequence[Sequence[float]]) -> dict[str, list[float]]:
     columns = zip(*rounds, strict=True)
-    return {name: Spread.of(values) for name, values in zip(names, columns, strict=True)}
+    return {name: list(values) for name, values in zip(names, columns, strict=True)}

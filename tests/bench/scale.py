@@ -55,7 +55,7 @@ USUAL = Scale(
     paced=8,
     records=(10_000, 100_000),
     backlogs=(1_000, 10_000, 100_000),
-    growth_rounds=3,
+    growth_rounds=5,
     searched=5,
     soak=30,
 )
@@ -68,7 +68,7 @@ FULL = Scale(
     paced=30,
     records=(10_000, 100_000, 1_000_000),
     backlogs=(1_000, 10_000, 100_000),
-    growth_rounds=3,
+    growth_rounds=7,
     searched=10,
     soak=180,
 )

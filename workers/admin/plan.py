@@ -47,7 +47,7 @@ MEASURED: Final = Costs(
     event_bytes=850,
     envelope_bytes=40,
 )
-"""From tests/bench/RESULTS.md, rounded up: two virtual cores of an AMD EPYC, Python 3.11."""
+"""From tests/bench/RESULTS.md, with room: two virtual cores of an AMD EPYC, Python 3.11."""
 
 QUEUE_BYTES: Final = 50e6
 """Bytes a second that one quorum queue and its stream are trusted with: an assumption, to be
