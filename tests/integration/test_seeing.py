@@ -1,5 +1,6 @@
 """A real Prometheus reads real processes: figures that add up, dashboards that answer, an alert."""
 
+import functools
 import json
 import re
 import shutil
@@ -175,10 +176,24 @@ def test_while_rabbitmq_is_away_the_spool_fills_and_an_alert_fires(site: Site) -
 @pytest.fixture(scope="module")
 def traffic(site: Site) -> None:
     """Simulated runs; two, because a series that is new has no increase yet."""
+    wanted = _scraped(site)
     for seed in ("1", "2"):
-        assert site.simulate("--count", "300", "--seed", seed, "--format", "mixed") > 300
+        sent = site.simulate("--count", "300", "--seed", seed, "--format", "mixed")
+        assert sent > 300
         site.post(*GARBAGE)
+        wanted += sent
+        assert until(functools.partial(_has_scraped, site, wanted), 30)
         assert until(lambda: site.figures()["queue"] == 0, 30)
+
+
+def _has_scraped(site: Site, postbacks: float) -> bool:
+    return _scraped(site) >= postbacks
+
+
+def _scraped(site: Site) -> float:
+    """Postbacks that workers are done with, as far as Prometheus knows."""
+    found = site.prometheus.query("sum(mms_worker_absorbed_total)")
+    return sum(float(sample["value"][1]) for sample in found)
 
 
 @pytest.mark.usefixtures("traffic")
