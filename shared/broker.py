@@ -8,15 +8,18 @@ ever opens the next one itself. Publishing goes through the channel below aio-pi
 
 import asyncio
 import contextlib
+import math
 import random
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import aio_pika
 import aiormq
 from aio_pika.abc import AbstractConnection
-from aiormq.exceptions import PublishError
+from aiormq.exceptions import AMQPError, PublishError
 from pamqp.commands import Basic
+from pamqp.exceptions import PAMQPException
 from yarl import URL
 
 from shared import confirms, topology
@@ -26,6 +29,7 @@ from shared.errors import (
     FateUnknownError,
     NotTakenError,
     TopologyConflictError,
+    UnpublishableError,
 )
 from shared.log import mask
 from shared.settings import Settings
@@ -38,18 +42,48 @@ CHECK_EVERY: Final = 5.0
 HEARTBEAT: Final = 10
 """Seconds; after about twice as long a silent connection counts as lost."""
 
+_LOST: Final = (
+    TimeoutError,
+    OSError,
+    EOFError,
+    RuntimeError,
+    ValueError,
+    AMQPError,
+    PAMQPException,
+)
+"""What the libraries raise when a connection cannot be made, is no more, or speaks no AMQP."""
+
+
+Result = NotTakenError | UnpublishableError | None
+"""What became of a published message: None when RabbitMQ has confirmed it.
+
+`NotTakenError`: a queue refused it or none is bound; published later it may be taken.
+`UnpublishableError`: it was not sent and never can be as it is (a header that cannot be encoded, a
+body larger than RabbitMQ's `max_message_size`). It must be changed or set aside, not tried again.
+"""
+
+# By node. It does not change while a node runs, and is told only by closing the channel on somebody
+# who exceeds it.
+_max_message_sizes: Final[dict[str, int]] = {}
+
 
 class Session:
     """One connection to RabbitMQ and one channel with publisher confirms on it."""
 
-    def __init__(self, connection: AbstractConnection, channel: aiormq.Channel) -> None:
+    def __init__(self, connection: AbstractConnection, channel: aiormq.Channel, node: str) -> None:
         self.connection = connection
         self.channel = channel
+        self._node = node
         self._closing = channel.closing  # the channel goes when its connection goes
 
     @property
     def open(self) -> bool:
         return not (self.connection.is_closed or self.channel.is_closed)
+
+    @property
+    def largest(self) -> float:
+        """Bytes of the largest body that RabbitMQ takes, as far as it has told this process."""
+        return _max_message_sizes.get(self._node, math.inf)
 
     async def publish(
         self,
@@ -67,6 +101,7 @@ class Session:
 
         Raises:
             NotTakenError: refused by a queue, or no queue is bound.
+            UnpublishableError: it can never be published as it is.
             FateUnknownError: no answer in time, or the connection broke before it came.
         """
         message = Message(body, exchange, routing_key, properties)
@@ -74,35 +109,39 @@ class Session:
         if refusal is not None:
             raise refusal
 
-    async def publish_all(
-        self, messages: Sequence[Message], limit: float
-    ) -> list[NotTakenError | None]:
+    async def publish_all(self, messages: Sequence[Message], limit: float) -> list[Result]:
         """Publish persistently and `mandatory`; return once RabbitMQ has answered to each.
 
         Args:
             limit: seconds to wait for all answers.
 
         Returns:
-            For each message None if RabbitMQ has confirmed it, else what `publish` would raise.
+            For each message, in order, its `Result`: None if RabbitMQ has confirmed it, else
+            why not. One that cannot be encoded does not keep its neighbours from being published.
 
         Raises:
-            FateUnknownError: not all answers came in time, or the connection broke before.
+            FateUnknownError: not all answers came in time, or the connection broke before. Only
+                a connection causes it, so what was published may be published again.
         """
         try:
             async with asyncio.timeout(limit):
-                refused = await confirms.publish(self.channel, messages)
+                refused = await confirms.publish(self.channel, messages, self.largest)
         except TimeoutError as error:
             raise FateUnknownError(f"no confirm within {limit:g} s") from error
         except asyncio.CancelledError as error:
             if _cancelled_from_outside():
                 raise
             raise FateUnknownError("the connection was closed before the confirm") from error
-        except Exception as error:  # aiormq rejects what waits with whatever closed the channel
-            raise FateUnknownError(f"the connection broke before the confirm: {error}") from error
-        return [
-            _not_taken(message, refused[at]) if at in refused else None
-            for at, message in enumerate(messages)
-        ]
+        except FateUnknownError as error:
+            if (largest := _max_message_size(error)) is not None:
+                _max_message_sizes[self._node] = largest
+            if any(len(message.body) <= self.largest for message in messages):
+                raise
+            return [
+                UnpublishableError(confirms.too_large(len(message.body), self.largest))
+                for message in messages
+            ]
+        return [_result(message, refused.get(at)) for at, message in enumerate(messages)]
 
     async def lost(self, within: float) -> bool:
         """Whether the connection or the channel is no more; waits `within` seconds for it."""
@@ -130,15 +169,14 @@ async def hold(
     """
     while wanted() and not await session.lost(within=CHECK_EVERY):
         try:
-            await topology.declare(session.connection, settings)
+            with connection_errors():
+                await topology.declare(session.connection, settings)
         except TopologyConflictError as error:
             report(str(error))
-        except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError):
+        except BrokerUnavailableError:
             return
         else:
             report(None)
-        if _cancelled_from_outside():
-            raise asyncio.CancelledError  # as in `open_session`
 
 
 async def open_session(settings: Settings, *, name: str, prefetch: int | None = None) -> Session:
@@ -156,16 +194,17 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
     """
     failures = []
     urls = settings.amqp_url.split(",")
+    raise_lost_cancellation()
     for url in random.sample(urls, len(urls)):
         try:
-            session = await _open(URL(url.strip()), settings, name, prefetch)
-        except (TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError) as error:
-            failures.append(f"{_shown(url)}: {str(error) or type(error).__name__}")
-            continue
-        if _cancelled_from_outside():
-            await session.close()
-            raise asyncio.CancelledError  # a library's `wait_for` of Python 3.11 may lose it
-        return session
+            with connection_errors():
+                session = await _open(URL(url.strip()), settings, name, prefetch)
+                if _cancelled_from_outside():
+                    await session.close()
+        except BrokerUnavailableError as error:
+            failures.append(f"{_shown(url)}: {error}")
+        else:
+            return session
     message = f"RabbitMQ cannot be reached ({'; '.join(failures)}); check MMS_AMQP_URL"
     raise BrokerUnavailableError(mask(message))
 
@@ -184,10 +223,12 @@ async def _open(url: URL, settings: Settings, name: str, prefetch: int | None) -
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             if prefetch is not None:
                 await channel.set_qos(prefetch_count=prefetch)
-            return Session(connection, _concrete(await channel.get_underlay_channel()))
+            underlay = _concrete(await channel.get_underlay_channel())
+            return Session(connection, underlay, f"{url.host}:{url.port}")
     except BaseException:
         with _already_broken():
-            await asyncio.wait_for(connection.close(), CLOSE_LIMIT)
+            async with asyncio.timeout(CLOSE_LIMIT):
+                await connection.close()
         raise
 
 
@@ -198,7 +239,9 @@ def _concrete(channel: aiormq.abc.AbstractChannel) -> aiormq.Channel:
     return channel
 
 
-def _not_taken(message: Message, error: Exception) -> NotTakenError:
+def _result(message: Message, error: Exception | None) -> Result:
+    if error is None or isinstance(error, UnpublishableError):
+        return error
     if isinstance(error, PublishError):
         why = f"no queue is bound to {message.exchange}"
     else:
@@ -208,16 +251,64 @@ def _not_taken(message: Message, error: Exception) -> NotTakenError:
     return refusal
 
 
+_TOO_LARGE: Final = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
+
+
+def _max_message_size(error: FateUnknownError) -> int | None:
+    """RabbitMQ's limit of a message, when exceeding it is what closed the channel."""
+    cause = error.__cause__
+    if not isinstance(cause, aiormq.exceptions.ChannelPreconditionFailed):
+        return None
+    told = _TOO_LARGE.search(str(cause))
+    return int(told[1]) if told else None
+
+
 def _cancelled_from_outside() -> bool:
     """Whether this task was told to stop, as against a library cancelling what it awaits."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
+def raise_lost_cancellation() -> None:
+    """Raise the `CancelledError` that a library has lost, if it has lost one.
+
+    `asyncio.wait_for` of Python 3.11 loses it when what it waits for is done at the same moment;
+    others turn it into an error of their own. Every loop that goes on after an error calls this.
+    """
+    if _cancelled_from_outside():
+        raise asyncio.CancelledError
+
+
+@contextlib.contextmanager
+def connection_errors() -> Iterator[None]:
+    """Whatever the libraries raise at the end of a connection becomes `BrokerUnavailableError`.
+
+    aiormq also rejects what waits with a bare `Exception`, or with a `CancelledError` although
+    nobody cancelled this task. A cancellation that a library has lost is raised after all.
+
+    Raises:
+        BrokerUnavailableError: with the library's error as its cause.
+    """
+    try:
+        yield
+    except _LOST as error:
+        raise_lost_cancellation()
+        raise BrokerUnavailableError(str(error) or type(error).__name__) from error
+    except asyncio.CancelledError as error:
+        raise_lost_cancellation()
+        raise BrokerUnavailableError("the connection was closed") from error
+    except Exception as error:
+        raise_lost_cancellation()
+        if type(error) is not Exception:
+            raise
+        raise BrokerUnavailableError("the connection was closed") from error
+    raise_lost_cancellation()
+
+
 @contextlib.contextmanager
 def _already_broken() -> Iterator[None]:
     """Closing what is broken may fail in any of these ways; it is closed all the same."""
-    with contextlib.suppress(TimeoutError, OSError, RuntimeError, aiormq.exceptions.AMQPError):
+    with contextlib.suppress(*_LOST):
         yield
 
 
@@ -229,4 +320,5 @@ def _shown(url: str) -> str:
 
 async def backoff(attempt: int, *, longest: float = 5.0) -> None:
     """Sleep before attempt number `attempt` (from 0) to reach a server again: 0.1 s, doubling."""
+    raise_lost_cancellation()
     await asyncio.sleep(min(longest, 0.1 * 2.0 ** min(attempt, 10)))

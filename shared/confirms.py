@@ -7,10 +7,14 @@ does for many what that does for one, with the same pieces of its channel. Nothi
     confirmations            by number: the future that is told of RabbitMQ's answer
     message_id_delivery_tag  the number by message id, by which a returned message is known
     write_queue              what goes to the socket, in order
+
+Only the end of the channel makes it unknown what became of a message. What goes wrong while one
+message is encoded concerns that message alone.
 """
 
 import asyncio
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 from uuid import uuid4
@@ -21,6 +25,8 @@ from pamqp import frame
 from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
+
+from shared.errors import FateUnknownError, UnpublishableError
 
 
 class Message(NamedTuple):
@@ -36,43 +42,77 @@ class Message(NamedTuple):
     properties: Basic.Properties
 
 
-async def publish(channel: aiormq.Channel, messages: Sequence[Message]) -> dict[int, Exception]:
+async def publish(
+    channel: aiormq.Channel, messages: Sequence[Message], largest: float = math.inf
+) -> dict[int, Exception]:
     """Publish persistently and `mandatory`; return once RabbitMQ has answered to each.
+
+    Args:
+        largest: bytes; what has a larger body is not sent.
 
     Returns:
         By its place among the messages, why one was not taken: `PublishError` if no queue is
-        bound, `DeliveryError` if one refused it.
+        bound, `DeliveryError` if one refused it, `UnpublishableError` if it was not sent because
+        it cannot be encoded or is too large.
 
     Raises:
-        Exception: whatever closed the channel; some may have been taken.
+        FateUnknownError: the channel ended; some may have been taken. Its cause ended the channel.
     """
-    if not messages:
-        return {}
-    answers = _Answers(len(messages), channel.create_future())
-    ids = []
-    for message in messages:
-        message.properties.delivery_mode = 2
-        message.properties.message_id = message.properties.message_id or uuid4().hex
-        ids.append(message.properties.message_id)
-    payload = b"".join([_marshal(channel, message) for message in messages])
-    async with channel.lock:
-        tags = range(channel.delivery_tag + 1, channel.delivery_tag + 1 + len(messages))
-        channel.delivery_tag += len(messages)
-        channel.message_id_delivery_tag.update(zip(ids, tags, strict=True))
-        channel.confirmations.update(answers.by_tag(tags))
-        try:
-            await channel.write_queue.put(ChannelFrame(payload, should_close=False))
-        except BaseException:  # RabbitMQ has not seen them and does not count them
-            channel.delivery_tag -= len(messages)
-            _forget(channel, ids, tags)
-            for tag in tags:
-                channel.confirmations.pop(tag, None)
-            raise
+    frames, refused = _encoded(channel, messages, largest)
+    if not frames:
+        return refused
+    answers = _Answers(len(frames), channel.create_future(), refused)
+    ids = [messages[place].properties.message_id or "" for place in frames]
+    payload = b"".join(frames.values())
+    try:
+        async with channel.lock:
+            tags = range(channel.delivery_tag + 1, channel.delivery_tag + 1 + len(frames))
+            channel.delivery_tag += len(frames)
+            channel.message_id_delivery_tag.update(zip(ids, tags, strict=True))
+            channel.confirmations.update(answers.by_tag(tags, frames))
+            try:
+                await channel.write_queue.put(ChannelFrame(payload, should_close=False))
+            except BaseException:  # RabbitMQ has not seen them and does not count them
+                channel.delivery_tag -= len(frames)
+                _forget(channel, ids, tags)
+                for tag in tags:
+                    channel.confirmations.pop(tag, None)
+                raise
+    except aiormq.exceptions.ChannelInvalidStateError as error:
+        raise FateUnknownError(f"the connection is closed: {error}") from error
     try:
         await answers.complete
+    except Exception as error:  # only the end of the channel makes it fail, with whatever ended it
+        raise FateUnknownError(f"the connection broke before the confirm: {error}") from error
     finally:
         _forget(channel, ids, tags)
     return answers.refused
+
+
+def _encoded(
+    channel: aiormq.Channel, messages: Sequence[Message], largest: float
+) -> tuple[dict[int, bytes], dict[int, Exception]]:
+    """By their places: the frames of what can be sent, and why the rest cannot."""
+    frames: dict[int, bytes] = {}
+    unpublishable: dict[int, Exception] = {}
+    for place, message in enumerate(messages):
+        if len(message.body) > largest:
+            unpublishable[place] = UnpublishableError(too_large(len(message.body), largest))
+            continue
+        message.properties.delivery_mode = 2
+        message.properties.message_id = message.properties.message_id or uuid4().hex
+        try:
+            frames[place] = _marshal(channel, message)
+        except Exception as error:  # noqa: BLE001 - nothing but this message can be the cause
+            failure = UnpublishableError(f"it cannot be encoded: {type(error).__name__}: {error}")
+            failure.__cause__ = error
+            unpublishable[place] = failure
+    return frames, unpublishable
+
+
+def too_large(size: int, largest: float) -> str:
+    """What is wrong with a message of this size."""
+    return f"its {size} bytes are more than RabbitMQ's max_message_size, {largest:.0f}"
 
 
 class _Answers:
@@ -83,15 +123,18 @@ class _Answers:
         refused: why messages were not taken, by their place.
     """
 
-    def __init__(self, count: int, complete: asyncio.Future[None]) -> None:
+    def __init__(
+        self, count: int, complete: asyncio.Future[None], refused: dict[int, Exception]
+    ) -> None:
         self.complete = complete
-        self.refused: dict[int, Exception] = {}
+        self.refused = refused
         self._missing = count
 
-    def by_tag(self, tags: range) -> dict[int, asyncio.Future[object]]:
+    def by_tag(self, tags: range, places: Iterable[int]) -> dict[int, asyncio.Future[object]]:
         """For each message what acts as its future; the channel only ever tells it of the end."""
         return {
-            tag: cast("asyncio.Future[object]", _Answer(self, at)) for at, tag in enumerate(tags)
+            tag: cast("asyncio.Future[object]", _Answer(self, place))
+            for tag, place in zip(tags, places, strict=True)
         }
 
     def one_more(self) -> None:

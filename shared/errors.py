@@ -49,6 +49,10 @@ class FateUnknownError(PostbacksError):
     """The broker may or may not have taken this publish: the answer never came."""
 
 
+class UnpublishableError(PostbacksError):
+    """This message can never be published as it is: it cannot be encoded, or is too large."""
+
+
 class BrokerUnavailableError(PostbacksError):
     """RabbitMQ cannot be reached; check MMS_AMQP_URL and that the server runs."""
 

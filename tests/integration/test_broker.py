@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from aiormq.exceptions import ChannelInvalidStateError
 
 from ingest.publisher import Publisher
 from shared import broker, topology
@@ -15,13 +16,22 @@ from shared.settings import Settings
 @pytest.mark.parametrize(
     ("module", "name"), [(broker, "_open"), (topology, "declare")], ids=["connecting", "holding"]
 )
+@pytest.mark.parametrize(
+    "error",
+    [None, ConnectionRefusedError(), TimeoutError(), Exception(), ChannelInvalidStateError()],
+    ids=["done", "refused", "timeout", "bare", "closed"],
+)
 async def test_a_stop_that_a_library_loses_is_not_lost(
-    monkeypatch: pytest.MonkeyPatch, settings: Settings, module: object, name: str
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    module: object,
+    name: str,
+    error: Exception | None,
 ) -> None:
     """As `wait_for` of Python 3.11 does when it is cancelled just as its work is done."""
     monkeypatch.setattr(broker, "CHECK_EVERY", 0.05)
     reached = asyncio.Event()
-    monkeypatch.setattr(module, name, _deaf(getattr(module, name), reached))
+    monkeypatch.setattr(module, name, _deaf(getattr(module, name), reached, error))
     publishing = asyncio.create_task(Publisher(settings).run())
     async with asyncio.timeout(10):
         await reached.wait()
@@ -30,14 +40,44 @@ async def test_a_stop_that_a_library_loses_is_not_lost(
     assert publishing.cancelled()
 
 
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Exception()])
+async def test_what_aiormq_raises_at_the_end_of_a_connection_is_no_stop_and_no_defect(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, error: BaseException
+) -> None:
+    """It rejects what waits with a `CancelledError` that nobody asked for, or a bare one."""
+    monkeypatch.setattr(broker, "CHECK_EVERY", 0.05)
+    declare = topology.declare
+    fail = [False, True, True, False]  # while it holds the session, and while it opens the next
+
+    async def fails(*arguments: Any) -> None:
+        if fail and fail.pop(0):
+            raise error
+        await declare(*arguments)
+
+    monkeypatch.setattr(topology, "declare", fails)
+    publisher = Publisher(settings)
+    publishing = asyncio.create_task(publisher.run())
+    async with asyncio.timeout(10):
+        while fail or publisher.problem is not None:
+            assert not publishing.done()
+            await asyncio.sleep(0.01)
+    publishing.cancel()
+    await asyncio.wait([publishing], timeout=10)
+    assert publishing.cancelled()
+
+
 def _deaf(
-    call: Callable[..., Coroutine[None, None, Any]], reached: asyncio.Event
+    call: Callable[..., Coroutine[None, None, Any]],
+    reached: asyncio.Event,
+    error: Exception | None,
 ) -> Callable[..., Coroutine[None, None, Any]]:
     async def deaf(*arguments: object) -> object:
         answer = await call(*arguments)
         reached.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.2)
+        if error is not None:
+            raise error
         return answer
 
     return deaf

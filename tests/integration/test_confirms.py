@@ -1,7 +1,8 @@
 """Messages published together on a real RabbitMQ: each has an answer of its own."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import math
+from collections.abc import AsyncIterator, Callable
 
 import msgspec
 import pytest
@@ -9,10 +10,12 @@ from aio_pika.abc import AbstractChannel
 from pamqp.commands import Basic
 from yarl import URL
 
+from deploy.local.servers import RabbitMQ
 from shared.broker import Session, open_session
 from shared.confirms import Message
-from shared.errors import FateUnknownError, NotTakenError
+from shared.errors import FateUnknownError, NotTakenError, UnpublishableError
 from shared.settings import Settings
+from shared.topology import STATE_QUEUE
 from tests.chaos.proxy import Proxy, proxied
 
 LIMIT = 10.0
@@ -80,6 +83,77 @@ async def test_each_message_has_its_own_answer(
     ]
     assert all(answer is None or answer.__cause__ for answer in answers)
     assert await bodies(amqp, taking, 3) == [b"0", b"3", b"6"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Basic.Properties(content_type="é" * 128),  # 256 bytes of an AMQP short string's 255
+        Basic.Properties(headers={"x-error": "\ud800"}),
+        Basic.Properties(headers={"x-number": 2**70}),
+        Basic.Properties(headers={"x-set": {1}}),  # type: ignore[dict-item]  # what is tried
+        Basic.Properties(correlation_id=7),  # type: ignore[arg-type]  # what is tried
+    ],
+    ids=["long", "surrogate", "number", "unknown type", "wrong type"],
+)
+@pytest.mark.parametrize("alone", [True, False])
+async def test_what_cannot_be_encoded_is_refused_for_good_and_alone(
+    session: Session, amqp: AbstractChannel, taking: str, broken: Basic.Properties, *, alone: bool
+) -> None:
+    bad = Message(b"bad", "", taking, broken)
+    key = Message(b"bad", "", "k" * 256, Basic.Properties())
+    group = [bad, key] if alone else [message(taking, b"1"), bad, key, message(taking, b"2")]
+    answers = await session.publish_all(group, LIMIT)
+    assert [type(answer) for answer in answers] == [
+        UnpublishableError if each in (bad, key) else type(None) for each in group
+    ]
+    assert await session.publish_all([message(taking, b"3")], LIMIT) == [None]
+    expected = [b"3"] if alone else [b"1", b"2", b"3"]
+    assert await bodies(amqp, taking, len(expected)) == expected
+
+
+async def test_a_defect_of_ours_is_no_broken_connection(
+    session: Session, taking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It must not be tried again for ever."""
+    monkeypatch.setattr("shared.confirms._Answers", None)
+    with pytest.raises(TypeError):
+        await session.publish_all([message(taking)], LIMIT)
+
+
+async def test_what_rabbitmq_finds_too_large_is_never_tried_again(
+    settings: Settings, fresh_rabbit: Callable[..., RabbitMQ]
+) -> None:
+    """It closes the channel. Once its limit is known, what exceeds it is not sent."""
+    rabbit = fresh_rabbit(config=["max_message_size = 5000"])
+    settings = msgspec.structs.replace(settings, amqp_url=rabbit.url)
+    session = await open_session(settings, name="test")
+    small, large = (message(STATE_QUEUE, b"x" * size) for size in (5000, 5001))
+    assert session.largest == math.inf
+    with pytest.raises(FateUnknownError):  # what became of the small one nobody knows
+        await session.publish_all([small, large], LIMIT)
+    assert session.largest == 5000
+    await session.close()
+    session = await open_session(settings, name="test")
+    none, refused = await session.publish_all([small, large], LIMIT)
+    assert none is None
+    assert isinstance(refused, UnpublishableError)
+    assert session.open
+    await session.close()
+
+
+async def test_one_that_rabbitmq_finds_too_large_says_so_at_once(
+    settings: Settings, fresh_rabbit: Callable[..., RabbitMQ]
+) -> None:
+    rabbit = fresh_rabbit(config=["max_message_size = 5000"])
+    session = await open_session(
+        msgspec.structs.replace(settings, amqp_url=rabbit.url), name="test"
+    )
+    with pytest.raises(UnpublishableError, match=r"5001 bytes .* 5000"):
+        await session.publish(
+            b"x" * 5001, exchange="", routing_key="q", properties=Basic.Properties(), limit=LIMIT
+        )
+    await session.close()
 
 
 async def test_none_at_all(session: Session) -> None:
