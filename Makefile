@@ -3,6 +3,8 @@ SHELL = /bin/sh
 BOOTSTRAP = @deploy/local/bootstrap.sh
 PYTHON = .venv/bin/python
 VAR = var
+# The tests wait more than they compute: three processes, each with servers of its own.
+PARALLEL = --numprocesses 3 --dist loadfile
 LOCK = env -u PIP_FIND_LINKS uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
@@ -20,7 +22,7 @@ site: ## what deploy/README.md sets up: two ingresses, two workers, a proxy, Pro
 
 test: ## unit, integration and end-to-end tests, with servers of their own
 	$(BOOTSTRAP) servers
-	$(PYTHON) -m pytest -m 'not long'
+	$(PYTHON) -m pytest -m 'not long' $(PARALLEL)
 
 chaos: ## every fault there is a test for, on servers of its own, half an hour; and the table
 	$(BOOTSTRAP) servers

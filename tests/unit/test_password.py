@@ -36,6 +36,7 @@ def test_it_can_be_written_and_read() -> None:
         str(HASHED)[:-4],
         f"{HASHED}.x",
     ],
+    ids=["empty", "no-hash", "scheme", "cost", "memory", "negative", "cut", "longer"],
 )
 def test_anything_else_is_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(ValueError, match=r"^not a hashed password$"):
