@@ -19,6 +19,7 @@ import msgspec
 
 from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.errors import OverdueError, OverloadedError, PostbacksError
+from shared.log import Rarely
 
 SWEEP: Final = 0.25
 """Seconds between two looks for what is overdue."""
@@ -29,6 +30,10 @@ ENOUGH: Final = 32
 _OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
 
 log: Final = logging.getLogger(__name__)
+
+_refusals: Final = Rarely(log)
+
+_ENDED: Final = PostbacksError("not durable: the ingress is stopping; send the postback again")
 
 Commit = Callable[[Sequence[Arrival]], Awaitable[str]]
 Told = Callable[[str | PostbacksError], None]
@@ -53,6 +58,7 @@ class Batcher:
         self._under_way: list[list[_Waiting]] = []
         self._something_waits = asyncio.Event()
         self._stopping = False
+        self._ended = False
 
     @property
     def waiting(self) -> int:
@@ -62,7 +68,7 @@ class Batcher:
     @property
     def full(self) -> bool:
         """Whether no arrival can be submitted now."""
-        return len(self._waiting) >= self._max_waiting
+        return self._ended or len(self._waiting) >= self._max_waiting
 
     @property
     def _worth_it(self) -> bool:
@@ -92,19 +98,29 @@ class Batcher:
             OverloadedError: see there.
         """
         if self.full:
-            raise OverloadedError
+            error = OverloadedError()
+            _log_refusal(error)
+            raise error
         self._waiting.append(_Waiting(arrival, deadline, told))
         if self._worth_it:
             self._something_waits.set()
 
     async def run(self) -> None:
-        """Commit batches until `stop` is called and nothing waits any more."""
-        async with asyncio.TaskGroup() as tasks:
-            sweeping = tasks.create_task(self._give_up_overdue())
-            async with asyncio.TaskGroup() as committers:
-                for _ in range(self._in_flight):
-                    committers.create_task(self._commit_batches())
-            sweeping.cancel()
+        """Commit batches until `stop` is called and nothing waits any more.
+
+        However it ends, whatever was submitted is answered and nothing can be submitted any more.
+        """
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                sweeping = tasks.create_task(self._give_up_overdue())
+                async with asyncio.TaskGroup() as committers:
+                    for _ in range(self._in_flight):
+                        committers.create_task(self._commit_batches())
+                sweeping.cancel()
+        finally:
+            self._ended = True
+            while self._waiting:
+                self._waiting.popleft().tell(_ENDED)
 
     def stop(self) -> None:
         """Let `run` return when all that was submitted has been committed."""
@@ -123,17 +139,19 @@ class Batcher:
             if not batch:
                 continue
             self._under_way.append(batch)
+            fate: str | PostbacksError = _ENDED
             try:
                 fate = await self._fate(batch)
             finally:
                 self._under_way.remove(batch)
-            for waiting in batch:
-                waiting.tell(fate)
+                for waiting in batch:
+                    waiting.tell(fate)
 
     async def _fate(self, batch: "list[_Waiting]") -> str | PostbacksError:
         try:
             return await self._commit([waiting.arrival for waiting in batch])
         except PostbacksError as error:
+            _log_refusal(error)
             return error
         except Exception as error:  # a defect of ours: one batch is refused, the rest goes on
             log.exception("a batch could not be committed")
@@ -158,9 +176,16 @@ class Batcher:
         while True:
             await asyncio.sleep(SWEEP)
             now = loop.time()
-            for waiting in itertools.chain(self._waiting, *self._under_way):
-                if waiting.deadline <= now:
-                    waiting.tell(OverdueError())
+            # Answering one may submit the next of its connection: not while looking at all of them.
+            overdue = [
+                waiting
+                for waiting in itertools.chain(self._waiting, *self._under_way)
+                if waiting.deadline <= now and waiting.told is not None
+            ]
+            for waiting in overdue:
+                error = OverdueError()
+                _log_refusal(error)
+                waiting.tell(error)
 
 
 class _Waiting(msgspec.Struct):
@@ -172,7 +197,14 @@ class _Waiting(msgspec.Struct):
         """Unless it was told before."""
         told, self.told = self.told, None
         if told is not None:
-            told(fate)
+            try:
+                told(fate)
+            except Exception:  # a defect of ours; the others get their answers
+                log.exception("an answer could not be given")
+
+
+def _log_refusal(error: PostbacksError) -> None:
+    _refusals.warning(type(error).__name__, "postbacks are answered 503: %s", error)
 
 
 def _settle(future: asyncio.Future[str], fate: str | PostbacksError) -> None:

@@ -23,6 +23,9 @@ from ingest.publisher import Publisher
 from ingest.server import Server
 from ingest.spool import Spool
 from shared import cli, fleet, health, settings, tracing
+from shared.components import Components
+from shared.errors import OverloadedError
+from shared.health import Degraded
 from shared.log import configure
 from shared.settings import Settings
 from shared.tls import server_context
@@ -35,6 +38,9 @@ connection, so that a balancer and its clients turn away before the port is clos
 
 GRACE: Final = 10.0
 """Seconds that requests under way have to finish when the process is told to stop."""
+
+ADMIN_GRACE: Final = 1.0
+"""Seconds that answers of the admin port have to be read when the process ends."""
 
 log: Final = logging.getLogger("mms-ingest")
 
@@ -49,6 +55,7 @@ class Ingest:
     def __init__(self, settings: Settings, child: Path | None = None) -> None:
         self._settings = settings
         self._child = child
+        self._components = Components()
         self._breaker = Breaker()
         self._publisher = Publisher(settings)
         self._spool = (
@@ -62,35 +69,47 @@ class Ingest:
         self._server = Server(settings, self._batcher, self._tracing)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what is under way."""
+        """Serve until `stop` is set, then finish what is under way.
+
+        Raises:
+            BaseExceptionGroup: a component ended unexpectedly, see `Components`.
+        """
         connections = self._server.aiohttp_server()
         public = web.ServerRunner(connections, shutdown_timeout=GRACE)
-        admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
-        spool = contextlib.aclosing(self._spool) if self._spool else contextlib.nullcontext()
-        async with spool, asyncio.TaskGroup() as parts:
-            endless = [
-                parts.create_task(self._publisher.run()),
-                parts.create_task(connections.close_slow()),
-            ]
+        admin = web.AppRunner(
+            health.application(self._readiness, self._refresh),
+            access_log=None,
+            shutdown_timeout=ADMIN_GRACE,
+        )
+        async with contextlib.AsyncExitStack() as cleanup:  # the last first; none skips another
+            if self._tracing is not None:
+                cleanup.push_async_callback(asyncio.to_thread, self._tracing.close)
             if self._spool is not None:
-                endless.append(parts.create_task(drain(self._spool, self._durable, self._breaker)))
-            batcher = parts.create_task(self._batcher.run())
-            try:
-                await self._listen(public, admin)
-                await stop.wait()
-                log.info("stopping: asking clients to go, finishing what is under way")
-                self._server.stopping = True
-                await asyncio.sleep(FAREWELL)
-            finally:
-                await public.cleanup()
-                self._batcher.stop()
-                await batcher
-                for part in endless:
-                    part.cancel()
-                await admin.cleanup()
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+                cleanup.push_async_callback(self._spool.aclose)
+            components = await cleanup.enter_async_context(self._components)
+            components.start("publisher", self._publisher.run())
+            components.start("watch over slow connections", connections.close_slow())
+            if self._spool is not None:
+                components.start("drain", drain(self._spool, self._durable, self._breaker))
+            batcher = components.start("batcher", self._batcher.run())
+            cleanup.push_async_callback(admin.cleanup)
+            cleanup.push_async_callback(self._commit_the_rest, batcher)
+            cleanup.push_async_callback(public.cleanup)
+            cleanup.callback(self._stop_serving)
+            await self._listen(public, admin)
+            await stop.wait()
+            log.info("stopping: asking clients to go, finishing what is under way")
+            self._server.stopping = True
+            await asyncio.sleep(FAREWELL)
         log.info("stopped")
+
+    def _stop_serving(self) -> None:
+        self._server.stopping = True
+        self._components.stopping = True
+
+    async def _commit_the_rest(self, batcher: "asyncio.Task[None]") -> None:
+        self._batcher.stop()
+        await asyncio.wait([batcher])
 
     async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:
         if make_room(self._settings.max_connections) < self._settings.max_connections:
@@ -108,15 +127,22 @@ class Ingest:
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
     def _readiness(self) -> Mapping[str, str | None]:
-        """Ready while a postback can be made durable; the spool counts, so RabbitMQ may be away."""
+        """Ready while a postback sent now would be answered 200, with RabbitMQ or without."""
         broker = self._breaker.reason or self._publisher.problem
-        stopping = "told to stop" if self._server.stopping else None
+        needs = {
+            "stopping": "told to stop" if self._server.stopping else None,
+            "components": self._components.problem,
+            "load": str(OverloadedError()) if self._batcher.full else None,
+            "rabbitmq": broker,
+        }
         if self._spool is None:
-            return {"stopping": stopping, "rabbitmq": broker}
-        states = {"stopping": stopping, "spool": None}
-        if broker is not None:
-            return {**states, f"rabbitmq ({broker}; postbacks go to the spool)": None}
-        return {**states, "rabbitmq": None}
+            return needs
+        spool = self._spool.problem
+        if broker is None:
+            return needs | {"spool": spool if spool is None else Degraded(spool)}
+        if spool is None:
+            needs["rabbitmq"] = Degraded(f"{broker}; postbacks go to the spool")
+        return needs | {"spool": spool}
 
     def _refresh(self) -> None:
         metrics.BREAKER_OPEN.set(not self._breaker.closed)
@@ -143,7 +169,7 @@ def main(processes: int, child: Path | None) -> None:
 async def _main(processes: int, child: Path | None) -> None:
     loaded = settings.load()
     configure(loaded.log_level, loaded.log_format)
-    stop = fleet.stop_event(child)
+    stop = fleet.stop_event(child, processes)
     if processes > 1:
         health.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")
         port = loaded.admin_port or ADMIN_PORT

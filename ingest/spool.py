@@ -64,6 +64,9 @@ class Spool:
         path: made with its folder when it is not there.
         max_bytes: limit of the file's size.
 
+    Attributes:
+        problem: why the last batch was not written, None if it was.
+
     Raises:
         SettingsError: the file cannot be opened or is no spool.
     """
@@ -82,6 +85,7 @@ class Spool:
             message = f"MMS_SPOOL_PATH is {path}, which cannot be used as a spool: {error}"
             raise SettingsError(message) from error
         self._drain_lock: int | None = None
+        self.problem: str | None = None
         self.depth = self._thread.submit(self._measure).result()
 
     async def add(self, batch: bytes, postbacks: int) -> None:
@@ -97,8 +101,12 @@ class Spool:
             async with asyncio.timeout(ADD_LIMIT):
                 await self._run(lambda: self._insert(batch, postbacks))
         except TimeoutError as error:
-            message = f"the spool {self._path} took over {ADD_LIMIT:g} s"
-            raise SpoolUnavailableError(message) from error
+            self.problem = f"the spool {self._path} took over {ADD_LIMIT:g} s"
+            raise SpoolUnavailableError(self.problem) from error
+        except SpoolUnavailableError as error:
+            self.problem = str(error)
+            raise
+        self.problem = None
 
     async def oldest(self, limit: int) -> list[Spooled]:
         """Up to `limit` batches, oldest first.

@@ -8,8 +8,8 @@ from typing import Final, NoReturn
 
 import uvloop
 
-from shared import settings
-from shared.errors import PostbacksError
+from shared import settings, watchdog
+from shared.errors import ComponentEndedError, PostbacksError
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -39,25 +39,39 @@ def counted(count: int, one: str, many: str = "") -> str:
 
 
 def run(main: Coroutine[object, object, None]) -> None:
-    """Run a process's main coroutine; an error of ours becomes one line and exit status 2."""
+    """Run a process's main coroutine; an error of ours becomes one line and an exit status."""
+    watchdog.enable()
     try:
         uvloop.run(main)
-    except* PostbacksError as errors:
-        fail(errors)
+    except PostbacksError as error:
+        fail(error)
+    except BaseExceptionGroup as errors:
+        if (ours := errors.subgroup(PostbacksError)) is None:
+            raise
+        fail(ours)
 
 
 def fail(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> NoReturn:
-    """Print what went wrong and leave."""
+    """Print what went wrong and leave: status 1 for a defect, 2 for what a person can mend."""
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     print(f"{sys.argv[0].rpartition('/')[2]}: {errors}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2)
+    raise SystemExit(1 if isinstance(errors, ComponentEndedError) else 2)
 
 
-def stop_event() -> asyncio.Event:
-    """An event that SIGINT, SIGTERM and SIGHUP set instead of ending the process."""
+def stop_event(limit: float = watchdog.END_LIMIT) -> asyncio.Event:
+    """An event that SIGINT, SIGTERM and SIGHUP set instead of ending the process.
+
+    Args:
+        limit: seconds from the signal within which the process ends, whatever hangs.
+    """
     event = asyncio.Event()
     loop = asyncio.get_running_loop()
+
+    def stop() -> None:
+        watchdog.end_within(limit)
+        event.set()
+
     for number in STOP_SIGNALS:
-        loop.add_signal_handler(number, event.set)
+        loop.add_signal_handler(number, stop)
     return event

@@ -33,6 +33,10 @@ class UndecodableError(PostbacksError):
         self.reason = reason
 
 
+class ComponentEndedError(PostbacksError):
+    """A part of this process ended that must not; start the process again and see its log."""
+
+
 class SettingsError(PostbacksError):
     """A setting has a value that cannot be used; see `--help` for what each one takes."""
 

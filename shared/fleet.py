@@ -32,15 +32,18 @@ from prometheus_client import (
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
-from shared import cli, health
+from shared import cli, health, watchdog
 from shared.broker import backoff
 from shared.errors import SettingsError
 
-ASK_LIMIT: Final = 2.0
+ASK_LIMIT: Final = 1.0
 """Seconds that a child may take to answer its parent."""
 
 STOP_LIMIT: Final = 20.0
 """Seconds that a child may take to end when told to; then it is killed."""
+
+PARENT_LIMIT: Final = STOP_LIMIT + 5.0
+"""Seconds that the parent may take to end when told to."""
 
 SETTLED: Final = 60.0
 """Seconds after which a child counts as running well; its next restart is a quick one again."""
@@ -79,14 +82,19 @@ def options(command: Command) -> Command:
     return processes(child(command))
 
 
-def stop_event(child: Path | None) -> asyncio.Event:
-    """What tells this process to stop: the signals and, in a child, the end of its parent."""
-    stop = cli.stop_event()
+def stop_event(child: Path | None, processes: int = 1) -> asyncio.Event:
+    """What tells this process to stop: the signals and, in a child, the end of its parent.
+
+    Args:
+        processes: how many it is the parent of, if more than one.
+    """
+    stop = cli.stop_event(watchdog.END_LIMIT if processes == 1 else PARENT_LIMIT)
     if child is not None:
         loop = asyncio.get_running_loop()
 
         def orphaned() -> None:
             loop.remove_reader(sys.stdin)
+            watchdog.end_within(watchdog.END_LIMIT)
             stop.set()
 
         loop.add_reader(sys.stdin, orphaned)
@@ -217,7 +225,7 @@ async def _ask(socket: Path, path: str) -> _Answer:
         ):
             return _Answer(answer.ok, await answer.text())
     except (aiohttp.ClientError, TimeoutError, OSError) as error:
-        return _Answer(ok=False, text=f"no answer: {type(error).__name__}")
+        return _Answer(ok=False, text=f"process: not ready: no answer ({type(error).__name__})")
 
 
 class _Merged(Collector):

@@ -1,7 +1,8 @@
 """The admin port of every process: is it alive, is it ready, and its metrics.
 
 `/healthz` answers 200 as long as the event loop turns. `/readyz` answers 200 when the process can
-do its work and 503 with the reasons when it cannot.
+do its work and 503 when it cannot. It has a line for each thing that the process needs: `ok`,
+`degraded: why` (the work is done all the same) or `not ready: why`.
 """
 
 import asyncio
@@ -22,8 +23,16 @@ BACKLOG: Final = 1024
 HANDSHAKE_LIMIT: Final = 5.0
 """Seconds that a TLS handshake may take."""
 
+
+class Degraded(str):
+    """What is wrong with something that the process can do its work without."""
+
+    __slots__ = ()
+
+
 Readiness = Callable[[], Mapping[str, str | None]]
-"""What the process needs, each with what is wrong with it or None."""
+"""What the process needs: None if it is well, a `Degraded` text if it is not but the process is
+ready all the same, any other text if the process is not ready because of it."""
 
 
 def application(readiness: Readiness, refresh: Callable[[], None] | None = None) -> web.Application:
@@ -39,8 +48,9 @@ def application(readiness: Readiness, refresh: Callable[[], None] | None = None)
 
     async def readyz(_request: web.Request) -> web.Response:
         needs = readiness()
-        lines = [f"{name}: {problem or 'ok'}\n" for name, problem in needs.items()]
-        return web.Response(text="".join(lines), status=503 if any(needs.values()) else 200)
+        lines = [f"{name}: {_condition(problem)}\n" for name, problem in needs.items()]
+        ready = all(problem is None or isinstance(problem, Degraded) for problem in needs.values())
+        return web.Response(text="".join(lines), status=200 if ready else 503)
 
     async def metrics(_request: web.Request) -> web.Response:
         if refresh is not None:
@@ -53,6 +63,12 @@ def application(readiness: Readiness, refresh: Callable[[], None] | None = None)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
     return app
+
+
+def _condition(problem: str | None) -> str:
+    if problem is None:
+        return "ok"
+    return f"degraded: {problem}" if isinstance(problem, Degraded) else f"not ready: {problem}"
 
 
 async def listen(

@@ -6,7 +6,11 @@ At most one line is written for a batch, at DEBUG. It carries the batch's id, wh
 
 import json
 import logging
+import math
 import re
+import time
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -98,3 +102,39 @@ def configure(level: str, form: str = "text") -> None:
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)
     for name, one in by_name.items():
         logging.getLogger(name).setLevel(one)
+
+
+class Rarely:
+    """Logs a line about something frequent at most once a minute for each reason.
+
+    The next line for the reason says how many were left out. Reasons come from a short list, never
+    from what somebody sends.
+
+    Args:
+        log: where to.
+        every: seconds between two lines of a reason.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        log: logging.Logger,
+        every: float = 60.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._log = log
+        self._every = every
+        self._clock = clock
+        self._next: dict[str, float] = {}
+        self._left_out: Counter[str] = Counter()
+
+    def warning(self, reason: str, message: str, *args: object) -> None:
+        """Log `message % args`, unless a line for this reason was logged a short time ago."""
+        now = self._clock()
+        if now < self._next.get(reason, -math.inf):
+            self._left_out[reason] += 1
+            return
+        self._next[reason] = now + self._every
+        if left_out := self._left_out.pop(reason, 0):
+            message, args = f"{message} (%d more like this before)", (*args, left_out)
+        self._log.warning(message, *args)

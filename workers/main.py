@@ -196,7 +196,7 @@ async def _main(processes: int, child: Path | None) -> None:
     loaded = settings.load()
     configure(loaded.log_level, loaded.log_format)
     _look_for_cycles_rarely()
-    stop = fleet.stop_event(child)
+    stop = fleet.stop_event(child, processes)
     if processes > 1:
         port = loaded.admin_port or ADMIN_PORT
         await fleet.Fleet(processes, loaded.admin_host, port).run(stop)

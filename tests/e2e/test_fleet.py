@@ -119,9 +119,9 @@ def test_a_port_is_not_shared_with_strangers(settings: Settings, processes: Proc
 
 
 def ready(service: Service) -> int:
-    """How many processes of a fleet say that all is well."""
+    """How many processes of a fleet say that they are ready."""
     lines = service.ask("/readyz")[1].splitlines()
-    wrong = {line.partition(":")[0] for line in lines if not line.endswith(": ok")}
+    wrong = {line.partition(":")[0] for line in lines if ": not ready: " in line}
     return len({line.partition(":")[0] for line in lines} - wrong)
 
 

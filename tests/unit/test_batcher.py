@@ -9,7 +9,7 @@ import pytest
 from ingest.batcher import ENOUGH, Batcher
 from shared import envelope
 from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
-from shared.errors import OverloadedError, PostbacksError, SpoolUnavailableError
+from shared.errors import OverdueError, OverloadedError, PostbacksError, SpoolUnavailableError
 
 
 class Commits:
@@ -266,3 +266,68 @@ async def test_stop_ends_an_idle_batcher(commits: Commits) -> None:
     async with asyncio.timeout(10):
         await running
     assert commits.batches == []
+
+
+async def test_the_overdue_are_answered_although_answering_submits_the_next(
+    commits: Commits,
+) -> None:
+    """As on a connection that pipelines, of a process that was paused for a while."""
+    batcher = Batcher(commits, in_flight=1)
+    loop = asyncio.get_running_loop()
+    answers: list[str | PostbacksError] = []
+    allowed = 50
+
+    def told(answer: str | PostbacksError) -> None:
+        answers.append(answer)
+        if len(answers) < allowed:
+            batcher.enqueue(arrival(0), loop.time(), told)
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        batcher.enqueue(arrival(0), math.inf, told)
+        await settled()
+        for _ in range(10):
+            batcher.enqueue(arrival(0), loop.time(), told)
+        while len(answers) < allowed:
+            await asyncio.sleep(0.01)
+        assert all(isinstance(answer, OverdueError) for answer in answers)
+        batcher.stop()
+        while not batcher.full:  # it is, once it has ended
+            await commits.end_all()
+
+
+async def test_an_answer_that_cannot_be_given_is_that_of_one_alone(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=1)
+    answers: list[str | PostbacksError] = []
+
+    def fails(_answer: str | PostbacksError) -> None:
+        raise ZeroDivisionError
+
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        for told in (answers.append, fails, answers.append):
+            batcher.enqueue(arrival(0), math.inf, told)
+        await settled()
+        await commits.end_all()
+        batcher.stop()
+        while not batcher.full:
+            await commits.end_all()
+    assert len(answers) == 2
+
+
+async def test_however_it_ends_all_are_answered_and_nothing_can_be_submitted(
+    commits: Commits,
+) -> None:
+    batcher = Batcher(commits, in_flight=2)
+    running = asyncio.create_task(batcher.run())
+    futures = [batcher.submit(arrival(number)) for number in range(700)]
+    await settled()
+    futures += [batcher.submit(arrival(number)) for number in range(700)]
+    await settled()
+    running.cancel()
+    await asyncio.wait([running], timeout=10)
+    for future in futures:
+        with pytest.raises(PostbacksError, match="stopping"):
+            await future
+    with pytest.raises(OverloadedError):
+        batcher.submit(arrival(0))

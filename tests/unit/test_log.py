@@ -1,5 +1,6 @@
 """Phone numbers are in no log line."""
 
+import logging
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UndecodableError
-from shared.log import mask
+from shared.log import Rarely, mask
 from shared.postback import decode
 
 ROOT = Path(__file__).parents[2]
@@ -136,3 +137,24 @@ def test_whoever_writes_the_line_it_is_masked_on_standard_error() -> None:
     assert "not shown" not in done.stderr
     assert [line.count("***01") for line in done.stderr.splitlines() if "***" in line] == [1] * 4
     assert "Traceback" in done.stderr
+
+
+def test_what_is_frequent_is_logged_once_a_minute_by_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    now = 0.0
+    rarely = Rarely(logging.getLogger("frequent"), clock=lambda: now)
+    for _ in range(5):
+        rarely.warning("full", "refused: %s", "full")
+    rarely.warning("late", "refused: %s", "late")
+    now = 59.9
+    rarely.warning("full", "refused: %s", "full")
+    now = 60.0
+    rarely.warning("full", "refused: %s", "full")
+    rarely.warning("late", "refused: %s", "late")
+    assert caplog.messages == [
+        "refused: full",
+        "refused: late",
+        "refused: full (5 more like this before)",
+        "refused: late",
+    ]

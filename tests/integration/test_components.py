@@ -1,0 +1,142 @@
+"""The real `mms-ingest`: a component that dies ends it with a logged error, whatever hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from deploy.local.ports import free_port
+from shared.settings import Settings
+from tests.processes import environment, until
+
+ROOT = Path(__file__).parents[2]
+
+# Runs the command; in 1.5 s the named coroutine does what it is told to.
+PROGRAM = """
+import asyncio, sys
+import ingest.batcher, ingest.connections, ingest.main, ingest.publisher, shared.watchdog
+
+ingest.main.FAREWELL = 0.0
+shared.watchdog.END_LIMIT = 3.0
+shared.cli.stop_event.__defaults__ = (3.0,)
+
+async def dies(*_):
+    await asyncio.sleep(1.5)
+    raise ZeroDivisionError
+
+async def returns(*_):
+    await asyncio.sleep(1.5)
+
+async def fails(*_):
+    raise ZeroDivisionError
+
+async def deaf(*_):
+    while True:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            pass
+
+async def blocks(*_):
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        import time
+        time.sleep(60)
+
+component, behaviour = sys.argv[1:3]
+owners = {
+    "publisher": (ingest.publisher.Publisher, "run"),
+    "batcher": (ingest.batcher.Batcher, "_commit_batches"),
+    "sweep": (ingest.batcher.Batcher, "_give_up_overdue"),
+    "drain": (ingest.main, "drain"),
+    "admin": (ingest.main.web.AppRunner, "cleanup"),
+    "public": (ingest.main.web.ServerRunner, "cleanup"),
+    "watch": (ingest.connections.Connections, "close_slow"),
+}
+setattr(*owners[component], globals()[behaviour])
+sys.argv = ["mms-ingest"]
+ingest.main.main()
+"""
+
+
+def started(settings: Settings, component: str, behaviour: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, component, behaviour],
+        cwd=ROOT,
+        env=os.environ | environment(settings),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Settings:
+    """Settings of an ingress without RabbitMQ, which spools."""
+    return Settings(
+        amqp_url="amqp://guest:guest@127.0.0.1:1/",
+        ingest_port=free_port(),
+        admin_port=free_port(),
+        spool_path=str(tmp_path / "spool.db"),
+    )
+
+
+@pytest.mark.parametrize("behaviour", ["dies", "returns"])
+@pytest.mark.parametrize("component", ["publisher", "batcher", "drain", "watch"])
+def test_a_component_that_ends_ends_the_process(
+    alone: Settings, component: str, behaviour: str
+) -> None:
+    with started(alone, component, behaviour) as process:
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(30) == 1
+    name = {"watch": "watch over slow connections"}.get(component, component)
+    assert f"the {name} ended unexpectedly" in said
+    assert ("ZeroDivisionError" in said) == (behaviour == "dies")
+    assert "Timeout" not in said  # by itself, not by the watchdog
+
+
+def test_the_batcher_dies_with_its_sweep(alone: Settings) -> None:
+    with started(alone, "sweep", "dies") as process:
+        assert process.stderr is not None
+        assert "the batcher ended unexpectedly" in process.stderr.read()
+        assert process.wait(30) == 1
+
+
+@pytest.mark.parametrize("behaviour", ["deaf", "blocks"])
+def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str) -> None:
+    with started(alone, "drain", behaviour) as process:
+        assert process.stderr is not None
+        assert until(lambda: answers(alone.admin_port), within=30)
+        process.send_signal(signal.SIGTERM)
+        began = time.monotonic()
+        said = process.stderr.read()
+        assert process.wait(30) == 1
+    assert "Timeout" in said
+    assert ("in blocks" in said) == (behaviour == "blocks")  # where a thread hung
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("step", ["admin", "public"])
+def test_a_step_of_the_clean_up_that_fails_skips_no_other(alone: Settings, step: str) -> None:
+    with started(alone, step, "fails") as process:
+        assert process.stderr is not None
+        assert until(lambda: answers(alone.admin_port), within=30)
+        process.send_signal(signal.SIGTERM)
+        said = process.stderr.read()
+        assert process.wait(30) == 1
+    assert "ZeroDivisionError" in said
+    assert "Timeout" not in said  # the batcher and the drain ended all the same
+
+
+def answers(admin_port: int | None) -> bool:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/healthz", timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
