@@ -11,21 +11,18 @@ import msgspec
 
 from shared import envelope
 from shared.broker import backoff
-from shared.codes import Track
 from shared.envelope import Arrival
 from shared.errors import Reason, StateUnavailableError, UndecodableError
-from shared.event import Event, event_of
 from shared.postback import decode
 from shared.tracing import Tracing
 from workers import metrics
 from workers.consumer import Delivery
+from workers.due import due_events
 from workers.emitter import DeadLetter, Origin, Untold
 from workers.store import Merged, Received, Store, Unmergeable
 
 PATIENCE: Final = 10.0
 """Seconds to wait for Redis with batches in hand before they are given back."""
-
-_TRACKS: Final = tuple(Track)
 
 log: Final = logging.getLogger(__name__)
 
@@ -44,16 +41,13 @@ async def absorb(
     started = time.time_ns()
     received, dead = _decode(window, envelope.decode if tracing is None else envelope.decode_traced)
     postbacks = len(received) + len(dead)
-    events: list[Event] = []
-    origins: dict[str, Origin] = {}
     merged = await _merge(store, received)
     traces = {} if tracing is None else _trace(tracing, started, received, dead)
+    due = [each for one in merged if isinstance(one, Merged) for each in due_events(one)]
+    events = [event for event, _ in due]
+    origins = {event.id: Origin(last.batch, traces.get(last.arrival, "")) for event, last in due}
     for result in merged:
-        if isinstance(result, Merged):
-            for event, last in _events(result):
-                events.append(event)
-                origins[event.id] = Origin(last.batch, traces.get(last.arrival, ""))
-        else:
+        if isinstance(result, Unmergeable):
             dead.extend(_refused(result))
     results = Counter(each for one in merged if isinstance(one, Merged) for each in _results(one))
     _log_window(window, postbacks, len(events), len(dead))
@@ -140,18 +134,6 @@ def _log_window(window: Sequence[Delivery], postbacks: int, events: int, dead: i
             known,
             extra=known,
         )
-
-
-def _events(merged: Merged) -> list[tuple[Event, Received]]:
-    """One event for each track that a postback just merged decides, and the last such postback."""
-    if merged.record is None:
-        return []
-    tracks: dict[Track, Received] = {}
-    for letter, received in zip(merged.results, merged.received, strict=True):
-        told = letter in "NS" or (letter == "D" and received.redelivered)
-        if told and received.filing.rank.terminal:
-            tracks[received.filing.track] = received
-    return [(event_of(merged.record, track), tracks[track]) for track in _TRACKS if track in tracks]
 
 
 def _results(merged: Merged) -> Iterator[tuple[str, str]]:

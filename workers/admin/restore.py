@@ -7,16 +7,16 @@ import msgspec
 
 from shared import envelope
 from shared.broker import Session, backoff, open_session
-from shared.codes import Track
 from shared.errors import (
     BrokerUnavailableError,
     FateUnknownError,
     StateUnavailableError,
     UndecodableError,
 )
-from shared.event import Event, event_of
+from shared.event import Event
 from shared.postback import decode
 from shared.settings import Settings
+from workers.due import due_events
 from workers.emitter import Untold, emit
 from workers.store import Merged, Received, Store, Unmergeable
 
@@ -112,7 +112,7 @@ class Restorer:
             new = result.results.lower().count("n")
             self._summary.new += new
             self._summary.duplicates += len(result.received) - new
-            events.extend(_decided(result))
+            events.extend(event for event, _ in due_events(result, replayed=True))
         if self._teller is not None and events:
             await self._teller.tell(events)
             self._summary.events += len(events)
@@ -165,15 +165,3 @@ class Teller:
         if self._session is not None:
             await self._session.close()
             self._session = None
-
-
-def _decided(merged: Merged) -> list[Event]:
-    """One event for each track whose fate these postbacks decide, if it is to be told of."""
-    if merged.record is None:
-        return []
-    tracks: set[Track] = set()
-    for letter, received in zip(merged.results, merged.received, strict=True):
-        told = letter == "N" or (letter == "D" and received.redelivered)
-        if told and received.filing.rank.terminal:
-            tracks.add(received.filing.track)
-    return [event_of(merged.record, track) for track in Track if track in tracks]

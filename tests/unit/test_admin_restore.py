@@ -1,0 +1,85 @@
+"""What a rebuild publishes when Redis fails in the middle of it."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+
+import pytest
+
+from shared import envelope
+from shared.envelope import Arrival
+from shared.errors import StateUnavailableError
+from shared.event import Event
+from shared.settings import Settings
+from tests.unit.test_workers_pipeline import ModelStore
+from workers.admin.restore import Restorer, Summary, Teller
+from workers.store import Merged, Received, Unmergeable
+
+
+class Forgetful(ModelStore):
+    """Merges, but the first answers are lost with the connection."""
+
+    def __init__(self, lost: int) -> None:
+        super().__init__()
+        self.lost = lost
+
+    async def merge(self, window: Sequence[Received]) -> list[Merged | Unmergeable]:
+        merged = await super().merge(window[: len(window) // 2] if self.lost else window)
+        if self.lost:
+            self.lost -= 1
+            raise StateUnavailableError("the connection was reset")
+        return merged
+
+
+class Recorder(Teller):
+    """Publishes to a list."""
+
+    def __init__(self) -> None:
+        super().__init__(Settings())
+        self.events: list[Event] = []
+
+    async def tell(self, events: list[Event]) -> None:
+        self.events += events
+
+
+def batch(count: int) -> bytes:
+    return envelope.encode(
+        [
+            Arrival(
+                1_795_486_200_000_000 + number,
+                "acme",
+                "",
+                json.dumps(
+                    {"origin": "MMS_MT", "code": "N103", "tracking-id": f"T-{number}"}
+                ).encode(),
+            )
+            for number in range(count)
+        ]
+    )
+
+
+async def rebuild(store: ModelStore, body: bytes) -> list[str]:
+    """The subjects of the events that a rebuild of one batch publishes."""
+    teller = Recorder()
+    restorer = Restorer(store, Summary(), teller)
+    await restorer.take(body)
+    await restorer.flush()
+    return [event.subject for event in teller.events]
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+async def test_every_change_is_published_though_redis_failed_after_it(
+    lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(*_: object, **__: object) -> None:
+        await asyncio.sleep(0)
+
+    monkeypatch.setattr("workers.admin.restore.backoff", at_once)
+    subjects = await rebuild(Forgetful(lost), batch(20))
+    assert subjects == [f"T-{number}" for number in range(20)]
+
+
+async def test_what_was_known_is_not_published_again() -> None:
+    store = Forgetful(0)
+    assert len(await rebuild(store, batch(20))) == 20
+    assert await rebuild(store, batch(20)) == []
