@@ -29,6 +29,10 @@ chaos: ## every fault there is a test for, on servers of its own, half an hour; 
 	$(PYTHON) -m pytest tests/chaos --chaos-table tests/chaos/RESULTS.md
 	$(PYTHON) -m pytest tests/e2e -m long
 
+matrix: ## `make test` inside other Debians, with other versions of all servers; needs root, half an hour
+	$(BOOTSTRAP) matrix
+	@exec $(PYTHON) -m tests.matrix --roots $(VAR)/matrix $(MATRIX)
+
 bench: ## how fast it is here, beside what people would use instead; about 18 minutes
 	$(BOOTSTRAP) bench
 	@exec $(PYTHON) -m tests.bench.run $(BENCH)
@@ -61,4 +65,4 @@ clean: ## remove .venv and caches; var, which holds data, stays
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run site test chaos bench fuzz check fmt lock clean
+.PHONY: help run site test chaos matrix bench fuzz check fmt lock clean

@@ -6,6 +6,7 @@
 #   deploy/local/bootstrap.sh site      and the proxy and Prometheus
 #   deploy/local/bootstrap.sh servers   and all of these, which the tests start for themselves
 #   deploy/local/bootstrap.sh bench     and what the benchmark compares with, in .venv-bench
+#   deploy/local/bootstrap.sh matrix    .venv, and what makes another Debian in a folder
 #
 # Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
 # say goes to var/log/bootstrap.log, and the end of that to the terminal if one fails.
@@ -121,7 +122,8 @@ ensure_servers() {
         [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="rabbitmq-server"
     fi
     if [ "$1" = servers ] || ! given redis_url; then
-        command -v redis-server >/dev/null || missing="$missing redis-server"
+        { command -v redis-server || command -v valkey-server; } >/dev/null ||
+            missing="$missing redis-server"
     fi
     if [ "$1" != run ]; then
         command -v haproxy >/dev/null || missing="$missing haproxy"
@@ -162,6 +164,13 @@ ensure_bench() {
     printf '%s\n' "$want" >.venv-bench/.stamp
 }
 
+ensure_debootstrap() {
+    [ "$(id -u)" = 0 ] || fail "\`make matrix\` makes and enters folders that each hold a whole Debian,
+which only root can: sudo make matrix"
+    PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null ||
+        install "debootstrap makes a Debian in a folder; \`make matrix\` needs it." debootstrap
+}
+
 case ${1:-} in
 venv) ensure_venv ;;
 run | site | servers)
@@ -174,5 +183,9 @@ bench)
     ensure_venv
     ensure_bench
     ;;
-*) fail "usage: $0 venv|run|site|servers|bench" ;;
+matrix)
+    ensure_debootstrap
+    ensure_venv
+    ;;
+*) fail "usage: $0 venv|run|site|servers|bench|matrix" ;;
 esac

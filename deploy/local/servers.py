@@ -1,10 +1,12 @@
 """A private RabbitMQ and a private Redis, with their data in a folder and on 127.0.0.1 only.
 
 `make run` and the tests use the same two. They need Debian's packages `rabbitmq-server` and
-`redis-server`, but none of their system-wide services, users, ports or configuration.
+`redis-server` (or `valkey-server`), but none of their system-wide services, users, ports or
+configuration.
 """
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Sequence
@@ -16,6 +18,11 @@ from deploy.local.ports import HOST, free_port, is_free
 
 # Debian's commands of the same names in /usr/sbin change to the user rabbitmq; these do not.
 RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")
+
+REDIS: Final = next(
+    (name for name in ("redis", "valkey") if shutil.which(f"{name}-server")), "redis"
+)
+"""The installed server with Redis' protocol; its commands are `<name>-server` and `<name>-cli`."""
 
 _DURABLE: Final = (
     *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
@@ -135,7 +142,9 @@ class RabbitMQ(_Server):
         return f"amqp://guest:guest@{self.place.host}:{self.port}/"
 
     def ready(self) -> bool:
-        return self.ask(b"AMQP\0\0\x09\1").startswith(b"\1")  # a method frame: Connection.Start
+        started = self.ask(b"AMQP\0\0\x09\1").startswith(b"\1")  # a method frame: Connection.Start
+        # Its other listeners, such as that for TLS, and its plugins' start after the first one.
+        return started and "Server startup complete" in self.log()
 
     def prepare(self) -> None:
         super().prepare()
@@ -225,7 +234,7 @@ class Redis(_Server):
         where = ("--port", str(self.port), "--bind", HOST, "--dir", str(directory))
         super().__init__(
             "Redis",
-            ("redis-server", *kind, *where, *arguments),
+            (f"{REDIS}-server", *kind, *where, *arguments),
             log_path=directory / "redis.log",
             env=os.environ,
         )

@@ -12,7 +12,7 @@ import pytest
 
 from deploy.local.child import running
 from deploy.local.ports import HOST, free_port
-from deploy.local.servers import Redis
+from deploy.local.servers import REDIS, Redis
 from tests.chaos.site import Row, Site, blocking
 from tests.doctor import Examined
 from tests.processes import until
@@ -37,7 +37,7 @@ def cluster(tmp_path: Path) -> Iterator[list[Redis]]:
     with running(*nodes):
         addresses = [f"{HOST}:{node.port}" for node in nodes]
         create = ("--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
-        subprocess.run(("redis-cli", *create), check=True, capture_output=True)
+        subprocess.run((f"{REDIS}-cli", *create), check=True, capture_output=True)
         # Some nodes hear of the others a moment later.
         assert until(lambda: all(_says(node, "cluster_state:ok") for node in nodes))
         yield nodes
@@ -45,7 +45,7 @@ def cluster(tmp_path: Path) -> Iterator[list[Redis]]:
 
 def _says(node: Redis, state: str) -> bool:
     """Whether a cluster's node says this of the cluster."""
-    ask = ("redis-cli", "-p", str(node.port), "CLUSTER", "INFO")
+    ask = (f"{REDIS}-cli", "-p", str(node.port), "CLUSTER", "INFO")
     return state in subprocess.run(ask, check=True, capture_output=True, text=True).stdout
 
 
