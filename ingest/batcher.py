@@ -48,10 +48,19 @@ class Batcher:
             its own time.
         in_flight: commits under way at once; more than one only of `ENOUGH` arrivals or more.
         max_waiting: arrivals that may wait for their turn.
+        largest: bytes of the largest batch that can be committed now, unless it holds one arrival.
     """
 
-    def __init__(self, commit: Commit, *, in_flight: int = 2, max_waiting: int = 10_000) -> None:
+    def __init__(
+        self,
+        commit: Commit,
+        *,
+        in_flight: int = 2,
+        max_waiting: int = 10_000,
+        largest: Callable[[], float] = lambda: MAX_BYTES,
+    ) -> None:
         self._commit = commit
+        self._largest = largest
         self._in_flight = in_flight
         self._max_waiting = max_waiting
         self._waiting: deque[_Waiting] = deque()
@@ -160,10 +169,11 @@ class Batcher:
     def _take(self) -> "list[_Waiting]":
         batch: list[_Waiting] = []
         size = 0
+        largest = min(MAX_BYTES, self._largest())
         while self._waiting and len(batch) < MAX_POSTBACKS:
             waiting = self._waiting[0]
             size += len(waiting.arrival.body) + len(waiting.arrival.content_type) + _OVERHEAD
-            if batch and size > MAX_BYTES:
+            if batch and size > largest:
                 break
             self._waiting.popleft()
             if waiting.told is not None:  # else it was given up

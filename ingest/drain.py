@@ -1,11 +1,16 @@
 """Brings the spool back to RabbitMQ, oldest first, while new postbacks go their own way.
 
-While the breaker is open its first batch is the probe.
+While the breaker is open its first batch is the probe. A batch that is larger than RabbitMQ takes
+is no probe and is not published: it is split, and a postback that is too large by itself is set
+aside.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from ingest import metrics
 from ingest.breaker import Breaker
@@ -13,6 +18,7 @@ from ingest.durable import Durable
 from ingest.spool import Spool, Spooled
 from shared import envelope
 from shared.errors import SpoolUnavailableError
+from shared.log import Rarely
 
 IDLE: Final = 0.25
 """Seconds between two looks at an empty spool or an open breaker."""
@@ -20,10 +26,14 @@ IDLE: Final = 0.25
 AT_ONCE: Final = 16
 """Batches published together once the breaker is closed."""
 
+CHECK_EVERY: Final = 0.5
+"""Seconds between two checks of the spool."""
+
 AFTER_FAILURE: Final = 1.0
 """Seconds to leave a failing disk alone."""
 
 log: Final = logging.getLogger(__name__)
+_rarely: Final = Rarely(log)
 
 
 async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
@@ -36,7 +46,7 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
         try:
             if not (breaker.closed or breaker.may_probe()):
                 await asyncio.sleep(IDLE)
-            elif batches := await _mine(spool, AT_ONCE if breaker.closed else 1):
+            elif batches := await _mine(spool, durable, AT_ONCE if breaker.closed else 1):
                 await _remove(spool, await _published(durable, batches))
                 if not breaker.closed:
                     await spool.measure()  # others that share the file may be filling it
@@ -49,9 +59,45 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
             await asyncio.sleep(AFTER_FAILURE)
 
 
-async def _mine(spool: Spool, limit: int) -> list[Spooled]:
+async def check(spool: Spool, rabbitmq_away: Callable[[], bool]) -> None:
+    """Keep `spool.problem` up to date while it matters or is not None, until cancelled."""
+    while True:
+        if rabbitmq_away() or spool.problem is not None:
+            await spool.check()
+        await asyncio.sleep(CHECK_EVERY)
+
+
+async def _mine(spool: Spool, durable: Durable, limit: int) -> list[Spooled]:
     """What this process is to drain: nothing when another one drains the same file."""
-    return await spool.oldest(limit) if spool.lock_for_draining() else []
+    if not spool.drained_here:
+        if not spool.lock_for_draining():
+            return []
+        await spool.take_back()
+    while True:
+        batches = await spool.oldest(limit)
+        too_large = [each for each in batches if len(each.batch) > durable.largest]
+        if not too_large:
+            return batches
+        for each in too_large:
+            await _make_smaller(spool, each, durable.largest)
+
+
+async def _make_smaller(spool: Spool, spooled: Spooled, largest: float) -> None:
+    try:
+        pieces = envelope.split(spooled.batch, largest)
+    except msgspec.DecodeError:
+        pieces = [(spooled.batch, spooled.postbacks)]
+    fit = [piece for piece in pieces if len(piece[0]) <= largest]
+    aside = [piece for piece in pieces if len(piece[0]) > largest]
+    await spool.replace(spooled, fit, aside)
+    if aside:
+        _rarely.warning(
+            "set aside",
+            "%d postbacks are larger than RabbitMQ takes (%.0f bytes) and are set aside in the"
+            " spool; raise its max_message_size and restart mms-ingest to send them",
+            sum(postbacks for _, postbacks in aside),
+            largest,
+        )
 
 
 async def _published(durable: Durable, batches: list[Spooled]) -> list[Spooled]:

@@ -14,9 +14,17 @@ from ingest.publisher import Publisher
 from ingest.spool import Spool
 from shared import envelope
 from shared.envelope import Arrival
-from shared.errors import FateUnknownError, NotTakenError, SpoolUnavailableError
+from shared.errors import (
+    BodyTooLargeError,
+    FateUnknownError,
+    NotTakenError,
+    SpoolUnavailableError,
+    UnpublishableError,
+)
+from shared.log import Rarely
 
 log: Final = logging.getLogger(__name__)
+_rarely: Final = Rarely(log)
 
 
 class Durable:
@@ -31,11 +39,17 @@ class Durable:
         self._breaker = breaker
         self._spool = spool
 
+    @property
+    def largest(self) -> float:
+        """Bytes of the largest batch that RabbitMQ takes, as far as it has told."""
+        return self._publisher.largest
+
     async def commit(self, arrivals: Sequence[Arrival]) -> str:
         """The batch's id, once the batch is in a quorum queue or on disk.
 
         Raises:
             SpoolUnavailableError: neither would take it, or it is unknown whether one did.
+            BodyTooLargeError: RabbitMQ never takes a postback of this size, and there is no spool.
         """
         batch = envelope.encode(arrivals)
         batch_id = envelope.batch_id(batch)
@@ -44,6 +58,8 @@ class Durable:
             _log_batch(batch_id, len(arrivals), "confirmed")
             return batch_id
         if self._spool is None:
+            if len(arrivals) == 1 and len(batch) > self.largest:
+                raise BodyTooLargeError(f"RabbitMQ takes {self.largest:.0f} bytes at most")
             raise SpoolUnavailableError(f"{self._breaker.reason}, and there is no spool")
         await self._spool.add(batch, len(arrivals))
         metrics.SPOOLED.inc(len(arrivals))
@@ -52,6 +68,9 @@ class Durable:
 
     async def published(self, batch: bytes, batch_id: str, postbacks: int = 0) -> bool:
         """Whether RabbitMQ confirmed the batch; the breaker learns from it.
+
+        One that is too large for RabbitMQ is not confirmed either, but is not the breaker's affair:
+        the drain splits it, and fresh batches are smaller from then on, see `largest`.
 
         A batch whose fate is unknown counts as not confirmed: published again it is a duplicate,
         which the state forgets; not published again it may be lost.
@@ -68,6 +87,10 @@ class Durable:
             if self._breaker.closed:
                 log.warning("RabbitMQ does not take postbacks: %s", error)
             self._breaker.failed(str(error))
+            return False
+        except UnpublishableError as error:  # says nothing about how RabbitMQ is
+            metrics.PUBLISHES["too_large",].inc()
+            _rarely.warning("too large", "batch %s goes to the spool: %s", batch_id, error)
             return False
         metrics.CONFIRM_TIME.observe(time.perf_counter() - started)
         metrics.PUBLISHES["confirmed",].inc()

@@ -16,7 +16,7 @@ from ingest import metrics
 from ingest.batcher import Batcher
 from ingest.breaker import Breaker
 from ingest.connections import make_room
-from ingest.drain import drain
+from ingest.drain import check, drain
 from ingest.durable import Durable
 from ingest.guard import PATH
 from ingest.publisher import Publisher
@@ -64,7 +64,11 @@ class Ingest:
             else None
         )
         self._durable = Durable(self._publisher, self._breaker, self._spool)
-        self._batcher = Batcher(self._durable.commit, max_waiting=settings.max_waiting)
+        self._batcher = Batcher(
+            self._durable.commit,
+            max_waiting=settings.max_waiting,
+            largest=lambda: self._publisher.largest,
+        )
         self._tracing = tracing.start(settings, "mms-ingest")
         self._server = Server(settings, self._batcher, self._tracing)
 
@@ -91,6 +95,7 @@ class Ingest:
             components.start("watch over slow connections", connections.close_slow())
             if self._spool is not None:
                 components.start("drain", drain(self._spool, self._durable, self._breaker))
+                components.start("check of the spool", check(self._spool, self._rabbitmq_away))
             batcher = components.start("batcher", self._batcher.run())
             cleanup.push_async_callback(admin.cleanup)
             cleanup.push_async_callback(self._commit_the_rest, batcher)
@@ -126,6 +131,9 @@ class Ingest:
         scheme = "https" if tls else "http"
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
+    def _rabbitmq_away(self) -> bool:
+        return not self._breaker.closed or self._publisher.problem is not None
+
     def _readiness(self) -> Mapping[str, str | None]:
         """Ready while a postback sent now would be answered 200, with RabbitMQ or without."""
         broker = self._breaker.reason or self._publisher.problem
@@ -151,6 +159,7 @@ class Ingest:
         if self._spool is not None and self._spool.drained_here:
             depth = self._spool.depth
             metrics.SPOOL_POSTBACKS.set(depth.postbacks)
+            metrics.SET_ASIDE.set(self._spool.set_aside_postbacks)
             metrics.SPOOL_AGE.set(time.time() - depth.oldest if depth.oldest is not None else 0)
 
 

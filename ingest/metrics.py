@@ -32,7 +32,7 @@ BATCH_SIZE: Final = Histogram(
 PUBLISHES: Final = Children(
     Counter(
         "mms_ingest_publishes_total",
-        "Batches sent to RabbitMQ: confirmed, not_taken, unknown",
+        "Batches sent to RabbitMQ: confirmed, not_taken, too_large, unknown",
         ["result"],
     )
 )
@@ -50,6 +50,10 @@ DRAINED: Final = Counter(
 )
 SPOOL_POSTBACKS: Final = Gauge("mms_ingest_spool_postbacks", "Postbacks in the spool now")
 SPOOL_AGE: Final = Gauge("mms_ingest_spool_age_seconds", "Age of the oldest batch in the spool")
+SET_ASIDE: Final = Gauge(
+    "mms_ingest_set_aside_postbacks",
+    "Postbacks kept in the spool that are too large for RabbitMQ (max_message_size)",
+)
 BREAKER_OPEN: Final = Gauge(
     "mms_ingest_breaker_open", "1 while postbacks bypass RabbitMQ, 0 otherwise"
 )
@@ -59,5 +63,10 @@ CONNECTIONS_CLOSED: Final = Counter(
     ["reason"],
 )
 
-for _result in ("confirmed", "not_taken", "unknown"):  # from the start, so that rates have a zero
+for _result in (
+    "confirmed",
+    "not_taken",
+    "too_large",
+    "unknown",
+):  # from the start, so that rates have a zero
     PUBLISHES[_result,].inc(0)

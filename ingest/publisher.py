@@ -1,10 +1,11 @@
-"""One confirmed publish of one batch: taken, not taken, or unknown.
+"""One confirmed publish of one batch: taken, not taken, too large, or unknown.
 
 Keeps one session to RabbitMQ open, for ever, and publishes on it while it is there. Without a
 session a publish fails at once: what to do then is not decided here.
 """
 
 import logging
+import math
 from typing import Final
 
 from pamqp.commands import Basic
@@ -21,11 +22,17 @@ log: Final = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes batches to `mms.postbacks` and knows whether RabbitMQ took them."""
+    """Publishes batches to `mms.postbacks` and knows whether RabbitMQ took them.
+
+    Attributes:
+        largest: bytes of the largest batch that RabbitMQ takes, as far as it has told.
+        problem: why there is no session to publish on, or what is wrong with the topology.
+    """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._session: Session | None = None
+        self.largest: float = math.inf
         self.problem: str | None = "not connected to RabbitMQ yet"
 
     async def publish(self, batch: bytes, batch_id: str) -> None:
@@ -36,17 +43,19 @@ class Publisher:
 
         Raises:
             NotTakenError: there is no session, or RabbitMQ refused the batch.
+            UnpublishableError: the batch is larger than `largest`.
             FateUnknownError: no answer within `PUBLISH_LIMIT`, or the connection broke.
         """
         session = self._session
         if session is None or not session.open:
             raise NotTakenError(self.problem)
-        await session.publish(
-            batch,
-            exchange=topology.POSTBACKS,
-            properties=Basic.Properties(content_type=envelope.CONTENT_TYPE, message_id=batch_id),
-            limit=PUBLISH_LIMIT,
-        )
+        properties = Basic.Properties(content_type=envelope.CONTENT_TYPE, message_id=batch_id)
+        try:
+            await session.publish(
+                batch, exchange=topology.POSTBACKS, properties=properties, limit=PUBLISH_LIMIT
+            )
+        finally:
+            self.largest = session.largest
 
     async def run(self) -> None:
         """Connect, and connect again whenever the connection is lost, until cancelled."""

@@ -67,6 +67,11 @@ body larger than RabbitMQ's `max_message_size`). It must be changed or set aside
 _max_message_sizes: Final[dict[str, int]] = {}
 
 
+def forget_max_message_sizes() -> None:
+    """Forget what nodes have told of their limits, as a process that has just started."""
+    _max_message_sizes.clear()
+
+
 class Session:
     """One connection to RabbitMQ and one channel with publisher confirms on it."""
 

@@ -53,6 +53,27 @@ def encode(batch: Sequence[Arrival]) -> bytes:
     return _encode(batch)
 
 
+def split(message: bytes, largest: float) -> list[tuple[bytes, int]]:
+    """A batch as several, each with its count of postbacks; no postback's bytes are changed.
+
+    Args:
+        largest: bytes of a message; only one that holds a single postback may be larger.
+
+    Raises:
+        msgspec.DecodeError: it holds no batch.
+    """
+    pieces: list[list[msgspec.Raw]] = []
+    size = 0
+    for raw in _decode_raw(message):
+        length = len(memoryview(raw))
+        if not pieces or size + length > largest:
+            pieces.append([])
+            size = _ARRAY_HEADER
+        pieces[-1].append(raw)
+        size += length
+    return [(_encode(piece), len(piece)) for piece in pieces]
+
+
 def batch_id(message: bytes) -> str:
     """What logs and events call an encoded batch: a function of its bytes, 16 hexadecimal digits.
 
@@ -90,5 +111,7 @@ def _undecodable(message: bytes) -> Iterator[None]:
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode
+_ARRAY_HEADER: Final = 5  # bytes, at most
+_decode_raw: Final = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 _decode: Final = msgspec.msgpack.Decoder(list[Arrival]).decode
 _decode_traced: Final = msgspec.msgpack.Decoder(list[TracedArrival]).decode

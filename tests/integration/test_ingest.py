@@ -1,14 +1,16 @@
 """The ingress's answers, with RabbitMQ as it is and as it should not be."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import aio_pika
 import aiohttp
 import msgspec
 import pytest
 
+from deploy.local.servers import RabbitMQ
 from shared import envelope, topology
+from shared.broker import forget_max_message_sizes
 from shared.settings import Bytes, Names, Settings
 from tests.integration import running
 
@@ -190,6 +192,59 @@ async def test_an_ingress_that_starts_without_rabbitmq_spools(settings: Settings
         await running.post(away, BODY)
     async with running.ingest(settings):
         assert await running.until(lambda: _is(settings, 1))
+
+
+async def test_postbacks_that_rabbitmq_finds_too_large_keep_none_from_it(
+    settings: Settings, http: aiohttp.ClientSession, fresh_rabbit: Callable[..., RabbitMQ]
+) -> None:
+    """They are answered 200 and kept on disk; the rest goes to RabbitMQ, which is well."""
+    rabbit = fresh_rabbit(config=["max_message_size = 5000"])
+    settings = msgspec.structs.replace(settings, amqp_url=rabbit.url)
+    async with running.ingest(settings):
+        assert await running.until(lambda: _says(settings, http, "rabbitmq: ok"))
+        for at in range(3):
+            await running.post(settings, b"x" * 6000, b"y" * 500)
+            assert await running.until(lambda: _says(settings, http, "rabbitmq: ok"))
+            assert await running.until(lambda: _is(settings, at + 1))  # noqa: B023
+        aside = "mms_ingest_set_aside_postbacks 3.0"
+        assert await running.until(lambda: _says(settings, http, aside, "metrics"))
+    rabbit.ctl("eval", "application:set_env(rabbit, max_message_size, 100000).")
+    forget_max_message_sizes()
+    async with running.ingest(settings):  # it tries once more
+        assert await running.until(lambda: _is(settings, 6))
+
+
+async def test_readiness_is_whether_a_postback_sent_now_is_answered_200(
+    settings: Settings, http: aiohttp.ClientSession
+) -> None:
+    """RabbitMQ is away: ready while the spool has room, and not from then until it has again."""
+    away = msgspec.structs.replace(
+        settings, amqp_url="amqp://guest:guest@127.0.0.1:1/", spool_max_bytes=Bytes(300_000)
+    )
+    async with running.ingest(away):
+        assert await running.until(lambda: _says(away, http, "rabbitmq: degraded: "))
+        statuses: list[int] = []
+        while statuses[-3:] != [503] * 3:
+            async with http.post(url(away), data=b"x" * 20_000) as answer:
+                statuses.append(answer.status)
+        assert statuses[0] == 200
+        async with http.get(f"http://127.0.0.1:{away.admin_port}/readyz") as answer:
+            assert answer.status == 503
+            text = await answer.text()
+    assert "rabbitmq: not ready: " in text
+    assert "spool: not ready: " in text
+    async with running.starting_ingest(away):  # nobody sends anything, and it is known all the same
+        assert await running.until(lambda: _says(away, http, "spool: not ready: "), within=2.0)
+    async with running.ingest(msgspec.structs.replace(away, amqp_url=settings.amqp_url)):
+        assert await running.until(lambda: _says(away, http, "spool: ok"))
+        await running.post(away, BODY)
+
+
+async def _says(
+    settings: Settings, http: aiohttp.ClientSession, line: str, page: str = "readyz"
+) -> bool:
+    async with http.get(f"http://127.0.0.1:{settings.admin_port}/{page}") as answer:
+        return f"\n{line}" in f"\n{await answer.text()}"
 
 
 async def _is(settings: Settings, count: int) -> bool:

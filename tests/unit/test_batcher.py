@@ -331,3 +331,19 @@ async def test_however_it_ends_all_are_answered_and_nothing_can_be_submitted(
             await future
     with pytest.raises(OverloadedError):
         batcher.submit(arrival(0))
+
+
+async def test_a_batch_is_no_larger_than_rabbitmq_takes(commits: Commits) -> None:
+    batcher = Batcher(commits, in_flight=1, largest=lambda: 3000)
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        tasks.create_task(batcher.run())
+        futures = [batcher.submit(arrival(number, b"x" * 500)) for number in range(50)]
+        futures.append(batcher.submit(arrival(50, b"x" * 5000)))
+        batcher.stop()
+        await settled()
+        while not batcher.full:
+            await commits.end_all()
+        await asyncio.gather(*futures)
+    assert max(commits.sizes[:-1]) <= 3000
+    assert commits.batches[-1] == [50]
+    assert len(commits.batches) < 15

@@ -1,6 +1,7 @@
 """The order of choice for a batch: RabbitMQ's confirm, else the spool, else a refusal."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,14 @@ from ingest.publisher import Publisher
 from ingest.spool import Spool
 from shared import envelope
 from shared.envelope import Arrival
-from shared.errors import FateUnknownError, NotTakenError, PostbacksError, SpoolUnavailableError
+from shared.errors import (
+    BodyTooLargeError,
+    FateUnknownError,
+    NotTakenError,
+    PostbacksError,
+    SpoolUnavailableError,
+    UnpublishableError,
+)
 from shared.settings import Settings
 
 BATCH = [Arrival(1, "acme", "text/xml", b"<postback/>"), Arrival(2, "acme", "", b"{}")]
@@ -27,10 +35,14 @@ class Scripted(Publisher):
         super().__init__(Settings())
         self.asked: list[bytes] = []
         self.failure: PostbacksError | None = None
+        self.limit = math.inf
 
     async def publish(self, batch: bytes, batch_id: str) -> None:  # noqa: ARG002
         await asyncio.sleep(0)
         self.asked.append(batch)
+        if len(batch) > self.limit:
+            self.largest = self.limit
+            raise UnpublishableError("too large")
         if self.failure is not None:
             raise self.failure
 
@@ -183,3 +195,59 @@ async def test_while_rabbitmq_is_away_the_drain_probes_with_one_batch_and_keeps_
     await asyncio.wait([draining])
     assert publisher.asked == [b"0"]
     assert len(await spool.oldest(10)) == 5
+
+
+@pytest.mark.parametrize("breaker_open", [False, True])
+async def test_a_batch_too_large_for_rabbitmq_is_split_and_a_postback_is_set_aside(
+    publisher: Scripted,
+    breaker: Breaker,
+    spool: Spool,
+    clock: Clock,
+    breaker_open: bool,  # noqa: FBT001
+) -> None:
+    """It is neither tried again and again nor what the breaker closes with, and all is kept."""
+    batch = [Arrival(at, "acme", "", b"x" * 400) for at in range(5)]
+    batch.insert(2, Arrival(9, "acme", "", b"y" * 3000))
+    publisher.limit = 1000
+    durable = Durable(publisher, breaker, spool)
+    if breaker_open:
+        breaker.failed("gone")
+    await durable.commit(batch)  # on disk, so it may be answered 200
+    assert breaker.closed != breaker_open
+    draining = asyncio.create_task(drain(spool, durable, breaker))
+    async with asyncio.timeout(10):
+        while spool.depth.batches or not breaker.closed:
+            clock.now += LONGEST_PAUSE
+            await asyncio.sleep(0.01)
+    draining.cancel()
+    await asyncio.wait([draining])
+    too_large = [each for each in publisher.asked if len(each) > publisher.limit]
+    assert len(too_large) == 1  # it had to be tried once to be known
+    taken = [envelope.decode(each) for each in publisher.asked if each not in too_large]
+    assert sorted(arrival.received_at for each in taken for arrival in each) == [0, 1, 2, 3, 4]
+    assert spool.set_aside_postbacks == 1
+
+
+async def test_what_is_no_batch_and_too_large_is_set_aside_whole(
+    publisher: Scripted, breaker: Breaker, spool: Spool
+) -> None:
+    publisher.limit = publisher.largest = 100
+    await spool.add(b"\xff" * 101, 7)
+    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    async with asyncio.timeout(10):
+        while spool.set_aside_postbacks != 7:
+            await asyncio.sleep(0.01)
+    draining.cancel()
+    await asyncio.wait([draining])
+    assert publisher.asked == []
+
+
+async def test_without_a_spool_a_postback_too_large_for_rabbitmq_is_refused_as_such(
+    publisher: Scripted, breaker: Breaker
+) -> None:
+    publisher.limit = 10
+    with pytest.raises(SpoolUnavailableError):
+        await Durable(publisher, breaker, None).commit(BATCH)
+    with pytest.raises(BodyTooLargeError):
+        await Durable(publisher, breaker, None).commit(BATCH[:1])
+    assert breaker.closed

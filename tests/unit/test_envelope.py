@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import math
 
 import msgspec
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import envelope
-from shared.envelope import Arrival
+from shared.envelope import Arrival, TracedArrival
 
 arrivals = st.builds(
     Arrival,
@@ -68,3 +69,27 @@ def test_a_truncated_message_is_refused() -> None:
     for length in range(len(message)):
         with pytest.raises(msgspec.DecodeError):
             envelope.decode(message[:length])
+
+
+@given(
+    st.lists(st.binary(max_size=300), max_size=20),
+    st.integers(min_value=1, max_value=1000),
+    st.booleans(),
+)
+def test_a_batch_that_is_split_holds_the_same_in_pieces_of_the_size(
+    bodies: list[bytes],
+    largest: int,
+    traced: bool,  # noqa: FBT001
+) -> None:
+    batch: list[Arrival] = [
+        TracedArrival(at, "s", "", body, "trace") if traced else Arrival(at, "s", "", body)
+        for at, body in enumerate(bodies)
+    ]
+    message = envelope.encode(batch)
+    pieces = envelope.split(message, largest)
+    assert all(len(piece) <= largest or postbacks == 1 for piece, postbacks in pieces)
+    assert [each for piece, _ in pieces for each in envelope.decode_traced(piece)] == [
+        *envelope.decode_traced(message)
+    ]
+    assert [len(envelope.decode(piece)) for piece, _ in pieces] == [count for _, count in pieces]
+    assert len(envelope.split(message, math.inf)) == bool(bodies)

@@ -1,8 +1,10 @@
 """The durable local queue, on a real file."""
 
 import asyncio
+import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -10,11 +12,14 @@ import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ingest.spool import Spool
+from ingest.turns import Turns
 from shared.errors import SettingsError, SpoolUnavailableError
+from shared.spooled import contents
 
 ROOT = Path(__file__).parents[2]
 LARGE = 64 * 2**20
@@ -205,6 +210,249 @@ async def test_after_it_is_closed_it_refuses(path: Path) -> None:
     await spool.aclose()
     with pytest.raises((SpoolUnavailableError, RuntimeError)):
         await spool.add(b"x", 1)
+
+
+HOLDER = """
+import asyncio, sys, time
+from pathlib import Path
+from ingest.spool import Spool
+
+async def main():
+    spool = Spool(Path(sys.argv[1]), 2**26)
+    spool._database.create_function("pause", 0, lambda: time.sleep(0.02))
+    spool._database.execute(
+        "CREATE TEMP TRIGGER slow AFTER INSERT ON spool BEGIN SELECT pause(); END")
+    print("started", flush=True)
+    sys.stdin.readline()
+    end = time.monotonic() + 4
+    longest = count = 0
+    while time.monotonic() < end:
+        began = time.monotonic()
+        await spool.add(b"x" * 1000, 1)
+        count += 1
+        longest = max(longest, time.monotonic() - began)
+    print(count, f"{longest:.3f}", flush=True)
+
+asyncio.run(main())
+"""
+
+
+def test_processes_that_share_a_slow_file_have_fair_turns(path: Path) -> None:
+    """Four that write without a pause, on a disk that takes 20 ms: none waits for its limit."""
+    others = [
+        subprocess.Popen(
+            [sys.executable, "-c", HOLDER, str(path)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for _ in range(4)
+    ]
+    for each in others:
+        assert each.stdout is not None
+        assert each.stdout.readline() == "started\n"
+    for each in others:
+        assert each.stdin is not None
+        each.stdin.write("go\n")
+        each.stdin.flush()
+    counts = []
+    for each in others:
+        said, _ = each.communicate(timeout=60)
+        assert each.returncode == 0  # else one was refused: "took over 1.5 s"
+        counts.append(int(said.split()[0]))
+    assert min(counts) > max(counts) / 3
+
+
+def problem(spool: Spool) -> str | None:
+    return spool.problem
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ingest.spool.ADD_LIMIT", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_lock_of_another_process_is_no_full_disk(path: Path) -> None:
+    spool = Spool(path, LARGE)
+    await spool.add(b"x", 1)
+    (one,) = await spool.oldest(1)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(SpoolUnavailableError, match="locked"):
+            await spool.remove([one.id])
+        with pytest.raises(SpoolUnavailableError):
+            await spool.add(b"y", 1)
+        assert problem(spool)
+        other.execute("ROLLBACK")
+    await spool.check()
+    assert not problem(spool)
+    await spool.add(b"y", 1)
+    await spool.remove([one.id])
+    assert set(await batches(spool)) == {b"y"}  # what was given up may have been written after all
+    await spool.aclose()
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_one_that_is_stopped_in_its_turn_holds_up_nobody_for_ever(path: Path) -> None:
+    spool = Spool(path, LARGE)
+    others = Turns(path)
+    with others.turn(1.0):
+        for _ in range(3):
+            with pytest.raises(SpoolUnavailableError):
+                await spool.add(b"x", 1)
+            assert problem(spool)
+    await spool.add(b"y", 1)
+    assert not problem(spool)
+    assert (await batches(spool))[-1] == b"y"
+    others.close()
+    await spool.aclose()
+
+
+def test_without_wal_it_does_not_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kill -9 would lose what `add` returned for. SQLite says so in its answer, not by an error."""
+    connect = sqlite3.connect
+
+    def without_shared_memory(path: Path, **options: Any) -> sqlite3.Connection:
+        database: sqlite3.Connection
+        database = connect(f"{path.as_uri()}?vfs=unix-dotfile", uri=True, **options)
+        return database
+
+    monkeypatch.setattr(sqlite3, "connect", without_shared_memory)
+    with pytest.raises(SettingsError, match=r"MMS_SPOOL_PATH.*WAL"):
+        Spool(path, LARGE)
+
+
+NEARLY_FULL = """
+import asyncio, resource, signal, sys
+from pathlib import Path
+from ingest.spool import Spool
+from shared.errors import SpoolUnavailableError
+
+async def main(path):
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**18, 2**18))  # no room for the reserve
+    spool = Spool(path, 2**26)
+    print(spool.depth.batches, spool.problem)
+    try:
+        await spool.add(b"x", 1)
+    except SpoolUnavailableError as error:
+        print(error)
+    await spool.remove([each.id for each in await spool.oldest(100)])
+    print((await spool.measure()).batches)
+    await spool.aclose()
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("before", [0, 3])
+async def test_without_room_for_its_reserve_it_starts_and_drains_and_takes_nothing(
+    path: Path, before: int
+) -> None:
+    spool = Spool(path, LARGE)
+    for _ in range(before):
+        await spool.add(b"x", 1)
+    await spool.aclose()
+    path.with_name("spool.db-reserve").unlink()
+    child = started(NEARLY_FULL, path)
+    assert child.stdout is not None
+    with child.stdout as said:
+        opened, refused, left = said.read().decode().splitlines()
+    assert child.wait() == 0
+    assert opened.startswith(f"{before} ")
+    assert "disk is full" in opened
+    assert "disk is full" in refused
+    assert left == "0"
+
+
+FULL_DISK = """
+import asyncio, shutil, subprocess, sys
+from pathlib import Path
+from ingest.spool import Spool
+from shared.errors import SpoolUnavailableError
+
+async def main(folder):
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    spool = Spool(folder / "spool.db", 2**26)
+    for _ in range(100):
+        await spool.add(b"x" * 1000, 1)
+    await spool.aclose()
+    try:
+        with (folder / "filler").open("wb", buffering=0) as filler:
+            while True:
+                filler.write(bytes(1024))
+    except OSError:
+        assert shutil.disk_usage(folder).free == 0
+    spool = Spool(folder / "spool.db", 2**26)
+    print(spool.depth.batches, spool.problem)
+    try:
+        await spool.add(b"x", 1)
+    except SpoolUnavailableError as error:
+        print(error)
+    await spool.remove([each.id for each in await spool.oldest(100)])
+    (folder / "filler").unlink()
+    await spool.measure()
+    await spool.check()
+    print(spool.problem)
+    await spool.add(b"x", 1)
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_on_a_full_disk_it_starts_with_the_reserve_and_drains(tmp_path: Path) -> None:
+    command = ["unshare", "--map-root-user", "--mount"]
+    if subprocess.run([*command, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no user and mount namespaces here, so no small file system")
+    done = subprocess.run(
+        [*command, sys.executable, "-c", FULL_DISK, str(tmp_path)],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    opened, refused, again = done.stdout.splitlines()
+    assert opened.startswith("100 ")
+    assert "disk is full" in opened
+    assert "disk is full" in refused
+    assert again == "None"
+
+
+async def test_check_finds_that_it_is_full_without_an_add(path: Path) -> None:
+    spool = Spool(path, 2**18)
+    await fill(spool, b"x" * 10_000)
+    await spool.aclose()
+    spool = Spool(path, 2**18)
+    assert not problem(spool)  # nobody has tried
+    await spool.check()
+    assert problem(spool)
+    await spool.remove([each.id for each in await spool.oldest(20)])
+    await spool.check()
+    assert not problem(spool)
+    assert spool.depth.batches == len(await batches(spool))
+    await spool.aclose()
+
+
+async def test_what_is_set_aside_is_kept_and_can_be_taken_back(path: Path) -> None:
+    spool = Spool(path, LARGE)
+    for body in (b"one", b"large", b"two"):
+        await spool.add(body, 5)
+    large = (await spool.oldest(3))[1]
+    await spool.replace(large, [(b"fits", 3)], [(b"aside", 2)])
+    assert await batches(spool) == [b"one", b"two", b"fits"]
+    assert (spool.depth.postbacks, spool.set_aside_postbacks) == (13, 2)
+    await spool.aclose()
+    spool = Spool(path, LARGE)
+    assert spool.set_aside_postbacks == 2
+    held = contents(path)
+    assert (held.postbacks, held.oldest, held.set_aside) == (13, spool.depth.oldest, 2)
+    await spool.take_back()
+    assert await batches(spool) == [b"one", b"two", b"fits", b"aside"]
+    assert (spool.depth.postbacks, spool.set_aside_postbacks) == (15, 0)
+    await spool.aclose()
 
 
 @pytest.mark.parametrize("what", ["no database", "a folder", "a folder that is a file"])
