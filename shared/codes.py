@@ -1,8 +1,9 @@
 """The provider's codes and status texts, and the outcome that they stand for.
 
-Facts: the provider's public pages on MMS postbacks and postback notification codes. The code says
-which track a postback belongs to and what normally became of it; for a few codes ("status was
-updated") the status text decides.
+Facts: the provider's public pages on MMS postbacks, postback notification codes and delivery report
+statuses. The code says which track a postback belongs to and what normally became of it; for a few
+codes ("status was updated") the status text decides. A text that is in no table never counts as a
+delivery: it may be the provider's word for the opposite.
 """
 
 from enum import StrEnum
@@ -29,6 +30,9 @@ class Outcome(StrEnum):
     FAILED = "failed"
     UNSUPPORTED = "unsupported"
     UNRECOGNISED = "unrecognised"
+    UNREACHABLE = "unreachable"
+    INDETERMINATE = "indeterminate"
+    DEFERRED = "deferred"
     READY = "ready"
 
 
@@ -72,15 +76,21 @@ CODES: Final[dict[str, Code]] = {
 }
 
 # The last part of a status text, lower case and without spaces: how we write it, what it decides.
-_STATUS_WORDS: Final[dict[str, tuple[str, Outcome | None]]] = {
-    "sent": ("Sent", None),
+_STATUS_WORDS: Final[dict[str, tuple[str, Outcome]]] = {
     "delivered": ("Delivered", Outcome.DELIVERED),
+    "retrieved": ("Retrieved", Outcome.DELIVERED),
+    "success": ("Success", Outcome.DELIVERED),
     "expired": ("Expired", Outcome.EXPIRED),
     "rejected": ("Rejected", Outcome.REJECTED),
     "failed": ("Failed", Outcome.FAILED),
     "notsupported": ("Not Supported", Outcome.UNSUPPORTED),
     "unrecognised": ("Unrecognised", Outcome.UNRECOGNISED),
     "unrecognized": ("Unrecognised", Outcome.UNRECOGNISED),
+    "unreachable": ("Unreachable", Outcome.UNREACHABLE),
+    "indeterminate": ("Indeterminate", Outcome.INDETERMINATE),
+    "deferred": ("Deferred", Outcome.DEFERRED),
+    "forwarded": ("Forwarded", Outcome.SENT),
+    "sent": ("Sent", Outcome.SENT),
 }
 
 # A phase is the first digit of a rank: later in a message's life is higher, and a delivery
@@ -89,11 +99,14 @@ _STATUS_WORDS: Final[dict[str, tuple[str, Outcome | None]]] = {
 _PHASES: Final[dict[Outcome, int]] = {
     Outcome.ACCEPTED: 1,
     Outcome.SENT: 2,
+    Outcome.DEFERRED: 2,
     Outcome.EXPIRED: 3,
     Outcome.REJECTED: 3,
     Outcome.FAILED: 3,
     Outcome.UNSUPPORTED: 3,
     Outcome.UNRECOGNISED: 3,
+    Outcome.UNREACHABLE: 3,
+    Outcome.INDETERMINATE: 3,
     Outcome.DELIVERED: 4,
     Outcome.READY: 3,
 }
@@ -112,12 +125,23 @@ def canonical_status(text: str) -> str:
 
 
 def outcome_of(code: str, status: str | None) -> Outcome:
-    """What a postback with this code (a key of `CODES`) and status text says became of it."""
+    """What a postback with this code (a key of `CODES`) and status text says became of it.
+
+    A text that is not known says no more than that something was sent, or with an error code that
+    it failed.
+    """
     row = CODES[code]
-    if not row.refined or status is None:
+    if not row.refined or not status:
         return row.outcome
     known = _status_word(status)
-    return known[1] or row.outcome if known else row.outcome
+    if known:
+        return known[1]
+    return Outcome.FAILED if code.startswith("E") else Outcome.SENT
+
+
+def unknown_status(code: str, status: str | None) -> bool:
+    """Whether this status text should decide, and is none that we know."""
+    return bool(status) and CODES[code].refined and _status_word(status or "") is None
 
 
 def phase_of(track: Track, outcome: Outcome) -> int:
@@ -127,7 +151,7 @@ def phase_of(track: Track, outcome: Outcome) -> int:
     return _PHASES[outcome]
 
 
-@lru_cache(maxsize=256)  # the provider has a dozen spellings
-def _status_word(text: str) -> tuple[str, Outcome | None] | None:
+@lru_cache(maxsize=256)  # the provider has a few dozen spellings
+def _status_word(text: str) -> tuple[str, Outcome] | None:
     last = text.rsplit("/", 1)[-1].lower()
     return _STATUS_WORDS.get("".join(last.split()).removeprefix("message"))

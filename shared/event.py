@@ -14,7 +14,13 @@ CONTENT_TYPE: Final = "application/cloudevents+json"
 
 
 class Event(msgspec.Struct, frozen=True):
-    """A CloudEvent 1.0 in structured JSON; field names are the specification's."""
+    """A CloudEvent 1.0 in structured JSON; field names are the specification's.
+
+    Attributes:
+        sequence: the rank of the deciding postback, a text that sorts (CloudEvents' extension of
+            that name). Of all events of one source, subject and track the highest stands. Empty
+            in events of releases that did not write it.
+    """
 
     type: str
     source: str
@@ -22,6 +28,7 @@ class Event(msgspec.Struct, frozen=True):
     time: str
     subject: str
     data: Known
+    sequence: str = ""
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
 
@@ -50,6 +57,7 @@ def event_of(record: Record, track: Track) -> Event:
         time=rfc3339_of(top.time),
         subject=record.key.id,
         data=record.known(track),
+        sequence=str(top.rank),
     )
 
 

@@ -20,6 +20,7 @@ from shared.codes import (
     canonical_status,
     outcome_of,
     phase_of,
+    unknown_status,
 )
 from shared.dialects import FIELDS, Fields, NotText, parse
 from shared.errors import Reason, UndecodableError
@@ -133,12 +134,17 @@ class Rank(NamedTuple):
 
 
 class Filing(NamedTuple):
-    """A postback with the record it belongs to and its rank there."""
+    """A postback with the record it belongs to and its rank there.
+
+    Attributes:
+        unknown_status: whether its status text should decide its outcome, and is none that we know.
+    """
 
     key: Key
     track: Track
     rank: Rank
     postback: Postback
+    unknown_status: bool = False
 
 
 def decode(source: str, body: bytes) -> Filing:
@@ -170,7 +176,8 @@ def file(source: str, fields: Fields) -> Filing:
     rank = Rank(phase, time, _identity(texts))
     if row.track is not Track.TEMPLATE:
         del texts["tracking-id"]
-    return Filing(key, row.track, rank, _postback(texts))
+    unknown = row.refined and unknown_status(texts["code"], status)
+    return Filing(key, row.track, rank, _postback(texts), unknown)
 
 
 # The fields' names in the order of `Postback`.

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from msgspec.structs import astuple
 
-from shared.codes import CODES, Outcome, Track
+from shared.codes import CODES, Outcome, Track, phase_of
 from shared.errors import UnreadableRecordError
 from shared.formats import unreadable
 from shared.postback import NO_TIME, Filing, Key, Postback, Rank, digits, rfc3339_of
@@ -75,7 +75,6 @@ class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
         completed_at: when its fate was decided; None while it is not.
         corrects: the terminal outcome that this one replaces, else None; the highest-ranked one if
             there were several.
-        version: how many distinct postbacks the record has received; grows with every change.
     """
 
     tracking_id: str | None
@@ -96,7 +95,6 @@ class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
     sent_at: str | None
     completed_at: str | None
     corrects: Outcome | None
-    version: int
 
 
 class Record(msgspec.Struct, frozen=True):
@@ -113,6 +111,7 @@ class Record(msgspec.Struct, frozen=True):
 
     @property
     def version(self) -> int:
+        """How many distinct postbacks are known of. It starts again when Redis loses the record."""
         return len(self.entries) + self.dropped
 
     def tracks(self) -> list[Track]:
@@ -153,7 +152,6 @@ class Record(msgspec.Struct, frozen=True):
             sent_at=_sent_at(entries),
             completed_at=rfc3339_of(top.time) if top.rank.terminal else None,
             corrects=_corrected(entries),
-            version=self.version,
         )
 
 
@@ -176,10 +174,13 @@ def _entry(name: str, value: bytes) -> Entry:
     packed = value[_TIME_DIGITS:]
     try:
         postback = _unpack(packed)
-        _ = CODES[postback.code]  # a newer release may know more codes
+        track = CODES[postback.code].track  # a newer release may know more codes
+        # The release before took every status text that it did not know for a delivery, and the
+        # name says so still; what the postback itself says is right.
+        phase = phase_of(track, postback.outcome)
         return Entry(
             track=_TRACKS[name[0]],
-            rank=Rank.parse(name[1:]),
+            rank=Rank.parse(name[1:])._replace(phase=phase),
             received_at=int(value[:_TIME_DIGITS]),
             postback=postback,
         )

@@ -63,6 +63,7 @@ class Untold(NamedTuple):
         postbacks: how many the window held.
         results: how many of them were `new` or `duplicate`, by code.
         origins: what events came of, by their ids, where it is known.
+        unknown_statuses: code and status text of postbacks whose text is in no table.
     """
 
     events: Sequence[Event]
@@ -70,6 +71,7 @@ class Untold(NamedTuple):
     postbacks: int = 0
     results: Mapping[tuple[str, str], int] = MappingProxyType({})
     origins: Mapping[str, Origin] = MappingProxyType({})
+    unknown_statuses: Sequence[tuple[str, str]] = ()
 
 
 async def emit(session: Session, untold: Untold) -> None:

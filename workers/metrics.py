@@ -35,6 +35,13 @@ DEAD_LETTERS: Final = Children(
         ["reason"],
     )
 )
+UNKNOWN_STATUS: Final = Children(
+    Counter(
+        "mms_unknown_status_total",
+        "Postbacks with a status text that is in no table, by code; the log has the texts",
+        ["code"],
+    )
+)
 EVENTS: Final = Children(
     Counter("mms_worker_events_total", "Events published, by type; told again counts", ["type"])
 )
@@ -56,7 +63,9 @@ CONSUMING: Final = Gauge(
 )
 
 # From the start, so that a rate has a zero to begin at.
-for _code in CODES:
+for _code, _row in CODES.items():
+    if _row.refined:
+        UNKNOWN_STATUS[_code,].inc(0)
     for _result in ("new", "duplicate"):
         POSTBACKS[_code, _result].inc(0)
 for _reason in Reason:

@@ -51,7 +51,12 @@ async def absorb(
             dead.extend(_refused(result))
     results = Counter(each for one in merged if isinstance(one, Merged) for each in _results(one))
     _log_window(window, postbacks, len(events), len(dead))
-    return Untold(events, dead, postbacks, results, origins)
+    unknown = [
+        (each.filing.postback.code, each.filing.postback.status or "")
+        for each in received
+        if each.filing.unknown_status
+    ]
+    return Untold(events, dead, postbacks, results, origins, unknown)
 
 
 def _decode(

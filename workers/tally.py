@@ -6,8 +6,13 @@ what the ingress has published and nobody has absorbed is in the queue. A worker
 window in hand has not counted it; who gets it next does, and finds what was new then a duplicate.
 """
 
+from typing import Final
+
 from workers import business, metrics
 from workers.emitter import Untold
+from workers.statuses import UnknownStatuses
+
+_unknown_statuses: Final = UnknownStatuses()
 
 
 def count(done: Untold) -> None:
@@ -17,5 +22,7 @@ def count(done: Untold) -> None:
         metrics.POSTBACKS[code_and_result].inc(postbacks)
     for letter in done.dead:
         metrics.DEAD_LETTERS[letter.reason,].inc()
+    for code, status in done.unknown_statuses:
+        _unknown_statuses.count(code, status)
     for event in done.events:
         business.decided(event)

@@ -27,18 +27,18 @@ class Told(msgspec.Struct):
     Attributes:
         ids: event id to how often it was seen.
         outcomes: every outcome that was told.
-        last: the outcome told with the highest version.
+        sequence: the highest that was seen.
+        last: the outcome that the event with the highest sequence says.
     """
 
     ids: dict[str, int]
     outcomes: set[str]
-    version: int
+    sequence: str
     last: str
 
 
 class _Data(msgspec.Struct):
     outcome: str
-    version: int
 
 
 class _Event(msgspec.Struct):
@@ -48,6 +48,7 @@ class _Event(msgspec.Struct):
     type: str
     source: str
     subject: str
+    sequence: str
     data: _Data
 
 
@@ -137,11 +138,11 @@ class EventLog:
         if event.source != self._source:
             return
         self.events += 1
-        told = self.told.setdefault((event.subject, track), Told({}, set(), 0, ""))
+        told = self.told.setdefault((event.subject, track), Told({}, set(), "", ""))
         told.ids[event.id] = told.ids.get(event.id, 0) + 1
         told.outcomes.add(outcome if outcome == event.data.outcome else f"{outcome} (type only)")
-        if event.data.version >= told.version:
-            told.version, told.last = event.data.version, outcome
+        if event.sequence >= told.sequence:
+            told.sequence, told.last = event.sequence, outcome
 
 
 _decode: Final = msgspec.json.Decoder(_Event).decode

@@ -29,8 +29,8 @@ CODES: Final[dict[str, tuple[str, str]]] = {
 REFINED: Final = {"N102", "N202", "E102", "E202", "N502", "E502"}
 """The codes whose status text has the last word."""
 
-STATUSES: Final[dict[str, str | None]] = {
-    "Message Sent": None,
+STATUSES: Final[dict[str, str]] = {
+    "Message Sent": "sent",
     "Message Failed": "failed",
     "Message Sent/Delivered": "delivered",
     "Message Sent/Expired": "expired",
@@ -38,15 +38,23 @@ STATUSES: Final[dict[str, str | None]] = {
     "Message Sent/Failed": "failed",
     "Message Sent/Not Supported": "unsupported",
     "Message Sent/NotSupported": "unsupported",
-    "Sent": None,
+    "Message Retrieved": "delivered",
+    "Message Deferred": "deferred",
+    "Sent": "sent",
     "Delivered": "delivered",
+    "Retrieved": "delivered",
+    "Success": "delivered",
     "Expired": "expired",
     "Rejected": "rejected",
     "Failed": "failed",
     "Unrecognised": "unrecognised",
     "Unrecognized": "unrecognised",
+    "Unreachable": "unreachable",
+    "Indeterminate": "indeterminate",
+    "Deferred": "deferred",
+    "Forwarded": "sent",
 }
-"""Each status text, in both wordings, and the outcome it says; None: it decides nothing."""
+"""Each status text, in both wordings, and the outcome it says."""
 
 WORDINGS: Final = {
     "Message Sent": "Sent",
@@ -56,10 +64,12 @@ WORDINGS: Final = {
     "Message Sent/Rejected": "Rejected",
     "Message Sent/Failed": "Failed",
     "Message Sent/Unrecognised": "Unrecognized",
+    "Message Deferred": "Deferred",
+    "Message Sent/Indeterminate": "indeterminate",
 }
 """The same status as XML and as JSON word it."""
 
-NOT_TERMINAL: Final = {"accepted", "sent"}
+NOT_TERMINAL: Final = {"accepted", "sent", "deferred"}
 
 FIELDS: Final = [
     "origin",
@@ -95,14 +105,14 @@ LEGACY: Final = {name: name.replace("-", "").upper() for name in FIELDS} | {
 def expected_outcome(code: str, status: str | None) -> str:
     """What a code and a status text say, by the contract."""
     _, default = CODES[code]
-    if code not in REFINED or status is None:
+    if code not in REFINED or not status:
         return default
-    return STATUSES[status] or default
+    return STATUSES.get(status) or ("sent" if code.startswith("N") else "failed")
 
 
 def phase(track: str, outcome: str) -> int:
     """Where an outcome stands in the order of a rank, from 0."""
     if track == "template":
         return ["ready", "failed"].index(outcome)
-    order = {"accepted": 0, "sent": 1, "delivered": 3}
+    order = {"accepted": 0, "sent": 1, "deferred": 1, "delivered": 3}
     return order.get(outcome, 2)

@@ -145,7 +145,9 @@ def filings(kind: str = "message") -> st.SearchStrategy[Filing]:
             "mms-id": st.just("M1"),
         },
         optional={
-            "status": st.sampled_from(["Message Sent/Delivered", "Expired", "Rejected", "Failed"]),
+            "status": st.sampled_from(
+                ["Message Sent/Delivered", "Expired", "Failed", "Deferred", "Unreachable", "Held"]
+            ),
             "timestamp": st.sampled_from(
                 ["2026-11-24T10:00:00Z", "2026-11-24T11:00:00+01:00", "2026-11-24T10:00:01.5Z"]
             ),

@@ -3,8 +3,18 @@
 from collections.abc import Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from shared.codes import CODES, Outcome, Track, canonical_status, outcome_of, phase_of
+from shared.codes import (
+    CODES,
+    Outcome,
+    Track,
+    canonical_status,
+    outcome_of,
+    phase_of,
+    unknown_status,
+)
 from tests.unit import contract
 
 ODD: list[Callable[[str], str]] = [
@@ -34,10 +44,30 @@ def test_the_outcome_of_every_code_with_every_status_text(code: str) -> None:
 
 
 @pytest.mark.parametrize("code", contract.CODES)
-@pytest.mark.parametrize("status", [None, "", "Frobnicated", "Message Sent/", "/", "N103"])
-def test_a_status_that_says_nothing_leaves_the_codes_default(code: str, status: str | None) -> None:
+@pytest.mark.parametrize("status", [None, ""])
+def test_without_a_status_the_codes_default_stands(code: str, status: str | None) -> None:
     _, default = contract.CODES[code]
     assert outcome_of(code, status) == default
+    assert not unknown_status(code, status)
+
+
+UNKNOWN = ["Frobnicated", "Message Sent/", "/", "N103", "Message", "Not Delivered", "Undelivered"]
+
+
+@pytest.mark.parametrize("code", contract.CODES)
+@pytest.mark.parametrize("status", UNKNOWN)
+def test_an_unknown_status_is_never_a_delivery(code: str, status: str) -> None:
+    assert outcome_of(code, status) == contract.expected_outcome(code, status)
+    assert unknown_status(code, status) == (code in contract.REFINED)
+    if code in contract.REFINED:
+        assert outcome_of(code, status) is not Outcome.DELIVERED
+
+
+@given(st.sampled_from(sorted(contract.REFINED)), st.text(min_size=1, max_size=30))
+def test_only_a_word_of_the_table_delivers(code: str, status: str) -> None:
+    said = "".join(status.rsplit("/", 1)[-1].lower().split()).removeprefix("message")
+    delivers = outcome_of(code, status) is Outcome.DELIVERED
+    assert delivers == (said in {"delivered", "retrieved", "success"})
 
 
 @pytest.mark.parametrize(("in_xml", "in_json"), contract.WORDINGS.items())
@@ -60,9 +90,10 @@ def test_phases_rise_from_accepted_to_delivered(track: Track) -> None:
     failures = {
         phase_of(track, outcome)
         for outcome in Outcome
-        if outcome not in {Outcome.ACCEPTED, Outcome.SENT, Outcome.DELIVERED, Outcome.READY}
+        if outcome not in {"accepted", "sent", "deferred", "delivered", "ready"}
     }
     assert len(failures) == 1
+    assert phase_of(track, Outcome.DEFERRED) == phase_of(track, Outcome.SENT)
     phases = [
         phase_of(track, Outcome.ACCEPTED),
         phase_of(track, Outcome.SENT),

@@ -45,7 +45,6 @@ DATA = [
     "sent_at",
     "completed_at",
     "corrects",
-    "version",
 ]
 
 
@@ -61,7 +60,8 @@ def delivered(source: str = "acme", **fields: str) -> Filing:
 
 
 def test_an_event_is_a_cloudevent_in_structured_json() -> None:
-    event = event_of(record(delivered()), Track.MESSAGE)
+    filing = delivered()
+    event = event_of(record(filing), Track.MESSAGE)
     told = json.loads(event.encode())
     data = told.pop("data")
     assert told.pop("id")
@@ -72,10 +72,11 @@ def test_an_event_is_a_cloudevent_in_structured_json() -> None:
         "subject": "T1",
         "time": "2026-11-24T10:00:00.500000Z",
         "datacontenttype": "application/json",
+        "sequence": str(filing.rank),
     }
     assert CONTENT_TYPE == "application/cloudevents+json"
     assert sorted(data) == sorted(DATA)
-    assert (data["from"], data["corrects"], data["version"]) == ("28444", None, 1)
+    assert (data["from"], data["corrects"]) == ("28444", None)
 
 
 def test_without_the_providers_time_an_event_bears_the_time_of_arrival() -> None:
@@ -151,8 +152,28 @@ def test_every_terminal_outcome_of_the_contract_has_its_type() -> None:
             filing = delivered(code=code, status=status, mms_id="M1")
             if filing.rank.terminal:
                 types.add(event_of(record(filing), filing.track).type)
-    decided = ["delivered", "expired", "rejected", "failed", "unsupported", "unrecognised"]
+    decided = [
+        "delivered",
+        "expired",
+        "rejected",
+        "failed",
+        "unsupported",
+        "unrecognised",
+        "unreachable",
+        "indeterminate",
+    ]
     expected = {
         f"mms.{track}.{outcome}" for track in ("message", "discovery") for outcome in decided
     }
     assert types == expected | {"mms.template.ready", "mms.template.failed"}
+
+
+def test_an_event_of_the_release_before_is_read() -> None:
+    """It has a `version` in its data and no `sequence`: any other event stands above it."""
+    event = event_of(record(delivered()), Track.MESSAGE)
+    fields = json.loads(event.encode())
+    del fields["sequence"]
+    fields["data"]["version"] = 3
+    old = decode_event(json.dumps(fields).encode())
+    assert old == msgspec.structs.replace(event, sequence="")
+    assert old.sequence < event.sequence

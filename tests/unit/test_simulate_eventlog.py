@@ -13,7 +13,7 @@ def log() -> EventLog:
     return EventLog(Settings(), "test", "default", 0.0)
 
 
-def event(outcome: str, version: int, *, name: str = "a", source: str = "default") -> bytes:
+def event(outcome: str, sequence: str, *, name: str = "a", source: str = "default") -> bytes:
     return json.dumps(
         {
             "specversion": "1.0",
@@ -21,28 +21,29 @@ def event(outcome: str, version: int, *, name: str = "a", source: str = "default
             "type": f"mms.message.{outcome}",
             "source": f"/mms-postbacks/{source}",
             "subject": "test-0000001",
-            "data": {"outcome": outcome, "version": version, "code": "N102"},
+            "sequence": sequence,
+            "data": {"outcome": outcome, "code": "N102"},
         }
     ).encode()
 
 
-def test_the_highest_version_tells_what_stands_whatever_comes_last(log: EventLog) -> None:
-    log.keep(event("delivered", 3, name="b"))
-    log.keep(event("expired", 2, name="a"))
+def test_the_highest_sequence_tells_what_stands_whatever_comes_last(log: EventLog) -> None:
+    log.keep(event("delivered", "42", name="b"))
+    log.keep(event("expired", "39", name="a"))
     told = log.told["test-0000001", "message"]
     assert told.last == "delivered"
     assert told.outcomes == {"delivered", "expired"}
 
 
 def test_an_event_told_twice_is_counted_twice_under_one_id(log: EventLog) -> None:
-    log.keep(event("delivered", 2))
-    log.keep(event("delivered", 2))
+    log.keep(event("delivered", "42"))
+    log.keep(event("delivered", "42"))
     assert log.events == 2
     assert log.told["test-0000001", "message"].ids == {"a": 2}
 
 
 def test_another_accounts_event_is_not_ours(log: EventLog) -> None:
-    log.keep(event("delivered", 2, source="other"))
+    log.keep(event("delivered", "42", source="other"))
     assert log.told == {}
 
 
@@ -52,5 +53,5 @@ def test_what_is_no_event_is_kept_apart(log: EventLog) -> None:
 
 
 def test_a_type_that_contradicts_its_data_is_no_outcome_of_ours(log: EventLog) -> None:
-    log.keep(event("delivered", 2).replace(b'"outcome": "delivered"', b'"outcome": "failed"'))
+    log.keep(event("delivered", "42").replace(b'"outcome": "delivered"', b'"outcome": "failed"'))
     assert log.told["test-0000001", "message"].outcomes == {"delivered (type only)"}

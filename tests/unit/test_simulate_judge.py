@@ -46,15 +46,14 @@ def filings(message: Message) -> list[Filing]:
 def told_of(record: Record, message: Message) -> dict[tuple[str, str], Told]:
     """The events of a record whose postbacks came one by one in the order of rank."""
     told: dict[tuple[str, str], Told] = {}
-    for version in range(1, len(record.entries) + 1):
-        entry = record.entries[version - 1]
+    for at, entry in enumerate(record.entries):
         if entry.rank.terminal:
-            known = Record(record.key, record.entries[:version])
+            known = Record(record.key, record.entries[: at + 1])
             event = event_of(known, Track(entry.track))
-            each = told.setdefault((message.id, entry.track), Told({}, set(), 0, ""))
+            each = told.setdefault((message.id, entry.track), Told({}, set(), "", ""))
             each.ids[event.id] = 1
             each.outcomes.add(str(entry.postback.outcome))
-            each.version, each.last = version, str(entry.postback.outcome)
+            each.sequence, each.last = event.sequence, str(entry.postback.outcome)
     return told
 
 

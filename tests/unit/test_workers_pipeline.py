@@ -198,3 +198,16 @@ async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> N
         "mms.message.delivered"
     ]
     assert not (await absorb(store, [_later(delivery)])).events
+
+
+async def test_a_status_text_in_no_table_is_passed_on_with_its_code() -> None:
+    bodies = [
+        b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1","status":"Held"}',
+        b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1","status":"Deferred"}',
+        b'{"origin":"MMS_MT","code":"E101","tracking-id":"T1","status":"Held"}',
+    ]
+    batch = envelope.encode([Arrival(1, "acme", "", body) for body in bodies])
+    untold = await absorb(
+        ModelStore(), [Delivery(1, envelope.CONTENT_TYPE, batch, redelivered=False)]
+    )
+    assert untold.unknown_statuses == [("N102", "Held")]

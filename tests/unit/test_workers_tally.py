@@ -11,6 +11,7 @@ from shared.event import Event
 from shared.record import Known
 from workers import business, tally
 from workers.emitter import DeadLetter, Untold
+from workers.statuses import MOST, UnknownStatuses
 
 Counted = Callable[..., float]
 
@@ -59,7 +60,6 @@ def event(
         sent_at=sent_at,
         completed_at="2026-11-24T10:00:07.5Z",
         corrects=corrects,
-        version=2,
     )
     return Event(f"mms.{track}.{outcome}", "/mms-postbacks/acme", "1", "", "T1", known)
 
@@ -131,3 +131,25 @@ def test_no_label_holds_anything_of_one_message() -> None:
     for metric in REGISTRY.collect():
         for sample in metric.samples:
             assert not {"T1", "15550100001", "28444"} & set(sample.labels.values())
+
+
+def test_an_unknown_status_is_counted_by_code_and_each_text_logged_once(
+    counted: Counted, caplog: pytest.LogCaptureFixture
+) -> None:
+    held = ("N102", "Held for +1 555 010 0001")
+    tally.count(Untold([], [], 3, unknown_statuses=[held, held, ("E102", "\x1b[2JWhy")]))
+    assert counted("mms_unknown_status_total", code="N102") == 2
+    assert counted("mms_unknown_status_total", code="E102") == 1
+    assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == [
+        "'Held for +# ### ### ####'",
+        "'\\x1b[#JWhy'",
+    ]
+
+
+def test_only_so_many_unknown_texts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+    unknown = UnknownStatuses()
+    for number in range(2 * MOST):
+        unknown.count("N102", "word" + "x" * number)
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) <= MOST + 1
+    assert max(map(len, lines)) < 200

@@ -142,7 +142,6 @@ def _print(record: Record) -> None:
         [
             [name.rstrip("_").replace("_", "-"), *(_cell(known, name) for _, known in tracks)]
             for name in names
-            if name != "version"
         ],
     )
     console.print_table(
