@@ -41,6 +41,10 @@ class SettingsError(PostbacksError):
     """A setting has a value that cannot be used; see `--help` for what each one takes."""
 
 
+class UnsupportedRedisError(SettingsError):
+    """The server that MMS_REDIS_URL names is too old; Redis 7 or newer, or Valkey 8, is needed."""
+
+
 class TopologyConflictError(PostbacksError):
     """RabbitMQ has a queue or exchange of this name that differs from what we declare."""
 

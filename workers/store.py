@@ -5,11 +5,12 @@ script call is atomic for its record, so any number of workers may merge into th
 """
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from typing import Final, NamedTuple, cast
 
 from redis import exceptions
+from redis.asyncio.cluster import RedisCluster
 
 from shared import record
 from shared.envelope import Arrival
@@ -17,6 +18,8 @@ from shared.errors import StateUnavailableError, UnreadableRecordError
 from shared.log import mask
 from shared.postback import Filing, Key
 from shared.record import Record
+from shared.redis_errors import passes, redis_errors
+from shared.redis_version import check_version
 from shared.settings import Settings
 from shared.state import client, close
 
@@ -107,7 +110,7 @@ class Store:
             StateUnavailableError: Redis is away.
             UnreadableRecordError: a newer release wrote it.
         """
-        with _unavailable():
+        with redis_errors():
             fields = await self._redis.hgetall(key.redis)
         return record.read_record(key, cast("dict[bytes, bytes]", fields))
 
@@ -117,22 +120,34 @@ class Store:
         Raises:
             StateUnavailableError: Redis is away.
         """
-        with _unavailable():
+        with redis_errors():
             key = record.reference_key(source, client_reference)
             members = await self._redis.zrevrange(key, 0, -1)
         return [member.decode() for member in cast("list[bytes]", members)]
 
     async def check(self) -> None:
-        """Return if Redis answers and takes writes.
+        """Return if Redis answers and takes writes; of a cluster, if all its primaries answer.
 
         Raises:
             StateUnavailableError: it does not; says why.
         """
-        with _unavailable():
+        with redis_errors():
             await self._redis.set("mms:probe", b"", ex=60)
+            if isinstance(self._redis, RedisCluster):
+                await self._redis.ping(target_nodes=RedisCluster.PRIMARIES)
+
+    async def check_version(self) -> None:
+        """Return if this server's version is one that we support.
+
+        Raises:
+            UnsupportedRedisError: it is not; says what is there and what is needed.
+            StateUnavailableError: Redis is away.
+        """
+        await check_version(self._redis)
 
     async def aclose(self) -> None:
-        await close(self._redis)
+        with contextlib.suppress(StateUnavailableError), redis_errors():
+            await close(self._redis)
 
     def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":
         wishes = ""
@@ -158,10 +173,9 @@ class Store:
     async def _call(self, calls: "Sequence[_Call]") -> list[object]:
         """One pipeline of script calls; each reply is a result or a `ResponseError` of its own."""
         try:
-            with _unavailable():
-                return _refuse_passing(await self._replies(calls))
+            return _refuse_passing(await self._replies(calls))
         except StateUnavailableError:
-            await self._start_afresh()
+            await self.aclose()  # with a cluster or Sentinel also what is known about primaries
             raise
 
     async def _replies(self, calls: "Sequence[_Call]") -> list[object]:
@@ -179,20 +193,21 @@ class Store:
         return replies
 
     async def _pipeline(self, calls: "Sequence[_Call]") -> list[object]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for script, key, arguments in calls:
-                pipeline.execute_command("EVALSHA", self._shas[script], 1, key, *arguments)
-            replies: list[object] = await pipeline.execute(raise_on_error=False)
-            return replies
-
-    async def _start_afresh(self) -> None:
-        """Drop all connections, and with a cluster or Sentinel what is known about masters."""
-        with contextlib.suppress(StateUnavailableError), _unavailable():
-            await close(self._redis)
+        commands = [(self._shas[script], 1, key, *arguments) for script, key, arguments in calls]
+        with redis_errors():
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command("EVALSHA", *command)
+                replies: list[object] = await pipeline.execute(raise_on_error=False)
+        return replies
 
     async def _load_scripts(self) -> None:
-        for name, source in self._scripts.items():
-            self._shas[name] = await self._redis.script_load(source)
+        """All or none of them: a connection may be lost in between."""
+        with redis_errors():
+            self._shas = {
+                name: await self._redis.script_load(source)
+                for name, source in self._scripts.items()
+            }
 
 
 class _Call(NamedTuple):
@@ -212,40 +227,9 @@ def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unme
     return Merged(batch, results.decode(), known)
 
 
-# What a Redis answers while it cannot do its work, but will again: classes where redis-py has one,
-# else the beginning of the text.
-_PASSING: Final = (
-    exceptions.OutOfMemoryError,
-    exceptions.ReadOnlyError,
-    exceptions.NoScriptError,
-    exceptions.NoPermissionError,
-    exceptions.ClusterError,
-    exceptions.TryAgainError,
-)
-_PASSING_TEXTS: Final = ("MISCONF", "NOREPLICAS", "BUSY")
-
-
-def _passes(error: Exception) -> bool:
-    """Whether this error is Redis's own trouble, as against one record's."""
-    if not isinstance(error, exceptions.ResponseError) or isinstance(error, _PASSING):
-        return True
-    return str(error).startswith(_PASSING_TEXTS)
-
-
 def _refuse_passing(replies: list[object]) -> list[object]:
     """Raises: StateUnavailableError: one of them is Redis's own trouble, which will pass."""
     for reply in replies:
-        if isinstance(reply, Exception) and _passes(reply):
+        if isinstance(reply, Exception) and passes(reply):
             raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
     return replies
-
-
-@contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
-    """Say in our words that Redis is away."""
-    try:
-        yield
-    except (exceptions.RedisError, OSError, TimeoutError, RuntimeError) as error:
-        # RuntimeError: uvloop's, for writing to a connection that was just reset.
-        reason = mask(str(error) or type(error).__name__)
-        raise StateUnavailableError(f"Redis is not available: {reason}") from error

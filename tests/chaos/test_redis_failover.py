@@ -4,18 +4,18 @@ And what `mms-admin doctor` says of such a Redis, well and not.
 """
 
 import asyncio
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from deploy.local.child import running
-from deploy.local.ports import HOST, free_port
-from deploy.local.servers import REDIS, Redis
+from deploy.local.ports import HOST
+from deploy.local.servers import Redis
 from tests.chaos.site import Row, Site, blocking
 from tests.doctor import Examined
 from tests.processes import until
+from tests.redis_cluster import redis_cluster, says
 from workers.admin.doctor.finding import State
 
 Holds = Callable[[Row], None]
@@ -24,29 +24,8 @@ Holds = Callable[[Row], None]
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[list[Redis]]:
     """Three masters, then a replica of each."""
-    nodes = [
-        Redis(
-            tmp_path / f"redis-{number}",
-            arguments=(
-                *("--cluster-enabled", "yes", "--cluster-node-timeout", "2000"),
-                *("--cluster-port", str(free_port())),
-            ),
-        )
-        for number in range(6)
-    ]
-    with running(*nodes):
-        addresses = [f"{HOST}:{node.port}" for node in nodes]
-        create = ("--cluster", "create", *addresses, "--cluster-replicas", "1", "--cluster-yes")
-        subprocess.run((f"{REDIS}-cli", *create), check=True, capture_output=True)
-        # Some nodes hear of the others a moment later.
-        assert until(lambda: all(_says(node, "cluster_state:ok") for node in nodes))
+    with redis_cluster(tmp_path, replicas=1) as nodes:
         yield nodes
-
-
-def _says(node: Redis, state: str) -> bool:
-    """Whether a cluster's node says this of the cluster."""
-    ask = (f"{REDIS}-cli", "-p", str(node.port), "CLUSTER", "INFO")
-    return state in subprocess.run(ask, check=True, capture_output=True, text=True).stdout
 
 
 @pytest.fixture
@@ -125,7 +104,7 @@ async def test_the_doctor_examines_a_cluster(site: Site, cluster: list[Redis]) -
 
     for node in (*replicas, primaries[1]):  # nobody is left for a third of the slots
         await blocking(node.kill)
-    assert await blocking(until, lambda: _says(primaries[0], "cluster_state:fail"))
+    assert await blocking(until, lambda: says(primaries[0], "cluster_state:fail"))
     examined = await blocking(Examined, site.settings)
     assert examined.status == 1
     assert any(each.startswith("redis") for each in examined.wrong), examined.wrong
