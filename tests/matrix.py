@@ -8,7 +8,6 @@ machine's.
 
 import argparse
 import contextlib
-import io
 import os
 import platform
 import re
@@ -17,7 +16,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -133,7 +131,7 @@ def make_root(debian: Debian, root: Path, log: Path) -> None:
         shutil.rmtree(root, ignore_errors=True)
         root.parent.mkdir(parents=True, exist_ok=True)
         click.echo(f"{debian.name}: making it in {root}")
-        packages = f"--include=make,ca-certificates,{debian.state}"
+        packages = f"--include=git,make,ca-certificates,{debian.state}"
         command = ("debootstrap", "--variant=minbase", packages, debian.suite, str(root))
         path = f"{os.environ['PATH']}:/usr/sbin"
         with log.open("wb") as out:
@@ -160,15 +158,13 @@ def make_root(debian: Debian, root: Path, log: Path) -> None:
 
 def lay_out(checkout: Path) -> None:
     """Put the last commit there; a `.venv` that is there stays, and is renewed where it must be."""
-    checkout.mkdir(parents=True, exist_ok=True)
-    for entry in checkout.iterdir():
-        if entry.name != ".venv":
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    archive = subprocess.run(
-        ("git", "archive", "HEAD"), cwd=PROJECT, check=True, stdout=subprocess.PIPE
-    ).stdout
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
-        tar.extractall(checkout, filter="data")
+    for command in (
+        ("init", "--quiet", str(checkout)),
+        ("-C", str(checkout), "fetch", "--quiet", "--depth=1", f"file://{PROJECT}", "HEAD"),
+        ("-C", str(checkout), "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"),
+        ("-C", str(checkout), "clean", "--quiet", "-ffdx", "--exclude=/.venv"),
+    ):
+        subprocess.run(("git", *command), check=True)
 
 
 def entering(root: Path, *command: str) -> Sequence[str]:

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from deploy.local.ports import free_port
 from deploy.local.services import Service
 from shared.settings import Settings
@@ -26,6 +28,16 @@ def until(condition: Callable[[], bool], within: float = 10.0) -> bool:
             return False
         time.sleep(0.02)
     return True
+
+
+def metric(service: Service, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that have these labels."""
+    return sum(
+        sample.value
+        for family in text_string_to_metric_families(service.ask("/metrics")[1])
+        for sample in family.samples
+        if sample.name == name and labels.items() <= sample.labels.items()
+    )
 
 
 class Processes:

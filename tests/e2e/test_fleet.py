@@ -8,14 +8,13 @@ import urllib.request
 from pathlib import Path
 
 import msgspec
-from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.local.ports import free_port
 from deploy.local.services import Service
 from ingest.simulate import lifecycles, provider, verify
 from ingest.simulate.ledger import Ledger
 from shared.settings import Settings
-from tests.processes import Processes, until
+from tests.processes import Processes, metric, until
 
 CONCURRENCY = 64
 
@@ -123,16 +122,6 @@ def ready(service: Service) -> int:
     lines = service.ask("/readyz")[1].splitlines()
     wrong = {line.partition(":")[0] for line in lines if ": not ready: " in line}
     return len({line.partition(":")[0] for line in lines} - wrong)
-
-
-def metric(service: Service, name: str, **labels: str) -> float:
-    """The sum of a metric's samples that have these labels."""
-    return sum(
-        sample.value
-        for family in text_string_to_metric_families(service.ask("/metrics")[1])
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
 
 
 def children(service: Service) -> list[int]:

@@ -116,12 +116,13 @@ from shared.log import configure
 
 configure("INFO")
 log = logging.getLogger("anybody")
+number = "{NUMBER}"
 log.debug("not shown")
 log.info("arguments: %s", "+{NUMBER}")
 log.warning("text: to={NUMBER}")
 logging.getLogger("a.library").error({{"to": "{NUMBER}"}})
 try:
-    raise ValueError("raised for {NUMBER}")
+    raise ValueError("raised for " + number)  # a newer Python's traceback shows this line
 except ValueError:
     log.exception("with a traceback")
 logging.getLogger("aiohttp.access").info("not shown either")
