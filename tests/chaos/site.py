@@ -101,6 +101,12 @@ class Site:
         await blocking(service.start)
         return service
 
+    async def slow_ingest(self, seconds: float) -> Service:
+        """Start an ingress whose spool takes so many seconds more for each write."""
+        service = self._service("python", {}, "-m", "tests.chaos.slow_spool", str(seconds))
+        await blocking(service.start)
+        return service
+
     async def worker_that_dies(self, step: str, window: int) -> Service:
         """Start a worker that kills itself (SIGKILL) at a step of its n-th window."""
         service = self._service("python", {}, "-m", "tests.chaos.dying", step, str(window))
