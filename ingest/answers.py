@@ -4,7 +4,6 @@ from typing import Final
 
 from aiohttp import hdrs, web
 from aiohttp.helpers import rfc822_formatted_time
-from aiohttp.http import SERVER_SOFTWARE
 
 from shared.errors import (
     BodyIncompleteError,
@@ -13,6 +12,9 @@ from shared.errors import (
     PostbacksError,
     UnknownCodingError,
 )
+
+SERVER: Final = "mms-ingest"
+"""The `Server` header; aiohttp's own names the versions of Python and aiohttp."""
 
 RETRY_AFTER: Final = "60"
 """Seconds that a refused sender is asked to wait. The provider resends after 300 anyway."""
@@ -23,12 +25,12 @@ CORRELATION_ID: Final = "Correlation-Id"
 
 def durable(batch: str) -> web.Response:
     """The postback is safe, in this batch."""
-    return web.Response(headers={CORRELATION_ID: batch})
+    return web.Response(headers={CORRELATION_ID: batch, hdrs.SERVER: SERVER})
 
 
 def refusal(status: int, text: str, **headers: str) -> web.Response:
     """No; what is wrong in a line of text."""
-    return web.Response(status=status, text=f"{text}\n", headers=headers)
+    return web.Response(status=status, text=f"{text}\n", headers={**headers, hdrs.SERVER: SERVER})
 
 
 def answer_to(error: PostbacksError) -> web.Response:
@@ -51,7 +53,6 @@ def rendered(response: web.Response, *, close: bool) -> bytes:
         **response.headers,
         hdrs.CONTENT_LENGTH: str(len(body)),
         hdrs.DATE: rfc822_formatted_time(),
-        hdrs.SERVER: SERVER_SOFTWARE,
     }
     if close:
         headers[hdrs.CONNECTION] = "close"

@@ -2,17 +2,20 @@
 
 aiohttp closes a connection that is idle or still sends its headers after `IDLE_LIMIT`. That is
 right for a proxy that keeps connections open, and far too long for somebody who sends a byte now
-and then; so a connection also notes when its headers began, and one look a second at all of them
-closes what is late. The body's time is limited with the answer's.
+and then, or never reads an answer; so each connection notes what it waits for, and one look a
+second at all of them closes what is late. The body's time is limited with the answer's.
 """
 
 import asyncio
+import functools
 import logging
 import resource
+import ssl
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Final
 
+import aiohttp
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_exceptions import HttpProcessingError
@@ -21,10 +24,9 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestHandler
 
 from ingest import metrics
-from ingest.connection import Connection, Express
-
-HEADERS_LIMIT: Final = 5.0
-"""Seconds from a request's first byte to the end of its headers."""
+from ingest.connection import TESTED, Connection, Express
+from ingest.handshake import Handshake
+from ingest.plain import PlainConnection
 
 IDLE_LIMIT: Final = 75.0
 """Seconds that a connection may wait for its next request."""
@@ -53,13 +55,21 @@ class Connections(web.Server):
 
     Args:
         handler: answers requests.
-        express: takes requests that need no task of their own, see `Connection`.
+        express: takes requests that need no task of their own, see `Connection`; not called with
+            a version of aiohttp that is not in `TESTED`.
         max_body: bytes; what goes beyond makes `request.read` raise `HTTPRequestEntityTooLarge`.
         max_connections: more are closed at once.
+        tls: speak HTTPS.
     """
 
     def __init__(
-        self, handler: Handler, express: Express, *, max_body: int, max_connections: int
+        self,
+        handler: Handler,
+        express: Express,
+        *,
+        max_body: int,
+        max_connections: int,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(
             handler,
@@ -74,34 +84,67 @@ class Connections(web.Server):
             read_bufsize=BUFFER,
             auto_decompress=False,
         )
-        self._express = express
+        self._express = express if aiohttp.__version__ in TESTED else None
+        if self._express is None:
+            _log.warning(
+                "aiohttp %s was not tested with the fast path, which stays off: fewer postbacks a"
+                " second; tested are %s",
+                aiohttp.__version__,
+                ", ".join(sorted(TESTED)),
+            )
+        self._tls = tls
+        self._handshakes: set[asyncio.Task[None]] = set()
         self._max_body = max_body
         self._max_connections = max_connections
         self._open = 0
 
-    def __call__(self) -> RequestHandler:
-        return Connection(self, self._express, loop=self._loop, **self._kwargs)
+    def __call__(self) -> asyncio.Protocol:  # type: ignore[override]  # with TLS, one before
+        """The protocol of a connection that was just accepted."""
+        if self._tls is not None:
+            return Handshake(self, self._tls, functools.partial(self._connection, admitted=True))
+        return self._connection(admitted=False)
 
-    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
-        super().connection_made(handler, transport)
-        self._open += 1
-        if self._open > self._max_connections:
+    def admit(self) -> bool:
+        """Count one connection more, unless there are too many; `release` it when it has ended."""
+        if self._open >= self._max_connections:
             metrics.CONNECTIONS_CLOSED.labels("too_many").inc()
-            transport.abort()
+            return False
+        self._open += 1
+        return True
 
-    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
-        super().connection_lost(handler, exc)
+    def release(self) -> None:
+        """A connection that was admitted has ended."""
         self._open -= 1
 
+    def start(self, handshake: Coroutine[None, None, None]) -> None:
+        """Run a handshake until it is done or the server stops."""
+        task = asyncio.get_running_loop().create_task(handshake)
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def shutdown(self, timeout: float | None = None) -> None:  # noqa: ASYNC109 (aiohttp's)
+        """Wait for the answers that are due, then close everything.
+
+        Args:
+            timeout: seconds.
+        """
+        for handshake in self._handshakes:
+            handshake.cancel()
+        await super().shutdown(timeout)
+
     async def close_slow(self) -> None:
-        """Close what takes longer than `HEADERS_LIMIT` over its headers, until cancelled."""
+        """Close what takes longer than its limit, until cancelled; see `PlainConnection`."""
         while True:
             await asyncio.sleep(_LOOK_EVERY)
-            late = time.monotonic() - HEADERS_LIMIT
+            now = time.monotonic()
             for connection in self.connections:
-                if isinstance(connection, Connection) and 0 < connection.headers_since < late:
-                    metrics.CONNECTIONS_CLOSED.labels("slow").inc()
-                    connection.force_close()
+                if isinstance(connection, PlainConnection) and (late := connection.close_late(now)):
+                    metrics.CONNECTIONS_CLOSED.labels(late).inc()
+
+    def _connection(self, *, admitted: bool) -> PlainConnection:
+        if self._express is None:
+            return PlainConnection(self, admitted=admitted, loop=self._loop, **self._kwargs)
+        return Connection(self, self._express, admitted=admitted, loop=self._loop, **self._kwargs)
 
     def _request(
         self,
@@ -111,8 +154,8 @@ class Connections(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        if isinstance(protocol, Connection):
-            protocol.headers_since = 0.0
+        if isinstance(protocol, PlainConnection):
+            protocol.begin(payload)
         return web.BaseRequest(
             message,
             payload,

@@ -78,7 +78,8 @@ class Ingest:
         Raises:
             BaseExceptionGroup: a component ended unexpectedly, see `Components`.
         """
-        connections = self._server.aiohttp_server()
+        tls = server_context(self._settings.tls_cert, self._settings.tls_key)
+        connections = self._server.aiohttp_server(tls)
         public = web.ServerRunner(connections, shutdown_timeout=GRACE)
         admin = web.AppRunner(
             health.application(self._readiness, self._refresh),
@@ -125,10 +126,9 @@ class Ingest:
         else:
             admin_port = self._settings.admin_port or ADMIN_PORT
             await health.listen(admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT")
-        tls = server_context(self._settings.tls_cert, self._settings.tls_key)
         shared = self._child is not None
-        await health.listen(public, host, port, "MMS_INGEST_PORT", tls=tls, shared=shared)
-        scheme = "https" if tls else "http"
+        await health.listen(public, host, port, "MMS_INGEST_PORT", shared=shared)
+        scheme = "https" if self._settings.tls_cert else "http"
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
     def _rabbitmq_away(self) -> bool:

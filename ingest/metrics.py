@@ -59,7 +59,8 @@ BREAKER_OPEN: Final = Gauge(
 )
 CONNECTIONS_CLOSED: Final = Counter(
     "mms_ingest_connections_closed_total",
-    "Connections closed on purpose: too_many (MMS_MAX_CONNECTIONS), slow (headers took too long)",
+    "Connections closed on purpose: too_many (MMS_MAX_CONNECTIONS), slow (headers took too long),"
+    " unread (the client does not read its answers)",
     ["reason"],
 )
 

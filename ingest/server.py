@@ -6,10 +6,11 @@ is wrong in a line of text; the provider resends, people read it with curl.
 
 import asyncio
 import functools
+import ssl
 import time
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
@@ -21,6 +22,7 @@ from ingest.coding import decoded
 from ingest.connection import Connection
 from ingest.connections import Connections
 from ingest.guard import PATH, Gate, Guard
+from ingest.plain import PlainConnection
 from shared.envelope import Arrival
 from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
 from shared.labels import UNKNOWN
@@ -29,6 +31,9 @@ from shared.tracing import Tracing
 
 ANSWER_LIMIT: Final = 4.5
 """Seconds from a request's headers to its answer, whatever hangs; the law says 5."""
+
+_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+"""Asks a client for the body that it holds back; sent only when the body is wanted."""
 
 
 class Server:
@@ -54,13 +59,18 @@ class Server:
         for source in settings.sources:
             metrics.ANSWERS["200", source].inc(0)  # from the start, so that its rate has a zero
 
-    def aiohttp_server(self) -> Connections:
-        """The low-level server of aiohttp: no routing or middleware between socket and handler."""
+    def aiohttp_server(self, tls: ssl.SSLContext | None = None) -> Connections:
+        """The low-level server of aiohttp: no routing or middleware between socket and handler.
+
+        Args:
+            tls: speak HTTPS.
+        """
         return Connections(
             self.handle,
             self.express,
             max_body=self._max_body,
             max_connections=self._max_connections,
+            tls=tls,
         )
 
     def express(
@@ -83,7 +93,7 @@ class Server:
         content_type = _clean(message.headers.get(hdrs.CONTENT_TYPE, ""))
         body = payload.read_nowait()
         arrival = Arrival(time.time_ns() // 1000, gate.source, content_type, body)
-        deadline = asyncio.get_running_loop().time() + ANSWER_LIMIT
+        deadline = connection.began + ANSWER_LIMIT
         told = functools.partial(self._tell, connection, message, gate.source, started)
         self._batcher.enqueue(arrival, deadline, told)
         self.in_flight += 1
@@ -121,8 +131,8 @@ class Server:
                 response = self._refused(request) or await self._answered(request, gate, token)
         finally:
             self.in_flight -= 1
-        if self.stopping:
-            response.force_close()
+        if self.stopping or _waits_for_continue(request):
+            response.force_close()  # the client may send the body that it held back, or not
         metrics.ANSWERS[str(response.status), gate.source if gate else UNKNOWN].inc()
         metrics.ANSWER_TIME.observe(time.perf_counter() - started)
         return response
@@ -136,7 +146,7 @@ class Server:
         return None
 
     async def _answered(self, request: web.BaseRequest, gate: Gate, token: str) -> web.Response:
-        deadline = asyncio.get_running_loop().time() + ANSWER_LIMIT
+        deadline = _began(request) + ANSWER_LIMIT
         try:
             if gate.open and request.content.is_eof():  # nothing to wait for, so nothing to limit
                 body = await self._body(request)
@@ -158,6 +168,9 @@ class Server:
 
     async def _body(self, request: web.BaseRequest) -> bytes:
         try:
+            if _waits_for_continue(request):
+                await request.writer.write(_CONTINUE)
+                request.writer.output_size = 0  # else aiohttp takes it for the answer's beginning
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise BodyTooLargeError from error
@@ -171,6 +184,23 @@ class Server:
             return await self._batcher.submit(arrival, deadline)
         with self._tracing.posted(arrival) as traced:
             return await self._batcher.submit(traced, deadline)
+
+
+def _began(request: web.BaseRequest) -> float:
+    """When the headers of a request were complete, in seconds on the event loop's clock."""
+    connection = request.protocol
+    if isinstance(connection, PlainConnection):
+        return connection.began
+    return asyncio.get_running_loop().time()
+
+
+def _waits_for_continue(request: web.BaseRequest) -> bool:
+    """Whether the client holds its body back until it is asked for it (RFC 9110, 10.1.1)."""
+    return (
+        not request.content.is_eof()
+        and request.version >= HttpVersion11
+        and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -5,23 +5,18 @@ do its work and 503 when it cannot. It has a line for each thing that the proces
 `degraded: why` (the work is done all the same) or `not ready: why`.
 """
 
-import asyncio
 import socket
-import ssl
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
 
 from shared.errors import SettingsError
 
 BACKLOG: Final = 1024
 """Connections that the kernel holds until we take them."""
-
-HANDSHAKE_LIMIT: Final = 5.0
-"""Seconds that a TLS handshake may take."""
 
 
 class Degraded(str):
@@ -58,7 +53,12 @@ def application(readiness: Readiness, refresh: Callable[[], None] | None = None)
         return web.Response(body=generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     disable_created_metrics()  # a second series beside each counter, which nothing reads
+
+    async def name(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers[hdrs.SERVER] = "mms"  # aiohttp's own names its version and Python's
+
     app = web.Application()
+    app.on_response_prepare.append(name)
     app.router.add_get("/healthz", healthz)
     app.router.add_get("/readyz", readyz)
     app.router.add_get("/metrics", metrics)
@@ -77,14 +77,12 @@ async def listen(
     port: int,
     variable: str,
     *,
-    tls: ssl.SSLContext | None = None,
     shared: bool = False,
 ) -> None:
     """Start listening.
 
     Args:
         variable: the setting that the port comes from, for the error.
-        tls: speak HTTPS.
         shared: with processes that do the same; the kernel spreads connections over them.
 
     Raises:
@@ -92,31 +90,10 @@ async def listen(
     """
     await runner.setup()
     try:
-        site = _Site(
-            runner, host, port, backlog=BACKLOG, ssl_context=tls, reuse_port=shared or None
-        )
+        site = web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=shared or None)
         await site.start()
     except OSError as error:
         raise _unusable(host, port, variable, error) from error
-
-
-class _Site(web.TCPSite):
-    """aiohttp's, which leaves a TLS handshake the event loop's 60 s."""
-
-    async def start(self) -> None:
-        await web.BaseSite.start(self)
-        if (server := self._runner.server) is None:
-            raise RuntimeError("the runner was not set up")
-        self._server = await asyncio.get_running_loop().create_server(
-            server,
-            self._host,
-            self._port,
-            ssl=self._ssl_context,
-            ssl_handshake_timeout=HANDSHAKE_LIMIT if self._ssl_context else None,
-            backlog=self._backlog,
-            reuse_address=self._reuse_address,
-            reuse_port=self._reuse_port,
-        )
 
 
 def check_free(host: str, port: int, variable: str) -> None:

@@ -11,6 +11,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
+from typing import Any
 
 import pytest
 import uvloop
@@ -144,13 +145,17 @@ class Client:
 
 
 @contextlib.contextmanager
-def serving(settings: Settings) -> Iterator[Answering]:
-    """An ingress in a thread of its own, on the event loop that it really has."""
+def serving(settings: Settings, **options: Any) -> Iterator[Answering]:
+    """An ingress in a thread of its own, on the event loop that it really has.
+
+    Args:
+        options: as `answering` takes them.
+    """
     started: Future[Answering] = Future()
     stop = threading.Event()
 
     async def serve() -> None:
-        async with answering(settings) as server:
+        async with answering(settings, **options) as server:
             started.set_result(server)
             await asyncio.to_thread(stop.wait)
 

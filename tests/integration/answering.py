@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import socket
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from typing import Final, NamedTuple
 
@@ -16,6 +18,11 @@ from shared.settings import Settings
 
 PATIENCE = 10.0
 
+
+SLOW: Final = b"slow"
+"""A batch with a body that begins so takes a while."""
+
+A_WHILE: Final = 0.003
 
 BATCH: Final = "0123456789abcdef"
 """The id of every batch."""
@@ -61,12 +68,20 @@ class Answering(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def answering(
-    settings: Settings, durable: asyncio.Event | None = None
+    settings: Settings,
+    durable: asyncio.Event | None = None,
+    *,
+    aiohttp_alone: bool = False,
+    send_buffer: int = 0,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Answering]:
     """A server of these settings for as long as the context lasts, on a port of its own.
 
     Args:
         durable: nothing is, before this is set.
+        aiohttp_alone: the same handler and limits, without our connections.
+        send_buffer: bytes that the kernel keeps of what a client does not read; 0: as usual.
+        tls: speak HTTPS.
     """
     arrivals: list[Arrival] = []
     complaints: list[str] = []
@@ -74,16 +89,29 @@ async def answering(
     async def keep(batch: Sequence[Arrival]) -> str:
         if durable is not None:
             await durable.wait()
+        if any(arrival.body.startswith(SLOW) for arrival in batch):
+            await asyncio.sleep(A_WHILE)
         arrivals.extend(batch)
         return BATCH
 
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: complaints.append(repr(context)))
     batcher = Batcher(keep, max_waiting=settings.max_waiting)
-    connections = Server(settings, batcher).aiohttp_server()
-    runner = web.ServerRunner(connections, shutdown_timeout=1)
+    server = Server(settings, batcher)
+    connections = server.aiohttp_server(tls)
+    serving: web.Server = connections
+    if aiohttp_alone:
+        serving = web.Server(
+            server.handle,
+            request_factory=connections._request,  # noqa: SLF001 (the very same limits)
+            **connections._kwargs,  # noqa: SLF001
+        )
+    runner = web.ServerRunner(serving, shutdown_timeout=1)
     await runner.setup()
-    listening = await loop.create_server(connections, HOST, 0)
+    listener = socket.create_server((HOST, 0))
+    if send_buffer:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
+    listening = await loop.create_server(serving, sock=listener)
     async with asyncio.TaskGroup() as parts:
         sweeper = parts.create_task(connections.close_slow())
         parts.create_task(batcher.run())

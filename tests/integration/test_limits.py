@@ -3,7 +3,10 @@
 import asyncio
 import contextlib
 import gzip
+import re
 import resource
+import socket
+import ssl
 import time
 import zlib
 from collections.abc import Callable
@@ -11,11 +14,17 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from ingest import connections
+from ingest import connections, handshake, plain
+from ingest.connection import READ_AHEAD
 from ingest.connections import MAX_HEADERS, MAX_LINE
-from shared.settings import Bytes, Settings
+from ingest.plain import PlainConnection
+from shared.settings import Bytes, Names, Settings
+from shared.sources import Rule
+from shared.tls import server_context
+from tests.certificates import Authority, Signed
 from tests.integration.answering import answering
 
+HEAD = b"POST /postbacks HTTP/1.1\r\nHost: x\r\n"
 LIMITED = Settings(max_body=Bytes(2048))
 PACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 
@@ -64,7 +73,7 @@ async def test_bombs_cost_next_to_nothing() -> None:
 
 
 async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "HEADERS_LIMIT", 0.3)
+    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     async with answering(LIMITED) as server:
         began = time.monotonic()
@@ -82,7 +91,7 @@ async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_an_idle_connection_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is one whose bodies come in pieces, after their headers."""
-    monkeypatch.setattr(connections, "HEADERS_LIMIT", 0.2)
+    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.2)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.05)
     async with answering(LIMITED) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -152,15 +161,294 @@ async def test_a_chunk_that_is_none_gets_400(caplog: pytest.LogCaptureFixture) -
     assert not caplog.records
 
 
-async def test_connections() -> None:
+async def test_connections(caplog: pytest.LogCaptureFixture) -> None:
     async with answering(msgspec.structs.replace(LIMITED, max_connections=3)) as server:
         held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
-        assert await server.post() == b""
+        for _ in range(5):
+            assert await server.post() == b""
         for _, writer in held:
             writer.close()
             await writer.wait_closed()
         await asyncio.sleep(0.1)
         assert await server.status() == 200
+        assert not server.complaints
+    assert not caplog.records
+
+
+async def test_connections_count_before_their_tls_handshake(
+    signed: Signed, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = msgspec.structs.replace(LIMITED, max_connections=3)
+    tls = server_context(str(signed.cert), str(signed.key))
+    async with answering(settings, tls=tls) as server:
+        idle = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        for _ in range(5):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            async with asyncio.timeout(3):  # less than a handshake may take
+                assert await _rest(reader) == b""
+            writer.close()
+        for _, writer in idle:
+            writer.close()
+            await writer.wait_closed()
+        await asyncio.sleep(0.1)
+        for _ in range(4):  # one after the other: each gives its place back
+            assert await _secure_status(server.port, signed) == 200
+        assert not server.complaints
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"", b"\x16\x03\x01"])
+async def test_a_handshake_that_fails_gives_its_place_back(
+    first: bytes, signed: Signed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handshake, "HANDSHAKE_LIMIT", 0.2)
+    settings = msgspec.structs.replace(LIMITED, max_connections=1)
+    tls = server_context(str(signed.cert), str(signed.key))
+    async with answering(settings, tls=tls) as server:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(first)
+            async with asyncio.timeout(3):
+                await _rest(reader)
+            writer.close()
+            await asyncio.sleep(0.05)
+        assert await _secure_status(server.port, signed) == 200
+        assert not server.complaints
+    assert not caplog.records
+
+
+@pytest.fixture(scope="module")
+def signed(tmp_path_factory: pytest.TempPathFactory) -> Signed:
+    return Authority(tmp_path_factory.mktemp("ca")).sign("server")
+
+
+async def _rest(reader: asyncio.StreamReader) -> bytes:
+    try:
+        return await reader.read()
+    except ConnectionError:
+        return b""
+
+
+async def _secure_status(port: int, signed: Signed) -> int:
+    trusting = ssl.create_default_context(cafile=signed.cert.with_name("ca.pem"))
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=trusting)
+    writer.write(HEAD + b"Connection: close\r\nContent-Length: 1\r\n\r\nx")
+    status = int((await reader.read()).split()[1])
+    writer.close()
+    await asyncio.sleep(0.05)
+    return status
+
+
+@pytest.mark.parametrize("request_line", [b"GET /postbacks HTTP/1.1", b"GET /postbacks HTTP/1.0"])
+async def test_who_never_reads_is_cut_off(
+    request_line: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its answers block the connection, or the connection is to be closed after them."""
+    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+    settings = msgspec.structs.replace(LIMITED, max_connections=2)
+    request = request_line + b"\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
+    async with answering(settings, send_buffer=4096) as server:
+        clients = [_deaf(server.port) for _ in range(2)]
+        async with asyncio.timeout(10):
+            while server.connections.connections or not server.connections.requests_count:
+                for client in clients:
+                    with contextlib.suppress(OSError):
+                        client.send(request * 100)
+                await asyncio.sleep(0.02)
+        assert await server.status() == 200
+        for client in clients:
+            client.close()
+        assert not server.complaints
+
+
+async def test_closing_does_not_wait_for_who_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(connections, "IDLE_LIMIT", 0.3)
+    settings = msgspec.structs.replace(LIMITED, max_connections=1)
+    async with answering(settings, send_buffer=4096) as server:
+        client = _deaf(server.port)
+        client.send(b"GET /postbacks HTTP/1.1\r\nHost: x\r\n\r\n" * 150)
+        async with asyncio.timeout(10):
+            while server.connections.connections or not server.connections.requests_count:
+                await asyncio.sleep(0.02)
+        assert server.connections.requests_count == 150  # so it was idle, and no write blocked
+        assert await server.status() == 200
+        client.close()
+
+
+def _deaf(port: int) -> socket.socket:
+    """A client that keeps little of what it does not read."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    client.connect(("127.0.0.1", port))
+    client.settimeout(0)
+    return client
+
+
+@pytest.mark.parametrize("size", [10, 4000])
+async def test_little_is_read_ahead(size: int) -> None:
+    """While the first request waits for its batch: bodies in one piece and in tiny chunks."""
+    durable = asyncio.Event()
+    body = b"x" * 60_000
+    chunks = b"".join(
+        b"%x\r\n%s\r\n" % (len(part), part)
+        for part in (body[start : start + size] for start in range(0, len(body), size))
+    )
+    request = HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunks + b"0\r\n\r\n"
+    stream = request * 100
+    async with answering(Settings(), durable) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.transport.set_write_buffer_limits(0)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        writer.write(HEAD + b"Content-Length: 1\r\n\r\nx" + stream)
+        await asyncio.sleep(0.5)
+        (connection,) = server.connections.connections
+        waiting = sum(payload.total_bytes for _, payload in connection._messages)  # noqa: SLF001
+        assert 0 < waiting <= READ_AHEAD + 256 * 1024
+        durable.set()
+        async with asyncio.timeout(20):
+            for _ in range(101):
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+
+
+async def test_expect_100_continue() -> None:
+    """The body is asked for when it is wanted, and only then."""
+    asks = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    settings = msgspec.structs.replace(
+        LIMITED, sources=Names(("default", "t")), rules={"t": Rule(token=("x" * 20,))}
+    )
+    async with answering(settings) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for _ in range(2):
+            writer.write(asks % 4)
+            async with asyncio.timeout(2):
+                assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            writer.write(b"body")
+            async with asyncio.timeout(2):
+                assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.write(asks % 4 + b"body")  # it does not wait
+        async with asyncio.timeout(2):
+            assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
+        writer.close()
+        for request, status in (
+            (asks % 2049, b"413"),
+            ((asks % 4).replace(b"/postbacks", b"/x"), b"404"),
+            ((asks % 4).replace(b"/postbacks", b"/postbacks/t/y"), b"403"),
+        ):
+            answer = await server.says(request)
+            assert answer.split()[1] == status
+            assert b"\r\nConnection: close\r\n" in answer
+            assert b"100 Continue" not in answer
+        assert [arrival.body for arrival in server.arrivals] == [b"body"] * 3
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
+async def test_who_only_stops_sending_gets_its_answers(version: bytes, header: bytes) -> None:
+    durable = asyncio.Event()
+    head = b"POST /postbacks HTTP/%s\r\nHost: x\r\nConnection: keep-alive\r\n%s" % (version, header)
+    request = head + b"Content-Length: 1\r\n\r\nx"
+    cut_off = head + b"Content-Length: 2\r\n\r\nx"
+    for stream, statuses in (
+        (request, [b"200"]),
+        (request * 40, [b"200"] * 40),
+        (request + cut_off, [b"200", b"400"]),
+        (cut_off, [b"400"]),
+    ):
+        durable.clear()
+        async with answering(LIMITED, durable) as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(stream)
+            writer.write_eof()
+            await asyncio.sleep(0.1)
+            durable.set()
+            async with asyncio.timeout(5):
+                answers = await reader.read()
+            assert re.findall(rb"HTTP/1\.[01] (\d+) ", answers) == statuses
+            writer.close()
+            assert not server.complaints
+
+
+@pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
+@pytest.mark.parametrize("body", [b"Content-Length: 1\r\n\r\nx", b"Content-Length: 0\r\n\r\n"])
+async def test_an_answer_gives_the_next_headers_no_more_time(
+    header: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.5)
+    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+    request = HEAD + header + body
+    async with answering(LIMITED) as server:
+        for pieces in (
+            (request + b"POST /post",),
+            (request[:-1], request[-1:] + b"P"),
+            (request, b"P"),
+        ):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            for piece in pieces:
+                writer.write(piece)
+                await asyncio.sleep(0.05)
+            async with asyncio.timeout(5):
+                assert (await reader.read()).count(b"HTTP/1.1 ") == 1
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        for cut in range(1, len(request) + 1):  # cut anywhere, it is idle after its answer
+            writer.write(request[:cut])
+            await asyncio.sleep(0.005)
+            writer.write(request[cut:])
+            async with asyncio.timeout(5):
+                head = await reader.readuntil(b"\r\n\r\n")
+                if b" 400 " in head:
+                    await reader.readuntil(b"\n")
+            (connection,) = server.connections.connections
+            assert isinstance(connection, PlainConnection)
+            assert not connection.headers_since
+        writer.close()
+
+
+async def test_a_pipelined_requests_time_runs_while_others_are_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ingest.server.ANSWER_LIMIT", 1.0)
+    request = HEAD + b"Content-Length: 1\r\n\r\nx"
+    chunks = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
+    durable = asyncio.Event()
+    async with answering(LIMITED, durable) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        began = time.monotonic()
+        writer.write(
+            request + chunks + HEAD + b"Content-Encoding: identity\r\nContent-Length: 1\r\n\r\nx"
+        )
+        for _ in range(3):
+            async with asyncio.timeout(10):
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert b" 503 " in head
+                await reader.readexactly(int(re.findall(rb"Content-Length: (\d+)", head)[0]))
+        assert time.monotonic() - began < 2.5  # not one second for each
+        durable.set()
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"\x16\x03\x01\r\n\r\n",
+        HEAD + b"Content-Length: 1\r\n\r\nx",
+    ],
+)
+async def test_no_answer_names_a_version(request_: bytes) -> None:
+    async with answering(LIMITED) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(request_)
+        async with asyncio.timeout(5):
+            head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nServer: mms-ingest\r\n" in head
+        assert b"ython" not in head
+        writer.close()
 
 
 def test_room_for_connections() -> None:

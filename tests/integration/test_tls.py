@@ -65,7 +65,7 @@ async def test_the_ingress(settings: Settings, authority: Authority, signed: Sig
 async def test_a_slow_handshake_is_closed(
     settings: Settings, signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.health.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("ingest.handshake.HANDSHAKE_LIMIT", 0.3)
     secured = msgspec.structs.replace(settings, tls_cert=str(signed.cert), tls_key=str(signed.key))
     async with running.ingest(secured):
         began = time.monotonic()

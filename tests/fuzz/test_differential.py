@@ -1,0 +1,313 @@
+"""The same bytes to our server and to aiohttp alone, with one handler: they must answer alike.
+
+Every stream is a list of whole requests whose last one ends the connection, cut anywhere. So the
+number of answers is known: none may be missing, none may come twice, and their order is that of
+the requests. Limits of time and size that only our connections have are far from being reached.
+
+aiohttp drops what came in one read with what is no HTTP, and what came after a request for an
+upgrade to h2c. So the first is sent only after all other answers, and the second never.
+
+aiohttp alone sometimes stops before the last request until more bytes come (see `Connection`), so
+a client that waits for it sends an empty line, which HTTP lets a server ignore.
+"""
+
+import asyncio
+import base64
+import contextlib
+import re
+import socket
+from collections.abc import Callable, Iterator
+from typing import Final, NamedTuple
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from deploy.local.ports import HOST
+from ingest import connections
+from shared import password
+from shared.settings import Bytes, Names, Settings
+from shared.sources import Login, Rule
+from tests.fuzz.budget import EXAMPLES, fuzzed
+from tests.fuzz.test_socket import serving
+from tests.integration.answering import SLOW, Answering
+
+_fuzzed = settings(fuzzed, max_examples=EXAMPLES // 5)  # each is two conversations
+PATIENCE: Final = 15.0
+NUDGE_AFTER: Final = 0.05
+MAX_BODY: Final = 300_000
+TOKEN: Final = "6ZbQ-9.x_Ltoken~0123"
+SETTINGS: Final = Settings(
+    max_body=Bytes(MAX_BODY),
+    sources=Names(("default", "token", "basic")),
+    rules={
+        "token": Rule(token=(TOKEN,)),
+        "basic": Rule(basic=(Login(b"mms", password.hashed(b"horse")),)),
+    },
+)
+_LOGIN: Final = base64.b64encode(b"mms:horse").decode()
+
+
+def _post(body: bytes, *headers: str, path: str = "/postbacks", version: str = "1.1") -> bytes:
+    lines = "".join(f"{header}\r\n" for header in headers)
+    head = f"POST {path} HTTP/{version}\r\nHost: x\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
+def _chunked(body: bytes, size: int) -> bytes:
+    parts = [body[start : start + size] for start in range(0, len(body), size)]
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in parts)
+    head = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    return head + chunks + b"0\r\n\r\n"
+
+
+GOES_ON: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "fast": lambda body: _post(body, "Content-Type: application/json"),
+    "slow": lambda body: _post(SLOW + body),
+    "empty": lambda _: _post(b""),
+    "one-byte chunks": lambda body: _chunked(body[:9000], 1),
+    "chunks": lambda body: _chunked(body, 700),
+    "usual": lambda body: _post(body, "Content-Encoding: identity"),
+    "unknown coding": lambda body: _post(body, "Content-Encoding: br"),
+    "get": lambda _: b"GET /postbacks HTTP/1.1\r\nHost: x\r\n\r\n",
+    "nowhere": lambda body: _post(body, path="/x"),
+    "token": lambda body: _post(body, path=f"/postbacks/token/{TOKEN}"),
+    "no token": lambda body: _post(body, path="/postbacks/token"),
+    "login": lambda body: _post(body, f"Authorization: Basic {_LOGIN}", path="/postbacks/basic"),
+    "upgrade": lambda body: _post(body, "Connection: Upgrade", "Upgrade: websocket"),
+    "keep-alive": lambda body: _post(body, "Connection: keep-alive", version="1.0"),
+}
+ENDS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "close": lambda body: _post(body, "Connection: close"),
+    "old": lambda body: _post(body, version="1.0"),
+    "too large": lambda _: _post(bytes(MAX_BODY + 1)),
+    "too large chunks": lambda _: _chunked(bytes(MAX_BODY + 1), 5000),
+    "no http": lambda _: b"\x16\x03\x01 no HTTP\r\n\r\n",
+    "two lengths": lambda body: _post(body, "Content-Length: 999"),
+}
+NO_HTTP: Final = {"no http", "two lengths"}
+
+
+class Requests(NamedTuple):
+    """The same request, some times."""
+
+    kind: str
+    size: int
+    times: int
+
+
+class Stream(NamedTuple):
+    """What a client does.
+
+    Attributes:
+        cuts: sizes of what it writes at once, over and over.
+        late: seconds before it begins to read.
+        reads: bytes that it reads at once.
+    """
+
+    requests: list[Requests]
+    end: str
+    cuts: list[int]
+    late: float
+    reads: int
+
+    @property
+    def content(self) -> bytes:
+        """Without the last request."""
+        parts = [
+            GOES_ON[kind](b"%d " % number + b"x" * size)
+            for number, (kind, size, times) in enumerate(self.requests)
+            for _ in range(times)
+        ]
+        return b"".join(parts)
+
+    @property
+    def answers(self) -> int:
+        return sum(times for _, _, times in self.requests) + 1
+
+    def pieces(self) -> Iterator[bytes]:
+        """At most some hundred: what is left then comes at once.
+
+        So does the last request: what comes after a server closes may cost answers (RFC 9112, 9.6).
+        """
+        content = memoryview(self.content)
+        for number in range(300):
+            cut = self.cuts[number % len(self.cuts)]
+            yield bytes(content[:cut])
+            content = content[cut:]
+        last = ENDS[self.end](b"end")
+        if self.end in NO_HTTP:
+            yield bytes(content)
+            yield last
+        else:
+            yield bytes(content) + last
+
+
+_sizes = st.sampled_from([0, 1, 10, 700, 1000, 4096, 4097]) | st.integers(0, 9000)
+_requests = st.builds(
+    Requests,
+    st.sampled_from(sorted(GOES_ON)),
+    _sizes | st.just(200_000),
+    st.sampled_from([1, 1, 1, 2, 3, 31, 32, 33, 100]),
+).filter(lambda requests: requests.size * requests.times < 1_000_000)
+_streams = st.builds(
+    Stream,
+    st.lists(_requests, max_size=5),
+    st.sampled_from(sorted(ENDS)),
+    st.lists(st.sampled_from([1, 10, 100, 700, 1000, 10_000, 300_000]), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.0, 0.01, 0.1]),
+    st.sampled_from([65536, 65536, 500]),
+)
+
+
+class Exchange(NamedTuple):
+    """What came of a stream: the answers, and what was let in."""
+
+    answers: list[tuple[int, bytes]]
+    kept: list[bytes]
+
+
+def exchange(server: Answering, stream: Stream, *, nudge: bool) -> Exchange:
+    """Send a stream and read until the server closes the connection.
+
+    Args:
+        nudge: send an empty line when nothing comes any more.
+    """
+    server.arrivals.clear()
+    client = Client(stream, nudge=nudge)
+    asyncio.run(client.run(server.port))
+    assert not server.complaints
+    return Exchange(_answers(client.said), [arrival.body for arrival in server.arrivals])
+
+
+class Client:
+    """A client with small buffers.
+
+    Attributes:
+        said: what the server answered.
+    """
+
+    def __init__(self, stream: Stream, *, nudge: bool) -> None:
+        self._stream = stream
+        self._nudge = nudge
+        self._between = False  # nothing is left of the last request that was written
+        self._most_answered = asyncio.Event()
+        self.said = b""
+
+    async def run(self, port: int) -> None:
+        """Write, read and return when the server closes the connection."""
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            client.settimeout(0)
+            await asyncio.get_running_loop().sock_connect(client, (HOST, port))
+            async with asyncio.timeout(PATIENCE):
+                writing = asyncio.create_task(self._write(client))
+                try:
+                    await asyncio.sleep(self._stream.late)
+                    await self._read(client)
+                finally:
+                    writing.cancel()
+
+    def _look(self) -> None:
+        if self._between and len(_answers(self.said)) == self._stream.answers - 1:
+            self._most_answered.set()
+
+    async def _write(self, client: socket.socket) -> None:
+        *pieces, last = self._stream.pieces()
+        with contextlib.suppress(ConnectionError):  # the last may be refused before its end
+            for piece in pieces:
+                await asyncio.get_running_loop().sock_sendall(client, piece)
+                await asyncio.sleep(0)
+            if self._stream.end in NO_HTTP:
+                self._between = True
+                self._look()
+                await self._most_answered.wait()
+                self._between = False
+            await asyncio.get_running_loop().sock_sendall(client, last)
+            self._between = True
+
+    async def _read(self, client: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(ConnectionError):
+            while True:
+                self._look()
+                reading = asyncio.ensure_future(loop.sock_recv(client, self._stream.reads))
+                while not (await asyncio.wait([reading], timeout=NUDGE_AFTER))[0]:
+                    if self._nudge and self._between:
+                        await loop.sock_sendall(client, b"\r\n")
+                if not (more := await reading):
+                    return
+                self.said += more
+
+
+def _answers(said: bytes) -> list[tuple[int, bytes]]:
+    """The complete ones."""
+    answers = []
+    while b"\r\n\r\n" in said:
+        head, _, said = said.partition(b"\r\n\r\n")
+        status = int(head.split()[1])
+        length = re.search(rb"\r\nContent-Length: (\d+)", head)
+        size = int(length[1]) if length else 0
+        if len(said) < size:
+            break
+        if b"\r\nConnection: close" in head and status == 400:
+            answers.append((status, b""))  # aiohttp's text quotes what it had received
+        else:
+            answers.append((status, said[:size]))
+        said = said[size:]
+    return answers
+
+
+CUT_IN_THE_BODY: Final = Stream([Requests("fast", 1000, 200)], "close", [700], 0, 65536)
+MANY_CHUNKS: Final = Stream(
+    [Requests("one-byte chunks", 4095, 1), Requests("fast", 10, 2)], "close", [300_000], 0, 65536
+)
+BODY_THEN_MANY: Final = Stream(
+    [Requests("fast", 1000, 1), Requests("get", 0, 100)], "close", [500, 300_000], 0, 65536
+)
+NOT_READ: Final = Stream([Requests("nowhere", 0, 900)], "close", [300_000], 0.1, 500)
+
+
+def test_our_connections_answer_as_aiohttp_alone() -> None:
+    with (
+        serving(SETTINGS, send_buffer=4096) as ours,
+        serving(SETTINGS, send_buffer=4096, aiohttp_alone=True) as alone,
+    ):
+
+        @_fuzzed
+        @given(_streams)
+        @example(CUT_IN_THE_BODY)
+        @example(MANY_CHUNKS)
+        @example(BODY_THEN_MANY)
+        @example(NOT_READ)
+        def fuzz(stream: Stream) -> None:
+            answered = exchange(ours, stream, nudge=False)
+            assert len(answered.answers) == stream.answers
+            assert answered == exchange(alone, stream, nudge=True)
+
+        fuzz()
+
+
+def test_so_they_do_without_the_fast_path(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "TESTED", frozenset({"3.0.0"}))
+    with (
+        serving(SETTINGS, send_buffer=4096) as ours,
+        serving(SETTINGS, send_buffer=4096, aiohttp_alone=True) as alone,
+    ):
+        assert caplog.text.count("the fast path, which stays off") == 2  # one line for each server
+
+        @_fuzzed
+        @given(_streams)
+        @example(CUT_IN_THE_BODY)
+        @example(MANY_CHUNKS)
+        @example(NOT_READ)
+        def fuzz(stream: Stream) -> None:
+            answered = exchange(ours, stream, nudge=True)
+            assert len(answered.answers) == stream.answers
+            assert answered == exchange(alone, stream, nudge=True)
+
+        fuzz()
+        assert ours.connections.requests_count  # they all went the usual way
