@@ -1,0 +1,45 @@
+"""The fast path is on with what we install, and off with any other version of aiohttp."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import ingest.connections
+from ingest.batcher import Batcher
+from ingest.connection import TESTED, Connection
+from ingest.plain import PlainConnection
+from ingest.server import Server
+from shared.envelope import Arrival
+from shared.settings import Settings
+
+LOCKED = sorted(Path(__file__).parents[2].glob("requirements*.txt"))
+
+
+@pytest.mark.parametrize("path", LOCKED, ids=lambda path: path.name)
+def test_the_installed_version_is_tested(path: Path) -> None:
+    pinned = re.search(r"^aiohttp==(\S+)", path.read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert pinned[1] in TESTED
+
+
+@pytest.mark.parametrize("version", ["3.14.3", "3.14.99", "3.13.0"])
+async def test_the_fast_path_is_off_with_any_other(
+    version: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert isinstance(_connections()(), Connection)
+    assert not caplog.records
+    monkeypatch.setattr("aiohttp.__version__", version)
+    connections = _connections()
+    for _ in range(3):
+        assert type(connections()) is PlainConnection
+    (record,) = caplog.records
+    assert f"aiohttp {version} was not tested with the fast path" in record.getMessage()
+
+
+def _connections() -> ingest.connections.Connections:
+    async def keep(_batch: Sequence[Arrival]) -> str:
+        raise AssertionError
+
+    return Server(Settings(), Batcher(keep)).aiohttp_server()
