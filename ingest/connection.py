@@ -96,7 +96,7 @@ class Connection(PlainConnection):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own type; aiohttp's is None
         """A client that only stops sending still gets its answers; over TLS that is impossible."""
         busy = self._messages or self._waiter is None or self._waiter.done()
-        if not busy or self.ssl_context is not None:
+        if not busy or self.transport is None or self.ssl_context is not None:
             return False
         self._ended = True
         self._lingering_time = 0.0
