@@ -148,6 +148,31 @@ class Session:
             ]
         return [_result(message, refused.get(at)) for at, message in enumerate(messages)]
 
+    def refused_a_message(self, error: FateUnknownError) -> bool:
+        """Whether RabbitMQ closed the channel for a message's sake; the connection is still there.
+
+        A message may be the cause only where RabbitMQ says `PRECONDITION_FAILED`. Other reasons
+        (an exchange that is gone, a right that is missing) are the same for all messages.
+        """
+        closed_by_rabbitmq = isinstance(
+            error.__cause__, aiormq.exceptions.ChannelPreconditionFailed
+        )
+        return closed_by_rabbitmq and not self.connection.is_closed
+
+    async def another_channel(self) -> "Session":
+        """The same connection with another channel, with confirms and without consumers.
+
+        Raises:
+            BrokerUnavailableError: the connection is no more, or RabbitMQ did not answer.
+        """
+        with connection_errors():
+            async with asyncio.timeout(CONNECT_LIMIT):
+                channel = await self.connection.channel(
+                    publisher_confirms=True, on_return_raises=True
+                )
+                underlay = _concrete(await channel.get_underlay_channel())
+        return Session(self.connection, underlay, self._node)
+
     async def lost(self, within: float) -> bool:
         """Whether the connection or the channel is no more; waits `within` seconds for it."""
         await asyncio.wait([self._closing], timeout=within)

@@ -55,12 +55,15 @@ _PASSING_CLASSES: Final = (
 # @user_script: 21: -OOM command not allowed …`
 _WRAPPED: Final = re.compile(r"@user_script:\s*\d+:\s*-([A-Z]+)\b")
 
+# redis-py's own prefix of an error in a pipeline that it raises.
+_IN_PIPELINE: Final = re.compile(r"Command # \d+ .*? of pipeline caused error: ", re.DOTALL)
+
 
 def passes(error: Exception) -> bool:
     """Whether an error says that Redis cannot work now, as against that it refuses one record."""
     if not isinstance(error, exceptions.ResponseError) or isinstance(error, _PASSING_CLASSES):
         return True
-    text = str(error)
+    text = _IN_PIPELINE.sub("", str(error), count=1)
     wrapped = _WRAPPED.search(text)
     word = wrapped[1] if wrapped else text.partition(" ")[0].lstrip("-")
     return word in _PASSING
@@ -71,13 +74,16 @@ def redis_errors() -> Iterator[None]:
     """Translate what redis-py raises when Redis does not do its work.
 
     Put nothing but calls of redis-py into its body: from others, some of these errors would be
-    defects of ours.
+    defects of ours. What an argument of ours causes (`DataError`, a text that is no Unicode) stays
+    as it is.
 
     Raises:
         StateUnavailableError: Redis is away, or refuses what we asked.
     """
     try:
         yield
+    except (exceptions.DataError, RecursionError, NotImplementedError):
+        raise
     except (
         exceptions.RedisError,
         exceptions.RedisClusterException,  # which is no RedisError

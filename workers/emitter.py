@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
@@ -10,17 +10,24 @@ import msgspec
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from shared import event, topology
-from shared.broker import Session, backoff
+from shared import envelope, event, topology
+from shared.amqp_text import fit
+from shared.broker import Result, Session, backoff
 from shared.confirms import Message
-from shared.errors import Reason
+from shared.envelope import Arrival
+from shared.errors import FateUnknownError, NotTakenError, Reason, UnpublishableError
 from shared.event import Event
+from shared.log import Rarely
 from workers import metrics
 
 PUBLISH_LIMIT: Final = 10.0
 """Seconds to wait for a confirm; nobody's request waits for it."""
 
+MAX_ERROR: Final = 512
+"""Bytes of the text that says what was wrong with a dead letter."""
+
 log: Final = logging.getLogger(__name__)
+_rarely: Final = Rarely(log)
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -44,16 +51,37 @@ class DeadLetter(msgspec.Struct, frozen=True):
     batch: str = ""
 
 
+def dead_letter(arrival: Arrival, reason: Reason, error: str, batch: str) -> DeadLetter:
+    """The dead letter of one postback, as it arrived.
+
+    Args:
+        error: for people; what exactly was wrong.
+        batch: the id of the batch it was in.
+    """
+    return DeadLetter(
+        reason=reason,
+        error=error,
+        source=arrival.source,
+        received_at=arrival.received_at,
+        content_type=arrival.content_type,
+        body=arrival.body,
+        traceparent=envelope.traceparent(arrival),
+        batch=batch,
+    )
+
+
 class Origin(NamedTuple):
     """What an event came of.
 
     Attributes:
         batch: the id of the batch, see `envelope.batch_id`; the message's `correlation_id`.
         traceparent: the message's header of that name, empty when it is not traced.
+        arrival: the postback that decided it; None where it is not at hand.
     """
 
     batch: str = ""
     traceparent: str = ""
+    arrival: Arrival | None = None
 
 
 class Untold(NamedTuple):
@@ -74,30 +102,79 @@ class Untold(NamedTuple):
     unknown_statuses: Sequence[tuple[str, str]] = ()
 
 
+class _Outgoing(NamedTuple):
+    """What is to be published, and what instead if that can never be."""
+
+    message: Message
+    instead: Callable[[UnpublishableError], "_Outgoing | None"]
+
+
 async def emit(session: Session, untold: Untold) -> None:
     """Publish all, together; return when all are confirmed.
 
+    What can never be published as it is concerns nothing else: an event becomes a dead letter of
+    the postback that decided it, a dead letter is reduced to its body and its reason.
+
+    Args:
+        session: with a channel that nothing consumes on: a message that makes RabbitMQ close the
+            channel is found by opening it again.
+
     Raises:
-        FateUnknownError: the session broke or is stuck. What was not acknowledged comes again,
-            and its events with the same ids.
+        FateUnknownError, BrokerUnavailableError: the session broke or is stuck. What was not
+            acknowledged comes again, and its events with the same ids.
     """
     for kind, events in Counter(each.type for each in untold.events).items():
         metrics.EVENTS[kind,].inc(events)
     nowhere = Origin()
-    messages = [
-        _event_message(each, untold.origins.get(each.id, nowhere)) for each in untold.events
+    outgoing = [
+        each
+        for event in untold.events
+        if (each := _event(event, untold.origins.get(event.id, nowhere))) is not None
     ]
-    messages += [_dead_letter_message(letter) for letter in untold.dead]
-    answers = await session.publish_all(messages, PUBLISH_LIMIT)
-    refused = [
-        message for message, answer in zip(messages, answers, strict=True) if answer is not None
-    ]
-    if refused:
-        await _until_taken(session, [_otherwise(message) for message in refused])
+    outgoing += [_letter(letter) for letter in untold.dead]
+    refusals = 0
+    while outgoing:
+        session, answers = await _publish(session, [each.message for each in outgoing])
+        again: list[_Outgoing] = []
+        refused: list[NotTakenError] = []
+        for each, answer in zip(outgoing, answers, strict=True):
+            if isinstance(answer, UnpublishableError):
+                if (instead := each.instead(answer)) is not None:
+                    again.append(instead)
+            elif answer is not None:
+                again.append(each._replace(message=_otherwise(each.message)))
+                refused.append(answer)
+        outgoing = again
+        if refused:
+            refusals = await _pause(refusals, refused[0])
+
+
+async def _publish(
+    session: Session, messages: Sequence[Message]
+) -> tuple[Session, Sequence[Result]]:
+    """Publish all; when RabbitMQ closes the channel for one's sake, find which one it is.
+
+    Returns:
+        The session to go on with, and what became of each message.
+    """
+    try:
+        return session, await session.publish_all(messages, PUBLISH_LIMIT)
+    except FateUnknownError as error:
+        if not session.refused_a_message(error):
+            raise
+        session = await session.another_channel()
+        if len(messages) == 1:
+            return session, [UnpublishableError(str(error))]
+    results: list[Result] = []
+    half = len(messages) // 2
+    for part in (messages[:half], messages[half:]):
+        session, answers = await _publish(session, part)
+        results += answers
+    return session, results
 
 
 def _otherwise(refused: Message) -> Message:
-    """An event that was refused goes to the log alone; a dead letter has nowhere else to go.
+    """An event that was refused goes to the log alone; all else has nowhere else to go.
 
     RabbitMQ refuses the publish for all when one queue refuses, though the others did take it. So
     a subscriber whose queue is full misses events, finds them in the log, and stops nobody.
@@ -108,33 +185,69 @@ def _otherwise(refused: Message) -> Message:
     return refused._replace(exchange="", routing_key=topology.EVENT_LOG)
 
 
-async def _until_taken(session: Session, messages: Sequence[Message]) -> None:
-    """Publish again what is not taken, until all is: there is nowhere else to put it."""
-    attempt = 0
-    while True:
-        answers = await session.publish_all(messages, PUBLISH_LIMIT)
-        refusals = [answer for answer in answers if answer is not None]
-        if not refusals:
-            return
-        if attempt == 0:
-            log.warning("publishing again until it is taken: %s", refusals[0])
-        messages = [
-            message for message, answer in zip(messages, answers, strict=True) if answer is not None
-        ]
-        await backoff(attempt)
-        attempt += 1
+async def _pause(refusals: int, refusal: NotTakenError) -> int:
+    """What was refused goes elsewhere at once, and then again until it is taken."""
+    if refusals:
+        if refusals == 1:
+            log.warning("publishing again until it is taken: %s", refusal)
+        await backoff(refusals - 1)
+    return refusals + 1
+
+
+def _event(event: Event, origin: Origin) -> _Outgoing | None:
+    """An event, else a dead letter of the postback that decided it."""
+
+    def instead(error: UnpublishableError) -> _Outgoing | None:
+        metrics.UNPUBLISHABLE["event",].inc()
+        _rarely.warning("event", "an event cannot be published, its postback is kept: %s", error)
+        if origin.arrival is None:
+            return None
+        return _letter(
+            dead_letter(
+                origin.arrival,
+                Reason.UNDELIVERABLE,
+                f"its event cannot be published: {error}",
+                origin.batch,
+            )
+        )
+
+    try:
+        message = _event_message(event, origin)
+    except Exception as error:  # noqa: BLE001 - nothing but this event can be the cause
+        return instead(UnpublishableError(f"it cannot be encoded: {type(error).__name__}"))
+    return _Outgoing(message, instead)
+
+
+def _letter(letter: DeadLetter) -> _Outgoing:
+    """A dead letter, else its body and its reason alone."""
+
+    def instead(error: UnpublishableError) -> _Outgoing:
+        metrics.UNPUBLISHABLE["dead letter",].inc()
+        _rarely.warning("dead letter", "a dead letter loses its headers: %s", error)
+        return _Outgoing(_bare_message(letter), _give_up)
+
+    try:
+        return _Outgoing(_dead_letter_message(letter), instead)
+    except Exception as error:  # noqa: BLE001 - nothing but this dead letter can be the cause
+        return instead(UnpublishableError(f"it cannot be encoded: {type(error).__name__}"))
+
+
+def _give_up(error: UnpublishableError) -> None:
+    """A body alone that RabbitMQ does not take: the archive still has it."""
+    metrics.UNPUBLISHABLE["body",].inc()
+    log.error("a dead letter cannot be published, only the archive has it: %s", error)
 
 
 def _event_message(each: Event, origin: Origin) -> Message:
     return Message(
         each.encode(),
         topology.EVENTS,
-        each.routing_key,
+        fit(each.routing_key),
         Basic.Properties(
             content_type=event.CONTENT_TYPE,
-            message_id=each.id,
-            message_type=each.type,
-            correlation_id=origin.batch or None,
+            message_id=fit(each.id),
+            message_type=fit(each.type),
+            correlation_id=fit(origin.batch) or None,
             headers=_trace_context(origin.traceparent) or None,
         ),
     )
@@ -142,12 +255,12 @@ def _event_message(each: Event, origin: Origin) -> Message:
 
 def _dead_letter_message(letter: DeadLetter) -> Message:
     properties = Basic.Properties(
-        content_type=letter.content_type or None,
-        correlation_id=letter.batch or None,
+        content_type=fit(letter.content_type) or None,
+        correlation_id=fit(letter.batch) or None,
         headers={
             "x-reason": str(letter.reason),
-            "x-error": letter.error[:512],
-            "x-source": letter.source,
+            "x-error": fit(letter.error, MAX_ERROR),
+            "x-source": fit(letter.source),
             "x-received-at": letter.received_at,
             **_trace_context(letter.traceparent),
         },
@@ -155,5 +268,11 @@ def _dead_letter_message(letter: DeadLetter) -> Message:
     return Message(letter.body, topology.DEAD, "", properties)
 
 
+def _bare_message(letter: DeadLetter) -> Message:
+    """The last resort: what cannot be the cause."""
+    properties = Basic.Properties(headers={"x-reason": str(letter.reason)})
+    return Message(letter.body, topology.DEAD, "", properties)
+
+
 def _trace_context(traceparent: str) -> FieldTable:
-    return {"traceparent": traceparent} if traceparent else {}
+    return {"traceparent": fit(traceparent)} if traceparent else {}

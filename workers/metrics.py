@@ -48,6 +48,18 @@ EVENTS: Final = Children(
 EVENTS_REFUSED: Final = Counter(
     "mms_worker_events_refused_total", "Events that a subscriber's queue refused; in the log only"
 )
+UNPUBLISHABLE: Final = Children(
+    Counter(
+        "mms_worker_unpublishable_total",
+        "What RabbitMQ can never take: an event (its postback becomes a dead letter), a dead letter"
+        " (it loses its headers), a body (only the archive has it)",
+        ["kind"],
+    )
+)
+FAILED: Final = Counter(
+    "mms_worker_failed_postbacks_total",
+    "Postbacks that became dead letters because processing them failed unexpectedly",
+)
 REDIS_TIME: Final = Histogram(
     "mms_worker_redis_seconds",
     "Time to merge one window",
@@ -70,5 +82,7 @@ for _code, _row in CODES.items():
         POSTBACKS[_code, _result].inc(0)
 for _reason in Reason:
     DEAD_LETTERS[_reason,].inc(0)
+for _kind in ("event", "dead letter", "body"):
+    UNPUBLISHABLE[_kind,].inc(0)
 for _delivery in ("first", "redelivered"):
     BATCHES[_delivery,].inc(0)

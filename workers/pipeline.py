@@ -3,9 +3,11 @@
 import asyncio
 import logging
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -13,18 +15,21 @@ from shared import envelope
 from shared.broker import backoff
 from shared.envelope import Arrival
 from shared.errors import Reason, StateUnavailableError, UndecodableError
+from shared.event import Event
+from shared.log import Rarely
 from shared.postback import decode
 from shared.tracing import Tracing
 from workers import metrics
 from workers.consumer import Delivery
 from workers.due import due_events
-from workers.emitter import DeadLetter, Origin, Untold
+from workers.emitter import DeadLetter, Origin, Untold, dead_letter
 from workers.store import Merged, Received, Store, Unmergeable
 
 PATIENCE: Final = 10.0
 """Seconds to wait for Redis with batches in hand before they are given back."""
 
 log: Final = logging.getLogger(__name__)
+_rarely: Final = Rarely(log)
 
 
 async def absorb(
@@ -41,15 +46,15 @@ async def absorb(
     started = time.time_ns()
     received, dead = _decode(window, envelope.decode if tracing is None else envelope.decode_traced)
     postbacks = len(received) + len(dead)
-    merged = await _merge(store, received)
+    merged, due, failed = await _change(store, received)
+    dead += failed
     traces = {} if tracing is None else _trace(tracing, started, received, dead)
-    due = [each for one in merged if isinstance(one, Merged) for each in due_events(one)]
     events = [event for event, _ in due]
-    origins = {event.id: Origin(last.batch, traces.get(last.arrival, "")) for event, last in due}
-    for result in merged:
-        if isinstance(result, Unmergeable):
-            dead.extend(_refused(result))
-    results = Counter(each for one in merged if isinstance(one, Merged) for each in _results(one))
+    origins = {
+        event.id: Origin(last.batch, traces.get(last.arrival, ""), last.arrival)
+        for event, last in due
+    }
+    results = Counter(each for one in merged for each in _results(one))
     _log_window(window, postbacks, len(events), len(dead))
     unknown = [
         (each.filing.postback.code, each.filing.postback.status or "")
@@ -77,13 +82,69 @@ def _decode(
             try:
                 filing = decode(arrival.source, arrival.body)
             except UndecodableError as error:
-                dead.append(_dead_letter(arrival, error.reason, str(error), delivery.batch))
+                dead.append(dead_letter(arrival, error.reason, str(error), delivery.batch))
+            except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
+                dead.append(_failed(arrival, delivery.batch, error))
             else:
                 received.append(Received(arrival, filing, delivery.redelivered, delivery.batch))
         metrics.BATCH_SIZE.observe(len(batch))
         if batch:
             metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
     return received, dead
+
+
+class _Changed(NamedTuple):
+    merged: list[Merged]
+    due: list[tuple[Event, Received]]
+    dead: list[DeadLetter]
+
+
+async def _change(store: Store, received: Sequence[Received]) -> _Changed:
+    """Merge, and find the events that are due; what fails for a reason of its own is found alone.
+
+    An error that is not Redis's absence would happen again. The window is halved until the
+    postbacks that cause it are alone; they become dead letters, and all others go on.
+
+    Raises:
+        StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+    """
+    try:
+        return _changed(await _merge(store, received))
+    except StateUnavailableError:
+        raise
+    except Exception as error:  # noqa: BLE001 - the cause is in one of these postbacks
+        if len(received) == 1:
+            (only,) = received
+            return _Changed([], [], [_failed(only.arrival, only.batch, error)])
+    # What is in the state by now is a duplicate; its events are due all the same.
+    received = [each._replace(redelivered=True) for each in received]
+    half = len(received) // 2
+    first = await _change(store, received[:half])
+    second = await _change(store, received[half:])
+    return _Changed(first.merged + second.merged, first.due + second.due, first.dead + second.dead)
+
+
+def _changed(results: Sequence[Merged | Unmergeable]) -> _Changed:
+    merged = [one for one in results if isinstance(one, Merged)]
+    refused = [one for one in results if isinstance(one, Unmergeable)]
+    return _Changed(
+        merged,
+        [each for one in merged for each in due_events(one)],
+        [each for one in refused for each in _refused(one)],
+    )
+
+
+def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:
+    """A postback that could not be processed for a reason of its own: a defect of ours."""
+    metrics.FAILED.inc()
+    kind = type(error).__name__
+    # Its text and its traceback could hold a part of the postback.
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in place)
+    _rarely.warning(kind, "a postback failed with %s at %s; it is a dead letter", kind, where)
+    return dead_letter(
+        arrival, Reason.UNDELIVERABLE, f"processing it failed: {kind} at {where}", batch
+    )
 
 
 async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Unmergeable]:
@@ -149,22 +210,9 @@ def _results(merged: Merged) -> Iterator[tuple[str, str]]:
 
 def _refused(result: Unmergeable) -> list[DeadLetter]:
     return [
-        _dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
+        dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
         for received in result.received
     ]
-
-
-def _dead_letter(arrival: Arrival, reason: Reason, error: str, batch: str) -> DeadLetter:
-    return DeadLetter(
-        reason=reason,
-        error=error,
-        source=arrival.source,
-        received_at=arrival.received_at,
-        content_type=arrival.content_type,
-        body=arrival.body,
-        traceparent=envelope.traceparent(arrival),
-        batch=batch,
-    )
 
 
 def _no_batch(delivery: Delivery, error: str) -> DeadLetter:

@@ -42,6 +42,9 @@ PASSING = {
     "rights": exceptions.NoPermissionError("User mms has no permissions to run 'evalsha'"),
     "a password": exceptions.AuthenticationError("Authentication required."),
     "a lost connection": exceptions.ConnectionError("Connection closed by server."),
+    "out of memory, in a pipeline": exceptions.ResponseError(
+        "Command # 1 (EVALSHA 6a1) of pipeline caused error: OOM command not allowed"
+    ),
     "no script": exceptions.NoScriptError("No matching script."),
 }
 
@@ -94,9 +97,20 @@ def test_whatever_a_server_that_is_away_makes_redis_py_raise(error: Exception) -
         raise error
 
 
-def test_a_defect_of_ours_is_not_taken_for_an_absence() -> None:
-    with pytest.raises(TypeError), redis_errors():
-        raise TypeError
+@pytest.mark.parametrize(
+    "defect",
+    [
+        TypeError("no bytes"),
+        exceptions.DataError("Invalid input of type: 'NoneType'"),
+        UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed"),
+        RecursionError(),
+        NotImplementedError(),
+    ],
+    ids=lambda defect: type(defect).__name__,
+)
+def test_a_defect_of_ours_is_not_taken_for_an_absence(defect: Exception) -> None:
+    with pytest.raises(type(defect)), redis_errors():
+        raise defect
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,224 @@
+"""What goes wrong with one postback, event or dead letter concerns that one alone."""
+
+import contextlib
+import json
+from collections.abc import AsyncIterator, Callable
+
+import msgspec
+import pytest
+from aiormq.abc import DeliveredMessage
+
+from deploy.local.servers import RabbitMQ
+from shared import envelope, topology
+from shared.broker import Session, open_session
+from shared.codes import Outcome, Track
+from shared.confirms import Message
+from shared.envelope import Arrival
+from shared.errors import Reason
+from shared.event import Event
+from shared.postback import Key
+from shared.settings import Settings
+from workers import emitter, pipeline
+from workers.consumer import Delivery
+from workers.emitter import DeadLetter, Untold, emit
+from workers.pipeline import absorb
+from workers.store import Received, Store
+
+GOOD = range(20)
+BAD = "T-bad"
+SUBSCRIBER = "test-subscriber"
+
+
+def arrival(tracking_id: str, content_type: str = "application/json", **fields: str) -> Arrival:
+    content = {
+        "origin": "MMS_MT",
+        "code": "N102",
+        "status": "Delivered",
+        "tracking-id": tracking_id,
+        "operator-id": "31003",
+    }
+    return Arrival(1, "default", content_type, json.dumps(content | fields).encode())
+
+
+def window(bad: Arrival) -> list[Delivery]:
+    """Two batches: good postbacks, and a bad one in the middle of them."""
+    good = [arrival(f"T-{number}") for number in GOOD]
+    batches = [good[:10], [*good[10:15], bad, *good[15:]]]
+    return [
+        Delivery(number, envelope.CONTENT_TYPE, envelope.encode(batch), redelivered=False)
+        for number, batch in enumerate(batches, start=1)
+    ]
+
+
+@contextlib.asynccontextmanager
+async def opened(settings: Settings) -> AsyncIterator[Session]:
+    session = await open_session(settings, name="test")
+    try:
+        yield session
+    finally:
+        await session.close()
+
+
+async def taken(session: Session, queue: str) -> list[DeliveredMessage]:
+    """All messages of a queue."""
+    messages = []
+    while (message := await session.channel.basic_get(queue)).delivery_tag:
+        messages.append(message)
+        await session.channel.basic_ack(message.delivery_tag)
+    return messages
+
+
+async def subscribed(session: Session) -> None:
+    """Make a queue that gets all events."""
+    await session.channel.queue_declare(SUBSCRIBER, durable=True)
+    await session.channel.queue_bind(SUBSCRIBER, topology.EVENTS, "#")
+
+
+async def process(settings: Settings, bad: Arrival) -> tuple[set[str], list[DeliveredMessage]]:
+    """Process a window with a bad postback; the subjects of its events, and its dead letters.
+
+    All good postbacks must be in the state.
+    """
+    store = Store(settings)
+    try:
+        async with opened(settings) as session:
+            await subscribed(session)
+            await emit(session, await absorb(store, window(bad)))
+        async with opened(settings) as session:
+            for number in GOOD:
+                record = await store.record(Key("message", "default", f"T-{number}"))
+                assert record is not None
+                assert record.known(Track.MESSAGE).outcome is Outcome.DELIVERED
+            subjects = {
+                json.loads(each.body)["subject"] for each in await taken(session, SUBSCRIBER)
+            }
+            await session.channel.queue_delete(SUBSCRIBER)
+            return subjects, await taken(session, topology.DEAD)
+    finally:
+        await store.aclose()
+
+
+ALL = {f"T-{number}" for number in GOOD}
+
+HOSTILE = {
+    "a content type of 128 two-byte characters": "é" * 128,
+    "a content type of 128 four-byte characters": "\U0001f600" * 128,
+    "a content type with line breaks": "a\r\nb: c\0",
+}
+
+
+@pytest.mark.parametrize("content_type", HOSTILE.values(), ids=HOSTILE)
+async def test_a_dead_letter_with_a_hostile_content_type(
+    settings: Settings, content_type: str
+) -> None:
+    bad = Arrival(1, "default", content_type, b"neither JSON nor XML")
+    subjects, (letter,) = await process(settings, bad)
+    assert subjects == ALL
+    assert letter.body == bad.body
+    assert (letter.header.properties.headers or {})["x-reason"] == "malformed"
+
+
+async def test_a_dead_letter_whose_texts_are_no_unicode(settings: Settings) -> None:
+    """From a header that was no UTF-8, or an error that quotes one."""
+    letter = DeadLetter(Reason.INVALID, "\ud800" * 600, "\udcff", 1, "\udcff", b"body", "\ud800")
+    async with opened(settings) as session:
+        await emit(session, Untold([], [letter]))
+        (found,) = await taken(session, topology.DEAD)
+    assert found.body == b"body"
+    headers = found.header.properties.headers or {}
+    assert (headers["x-reason"], headers["x-error"]) == ("invalid", "?" * 512)
+
+
+async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is found among its neighbours, and keeps its body and its reason."""
+    usual = emitter._dead_letter_message  # noqa: SLF001 (to spoil what it makes)
+
+    def spoiled(letter: DeadLetter) -> Message:
+        message = usual(letter)
+        if letter.body == b"bad":
+            message.properties.expiration = "no number"  # PRECONDITION_FAILED
+        return message
+
+    monkeypatch.setattr(emitter, "_dead_letter_message", spoiled)
+    bodies = [b"%d" % number for number in range(9)]
+    letters = [
+        DeadLetter(Reason.MALFORMED, "a test", "default", 1, "", body)
+        for body in [*bodies[:6], b"bad", *bodies[6:]]
+    ]
+    async with opened(settings) as session:
+        await emit(session, Untold([], letters))
+    async with opened(settings) as session:
+        found = await taken(session, topology.DEAD)
+    assert {each.body for each in found} == {*bodies, b"bad"}
+    (bad,) = [each for each in found if each.body == b"bad"]
+    headers = bad.header.properties.headers or {}
+    assert headers["x-reason"] == "malformed"
+    assert "x-error" not in headers
+
+
+async def test_an_event_that_cannot_be_encoded(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = Event.encode
+
+    def encode(event: Event) -> bytes:
+        if event.subject == BAD:
+            raise UnicodeEncodeError("utf-8", "\ud800", 0, 1, "surrogates not allowed")
+        return usual(event)
+
+    monkeypatch.setattr(Event, "encode", encode)
+    bad = arrival(BAD)
+    subjects, (letter,) = await process(settings, bad)
+    assert subjects == ALL
+    assert letter.body == bad.body
+    assert (letter.header.properties.headers or {})["x-reason"] == "undeliverable"
+
+
+async def test_an_event_larger_than_rabbitmq_takes(
+    settings: Settings, fresh_rabbit: Callable[..., RabbitMQ]
+) -> None:
+    rabbit = fresh_rabbit(config=["max_message_size = 1100"])
+    bad = arrival("T" * 250)  # an event has it twice
+    subjects, (letter,) = await process(msgspec.structs.replace(settings, amqp_url=rabbit.url), bad)
+    assert subjects == ALL
+    assert letter.body == bad.body
+
+
+@pytest.mark.parametrize("step", ["decode", "due_events"])
+async def test_a_postback_that_a_defect_of_ours_fails_on(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    usual = getattr(pipeline, step)
+
+    def failing(*given: object) -> object:
+        if BAD in str(given):
+            raise ZeroDivisionError(BAD)
+        return usual(*given)
+
+    monkeypatch.setattr(pipeline, step, failing)
+    bad = arrival(BAD)
+    subjects, (letter,) = await process(settings, bad)
+    assert subjects == ALL
+    assert letter.body == bad.body
+    headers = letter.header.properties.headers or {}
+    assert headers["x-reason"] == "undeliverable"
+    assert "ZeroDivisionError at test_worker_alone.py:" in str(headers["x-error"])
+
+
+async def test_a_window_whose_script_call_cannot_be_written(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As redis-py refuses an argument that is neither text nor number."""
+    usual = Store._merge_call  # noqa: SLF001 (to spoil one call)
+
+    def call(store: Store, key: Key, batch: list[Received]) -> object:
+        if key.id == BAD:
+            return usual(store, key, batch)._replace(arguments=(None,))  # type: ignore[arg-type]  # the defect
+        return usual(store, key, batch)
+
+    monkeypatch.setattr(Store, "_merge_call", call)
+    subjects, (letter,) = await process(settings, arrival(BAD))
+    assert subjects == ALL
+    assert (letter.header.properties.headers or {})["x-reason"] == "undeliverable"
