@@ -239,11 +239,17 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
     raise BrokerUnavailableError(mask(message))
 
 
-async def _open(url: URL, settings: Settings, name: str, prefetch: int | None) -> Session:
+def with_options(url: URL, settings: Settings) -> URL:
+    """The URL of a node with our heartbeat and `MMS_TLS_CA`, unless it names others itself."""
     if "heartbeat" not in url.query:
         url = url.update_query(heartbeat=HEARTBEAT)
     if settings.tls_ca and "cafile" not in url.query:
         url = url.update_query(cafile=settings.tls_ca)
+    return url
+
+
+async def _open(url: URL, settings: Settings, name: str, prefetch: int | None) -> Session:
+    url = with_options(url, settings)
     connection = await aio_pika.connect(
         url, timeout=CONNECT_LIMIT, client_properties={"connection_name": name}
     )

@@ -115,6 +115,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         int,
         Meta(description="nodes that keep a copy of each queue and stream; 0: as RabbitMQ decides"),
     ] = 0
+    processes: Annotated[
+        Names, Meta(description="admin ports (host:port) of the site, for `mms-admin doctor`")
+    ] = Names()
     log_level: Annotated[
         str, Meta(description="DEBUG, INFO, WARNING or ERROR; also by logger: INFO,workers=DEBUG")
     ] = "INFO"

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import aio_pika
 import aiormq
-from aio_pika.abc import AbstractChannel, AbstractConnection
+from aio_pika.abc import AbstractConnection
 
 from shared.errors import TopologyConflictError
 from shared.settings import Settings
@@ -74,8 +74,11 @@ def _queues(settings: Settings) -> list[_Queue]:
     ]
 
 
-async def declare(connection: AbstractConnection, settings: Settings) -> None:
+async def declare(connection: AbstractConnection, settings: Settings, *, bind: bool = True) -> None:
     """Make sure that everything is there, on a channel of its own.
+
+    Args:
+        bind: also bind the queues. Without it nothing changes where all is there already.
 
     Raises:
         TopologyConflictError: something of that name exists and differs; the message names it,
@@ -91,19 +94,16 @@ async def declare(connection: AbstractConnection, settings: Settings) -> None:
                 await channel.declare_exchange(declaring, kind, durable=True)
             for queue in _queues(settings):
                 declaring = queue.name
-                await _declare_queue(channel, queue)
+                declared = await channel.declare_queue(
+                    queue.name, durable=True, arguments=dict(queue.arguments)
+                )
+                if bind:
+                    await declared.bind(queue.exchange, queue.routing_key)
         except aiormq.exceptions.ChannelPreconditionFailed as error:
             raise TopologyConflictError(_conflict(declaring, str(error))) from error
         finally:
             with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
                 await channel.close()
-
-
-async def _declare_queue(channel: AbstractChannel, queue: _Queue) -> None:
-    declared = await channel.declare_queue(
-        queue.name, durable=True, arguments=dict(queue.arguments)
-    )
-    await declared.bind(queue.exchange, queue.routing_key)
 
 
 _INEQUIVALENT: Final = re.compile(r"inequivalent arg '(.+?)'.*?received (.+?) but current is (.+)")

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 
 import msgspec
 
@@ -15,9 +16,9 @@ from workers.admin.doctor.finding import Finding, State
 class Examined:
     """One run of the command."""
 
-    def __init__(self, settings: Settings, **more: str) -> None:
+    def __init__(self, settings: Settings, *, arguments: Sequence[str] = (), **more: str) -> None:
         done = subprocess.run(
-            (command("mms-admin"), "doctor", "--json"),
+            (command("mms-admin"), "doctor", "--json", *arguments),
             env=os.environ | environment(settings) | more,
             capture_output=True,
             text=True,

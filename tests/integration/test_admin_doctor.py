@@ -1,9 +1,15 @@
 """`mms-admin doctor` on real servers: a healthy site, and one that is broken in known ways."""
 
+import asyncio
+import contextlib
 import os
 import shlex
+import socket
 import subprocess
-from collections.abc import Callable
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import aio_pika
@@ -18,8 +24,11 @@ from shared.broker import open_session
 from shared.settings import Bytes, Settings
 from tests.doctor import Examined
 from tests.processes import Processes, environment, until
+from workers.admin.doctor.command import CHECK_LIMIT
 from workers.admin.doctor.finding import Finding, State
+from workers.admin.doctor.state import RIGHTS
 
+BODY = b'{"origin":"MMS_MT","code":"N101","tracking-id":"T-1","status":"Message Sent"}'
 README = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
 
 
@@ -37,7 +46,7 @@ def test_a_healthy_site(settings: Settings, processes: Processes) -> None:
     assert examined.wrong == []
     assert examined.status == 0
     assert examined["workers"].found == "1 consumer, 0 batches waiting"
-    for name in topology.QUEUES:
+    for name in topology.STREAMS:
         assert examined[f"queue {name}"] == Finding(f"queue {name}", State.OK, "answers")
     for check in ("topology", "rabbitmq permissions", "redis permissions", "redis appendfsync"):
         assert examined[check].state is State.OK
@@ -69,8 +78,20 @@ async def test_nobody_consumes_and_letters_wait(
     assert examined.wrong == ["workers"]
     assert "mms-worker" in examined["workers"].advice
     assert examined["dead letters"].state is State.WARNING
-    queue = await amqp.get_queue(topology.DEAD)
-    assert queue.declaration_result.message_count == 1, "what was taken was given back"
+
+
+async def test_no_message_is_taken(settings: Settings, amqp: aio_pika.abc.AbstractChannel) -> None:
+    """Every delivery counts towards the limit, after which a good batch is a dead letter."""
+    limited = msgspec.structs.replace(settings, delivery_limit=2)
+    await (await open_session(limited, name="test")).close()
+    for exchange in (topology.POSTBACKS, topology.DEAD):
+        await (await amqp.get_exchange(exchange)).publish(aio_pika.Message(b"waits"), "")
+    for _ in range(3):
+        assert Examined(limited)["topology"].state is State.OK
+    for name in (topology.STATE_QUEUE, topology.DEAD):
+        message = await (await amqp.get_queue(name)).get(no_ack=True)
+        assert not message.redelivered
+        assert not message.headers.get("x-delivery-count")
 
 
 async def test_a_queue_is_gone_or_differs(
@@ -123,22 +144,29 @@ async def test_the_rights_that_the_readme_gives_are_enough(
 
 
 async def test_a_queue_without_a_leader(
-    settings: Settings, fresh_rabbit: Callable[..., RabbitMQ]
+    settings: Settings, fresh_rabbit: Callable[..., RabbitMQ], processes: Processes
 ) -> None:
-    """As RabbitMQ 3.10.8 comes back when it is killed just after a queue's first declaration."""
+    """As RabbitMQ 3.10.8 comes back when it is killed just after a queue's first declaration.
+
+    To look at it is to take a message, so the processes that use the queue tell.
+    """
     server = fresh_rabbit()
     mine = msgspec.structs.replace(settings, amqp_url=server.url)
-    session = await open_session(mine, name="test")
-    await session.close()
-    server.ctl("eval", f"ra:stop_server(quorum_queues, {{'%2F_{topology.DEAD}', node()}}).")
+    ingress = processes.start_ingest(mine)
+    assert until(lambda: ingress.ask("/readyz") == (200, ingress.ask("/readyz")[1]))
     server.ctl("eval", f"sys:suspend(whereis('%2F_{topology.STATE_QUEUE}')).")
-    examined = Examined(mine)
-    for name in (topology.DEAD, topology.STATE_QUEUE):
-        found = examined[f"queue {name}"]
-        assert found.state is State.WRONG
-        assert "no leader" in found.found
-        assert f"delete_queue {name}" in found.advice
-    assert examined[f"queue {topology.ARCHIVE}"].state is State.OK
+    await asyncio.to_thread(_post, mine.ingest_port)
+    address = f"127.0.0.1:{ingress.admin_port}"
+    found = Examined(mine, arguments=("--process", address))[f"process {address}"]
+    assert found.state is State.WARNING
+    assert "rabbitmq: degraded" in found.found
+    assert "leader" in found.advice
+
+
+def _post(port: int) -> None:
+    request = urllib.request.Request(f"http://127.0.0.1:{port}/postbacks", data=BODY)
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        assert answer.status == 200
 
 
 def test_a_redis_that_forgets(settings: Settings, fresh_redis: Callable[..., Redis]) -> None:
@@ -169,3 +197,144 @@ def test_settings_that_cannot_be_read(settings: Settings) -> None:
     examined = Examined(settings, MMS_MAX_BODY="much")
     assert examined.wrong == ["settings"]
     assert "MMS_MAX_BODY" in examined["settings"].found
+
+
+def test_a_redis_user_that_may_do_what_a_worker_does(
+    settings: Settings, redis_server: Redis, processes: Processes
+) -> None:
+    limited = settings.redis_url.replace("redis://", "redis://limited:word@")
+    mine = msgspec.structs.replace(settings, redis_url=limited)
+    assert redis_server.ask(f"ACL SETUSER limited on >word {RIGHTS}\r\n".encode()) == b"+OK\r\n"
+    try:
+        processes.start_worker(mine)
+        assert Examined(mine).wrong == []
+        strict = "resetkeys -@all ~mms:* +hset +hget +hgetall +hkeys +hdel +hincrby +expire +set"
+        strict += " +zadd +zremrangebyrank +evalsha +script|load +ping +select +client"
+        assert redis_server.ask(f"ACL SETUSER limited {strict}\r\n".encode()) == b"+OK\r\n"
+        examined = Examined(mine)
+        assert examined.wrong == []
+        assert examined["redis clock"].state is State.WARNING
+        assert redis_server.ask(b"ACL SETUSER limited -hset\r\n") == b"+OK\r\n"
+        examined = Examined(mine)
+        assert examined.wrong == ["redis permissions"]
+        assert RIGHTS in examined["redis permissions"].advice
+    finally:
+        processes.stop()
+        redis_server.ask(b"ACL DELUSER limited\r\n")
+
+
+def test_a_site_and_its_cause_before_its_effects(
+    settings: Settings, fresh_redis: Callable[..., Redis], processes: Processes
+) -> None:
+    redis = fresh_redis()
+    mine = msgspec.structs.replace(settings, redis_url=redis.url)
+    worker, ingress = processes.start_worker(mine), processes.start_ingest(mine)
+    ports = [each.admin_port for each in (worker, ingress)]
+    named = [f"127.0.0.1:{port}" for port in (*ports, free_port())]
+    examined = Examined(mine, MMS_PROCESSES=",".join(named))
+    assert examined.wrong == [f"process {named[2]}"], "the other two are ready"
+    assert examined[f"spooled at {named[1]}"].found == "nothing"
+    redis.kill()
+    _post(mine.ingest_port)
+    assert until(lambda: worker.ask("/readyz")[0] == 503, within=60)
+    examined = Examined(mine, arguments=("--process", named[0], "--process", named[1]))
+    assert examined.wrong[0] == "redis"
+    assert set(examined.wrong) <= {"redis", "workers", f"process {named[0]}"}
+    assert f"process {named[0]}" in examined.wrong
+    assert examined[f"process {named[0]}"].advice.startswith("Mend redis first")
+    assert "workers" not in examined.wrong or "redis" in examined["workers"].advice
+
+
+def test_a_spool_that_is_not_here(settings: Settings) -> None:
+    examined = Examined(settings, arguments=("--spool", "/nowhere/*/spool.db"))
+    assert examined.wrong == ["spool /nowhere/*/spool.db"]
+    assert "another machine cannot be read" in examined["spool /nowhere/*/spool.db"].advice
+
+
+@pytest.mark.parametrize("address", ["nothing", "a:b", ":9090", "x:0", "x:70000", "::1:9090"])
+def test_an_address_that_is_none(settings: Settings, address: str) -> None:
+    done = subprocess.run(
+        (command("mms-admin"), "doctor", "--process", address),
+        env=os.environ | environment(settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert "host:port" in done.stderr or "port" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_servers_that_are_frozen(
+    settings: Settings, rabbit: RabbitMQ, redis_server: Redis, processes: Processes
+) -> None:
+    ingress = processes.start_ingest(settings)
+    for each in (ingress, rabbit, redis_server):
+        each.pause()
+    try:
+        address = f"127.0.0.1:{ingress.admin_port}"
+        examined = Examined(settings, arguments=("--process", address))
+    finally:
+        for each in (ingress, rabbit, redis_server):
+            each.resume()
+    names = {"redis", f"rabbitmq 127.0.0.1:{rabbit.port}", f"process {address}"}
+    assert set(examined.wrong) == names
+    for name in names:
+        assert examined[name].found != "TimeoutError"
+        assert "5 s" in examined[name].found or "imeout" in examined[name].found
+
+
+HOSTILE = {
+    "says nothing": b"",
+    "an SSH server": b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n",
+    "an HTTP server": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nyes",
+    "endless headers": b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 100_000,
+    "bytes": bytes(range(256)) * 64,
+    "a huge reply of Redis": b"*99999999\r\n$99999999999\r\n",
+    "a frame of AMQP": b"\x01\x00\x00\xff\xff\xff\xff" + b"\x00" * 4096,
+    "a batch of zeros": b"\x00" * 70_000,
+}
+
+
+@contextlib.contextmanager
+def saying(answer: bytes, *, close: bool) -> Iterator[int]:
+    """The port of a server that says this to everybody, and hangs up or goes on listening."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as connections:
+
+        def serve() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connection, _ = listener.accept()
+                    connection.settimeout(1)
+                    with contextlib.suppress(OSError):
+                        connection.recv(64)
+                        connection.sendall(answer)
+                    if close:
+                        connection.close()
+                    else:
+                        connections.enter_context(connection)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_port_that_speaks_something_else(settings: Settings, name: str) -> None:
+    with saying(HOSTILE[name], close=len(name) % 2 == 0) as port:
+        elsewhere = msgspec.structs.replace(
+            settings,
+            amqp_url=f"amqp://guest:secret-word@127.0.0.1:{port}/",
+            redis_url=f"redis://:secret-word@127.0.0.1:{port}/0",
+        )
+        began = time.monotonic()
+        examined = Examined(elsewhere, arguments=("--process", f"127.0.0.1:{port}"))
+    assert time.monotonic() - began < CHECK_LIMIT + 15, "the bound that --help names"
+    wanted = {"redis", "rabbitmq", "process"}
+    assert {each.split()[0] for each in examined.wrong} == wanted
+    assert not any("secret-word" in each.found for each in examined.findings)

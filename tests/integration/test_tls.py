@@ -21,7 +21,9 @@ from shared.errors import BrokerUnavailableError, SettingsError
 from shared.settings import Settings
 from tests.certificates import Authority, Signed
 from tests.conftest import SMALL
+from tests.doctor import Examined
 from tests.integration import running
+from workers.admin.doctor.finding import State
 
 BODY = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T-1","status":"Delivered"}'
 
@@ -144,6 +146,17 @@ async def test_rabbitmq_and_the_whole_way_of_a_postback(
         with pytest.raises(BrokerUnavailableError, match=r"(?i)certificate") as raised:
             await open_session(msgspec.structs.replace(settings, tls_ca=ca), name="test")
         assert "guest" not in str(raised.value)
+
+
+def test_the_doctor(secure: Settings) -> None:
+    examined = Examined(secure)
+    assert examined.wrong == []
+    assert examined["redis permissions"].state is State.OK
+    examined = Examined(msgspec.structs.replace(secure, tls_ca=""))
+    assert len(examined.wrong) == 2
+    for name in examined.wrong:
+        assert "certificate" in examined[name].found.lower()
+        assert "MMS_TLS_CA" in examined[name].advice
 
 
 async def test_rabbitmq_in_place_of_another(

@@ -1,14 +1,17 @@
 """What `mms-admin doctor` says about a machine, without any server."""
 
+import contextlib
 import sqlite3
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from ingest.spool import Spool
+from shared.errors import SpoolUnavailableError
 from shared.settings import Bytes, Settings
 from workers.admin.doctor import machine
-from workers.admin.doctor.finding import Finding, State, at_least
+from workers.admin.doctor.finding import Finding, State, at_least, causes_first, ok, reason, wrong
 
 
 async def found(settings: Settings) -> dict[str, Finding]:
@@ -52,6 +55,67 @@ async def test_a_file_system_that_does_not_keep(
 ) -> None:
     monkeypatch.setattr(machine, "_file_system", lambda _folder: kind)
     assert (await found(spooling))["spool file system"].state is State.WRONG
+
+
+async def test_a_full_spool(spooling: Settings) -> None:
+    spool = Spool(Path(spooling.spool_path), spooling.spool_max_bytes)
+    await spool.add(b"x" * 1000, 1)
+    assert (await found(spooling))["spool room"].state is State.OK
+    with contextlib.suppress(SpoolUnavailableError):
+        while True:
+            await spool.add(b"x" * 60_000, 1)
+    full = (await found(spooling))["spool room"]
+    assert full.state is State.WRONG
+    assert "MMS_SPOOL_MAX_BYTES" in full.found
+    await spool.aclose()
+
+
+async def test_a_spool_that_has_given_up_its_reserve(spooling: Settings) -> None:
+    path = Path(spooling.spool_path)
+    spool = Spool(path, spooling.spool_max_bytes)
+    await spool.add(b"x" * 1000, 1)
+    path.with_name(f"{path.name}-reserve").unlink()
+    with pytest.raises(SpoolUnavailableError):
+        await spool.add(b"x" * 1000, 1)
+    refusing = (await found(spooling))["spool room"]
+    assert refusing.state is State.WRONG
+    assert "takes no more" in refusing.found
+    await spool.aclose()
+
+
+async def test_batches_that_were_set_aside(spooling: Settings) -> None:
+    spool = Spool(Path(spooling.spool_path), spooling.spool_max_bytes)
+    await spool.add(b"too large", 7)
+    (spooled,) = await spool.oldest(1)
+    await spool.replace(spooled, [], [(spooled.batch, 7)])
+    aside = (await found(spooling))["spool set aside"]
+    assert aside.state is State.WRONG
+    assert aside.found.startswith("7 postbacks")
+    await spool.aclose()
+
+
+async def test_more_spools_by_a_pattern(spooling: Settings, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        await Spool(tmp_path / name / "spool.db", 2**20).aclose()
+    named = [each async for each in machine.check_machine(spooling, [str(tmp_path / "*/spool.db")])]
+    checks = {each.check for each in named}
+    assert {f"spool {tmp_path / name / 'spool.db'} contents" for name in ("one", "two")} <= checks
+
+
+def test_an_effect_comes_after_its_cause() -> None:
+    effect = wrong("workers", "0 consumers", "Start mms-worker.", follows=("redis", "rabbitmq"))
+    cause = wrong("redis", "is away", "Start it.")
+    fine = ok("redis", "there")
+    assert causes_first([effect, fine]) == [effect, fine]
+    first, last = causes_first([effect, cause])
+    assert first == cause
+    assert last.check == "workers"
+    assert "redis" in last.advice
+
+
+def test_no_error_is_a_bare_name_of_a_class() -> None:
+    assert reason(TimeoutError()) == "no answer within 5 s"
+    assert reason(ConnectionError("a\nb")) == "a b"
 
 
 async def test_no_spool_is_a_choice(spooling: Settings) -> None:

@@ -1,7 +1,9 @@
-"""RabbitMQ: there, new enough, may we, is the topology ours, does every queue answer, who consumes.
+"""RabbitMQ: there, new enough, may we, is the topology ours, how much waits, who consumes.
 
-Nothing is left behind: rights are tried by removing bindings that do not exist and on a queue of
-our own, and a batch that is taken to see whether its queue gives anything is given back at once.
+Nothing is changed: rights are tried by removing bindings that do not exist and on a queue of our
+own, streams are read from their end, and no message is taken from a queue, because taking one and
+returning it counts as a delivery. So a quorum queue without a leader looks like an empty one here;
+the processes that use it say so in their readiness.
 """
 
 import asyncio
@@ -12,6 +14,7 @@ from typing import Final
 
 import aio_pika
 import aiormq
+import msgspec
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel, DeliveredMessage
 from aiormq.exceptions import (
@@ -25,11 +28,21 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from shared import topology
+from shared.broker import with_options
 from shared.cli import counted
 from shared.errors import TopologyConflictError
-from shared.log import mask
 from shared.settings import Settings
-from workers.admin.doctor.finding import CALL_LIMIT, Finding, at_least, judged, ok, warning, wrong
+from workers.admin.doctor.finding import (
+    CALL_LIMIT,
+    UNTRUSTED,
+    Finding,
+    at_least,
+    judged,
+    ok,
+    reason,
+    warning,
+    wrong,
+)
 
 OLDEST: Final = (3, 10)
 MANY: Final = 10_000
@@ -42,13 +55,19 @@ _RIGHTS: Final = (
     "rabbitmqctl set_permissions -p <vhost> <user> '^(mms\\.|amq\\.gen)'"
     " '^(mms\\.|amq\\.(gen|default))' '^(mms\\.|amq\\.gen)'"
 )
-_ANEW: Final = (
+ANEW: Final = (
     "RabbitMQ 3.10 can come back like this when it is killed within a second of the queue's first"
     " declaration, and so does a cluster that has lost most of its nodes: start them. If all nodes"
     " run, delete the queue (`rabbitmqctl delete_queue {queue}`, what is in it is lost); every"
     " process declares it anew within seconds, and `mms-admin rebuild` brings the state back."
 )
-_BROKEN: Final = (TimeoutError, OSError, RuntimeError, AMQPError)
+_BROKEN: Final = (TimeoutError, OSError, RuntimeError, AMQPError, ValueError)
+
+LETTER: Final = 4096
+"""Bytes that a dead letter may take beside its body."""
+
+NEARLY: Final = 0.8
+"""Share of the limit of the dead letters that deserves a look."""
 
 Step = Callable[[AbstractChannel], Awaitable[object]]
 
@@ -57,14 +76,13 @@ async def check_rabbitmq(settings: Settings) -> AsyncIterator[Finding]:
     """Every node that `MMS_AMQP_URL` names, then on one that answers all that they share."""
     answered = None
     for text in settings.amqp_url.split(","):
-        url = URL(text.strip())
+        url = with_options(URL(text.strip()), settings)
         where = f"{url.host}:{url.explicit_port or (5671 if url.scheme == 'amqps' else 5672)}"
         try:
             async with _connected(url) as connection:
                 yield _version(where, connection)
         except _BROKEN as error:
-            reason = mask(str(error) or type(error).__name__)
-            yield wrong(f"rabbitmq {where}", reason, _unreachable(error))
+            yield wrong(f"rabbitmq {where}", reason(error), _unreachable(error))
         else:
             answered = url
     if answered is None:
@@ -74,13 +92,13 @@ async def check_rabbitmq(settings: Settings) -> AsyncIterator[Finding]:
         async for finding in _shared(connection, settings, there):
             yield finding
     for name in there:
-        yield await _answers(answered, name)
+        yield await _stream_answers(answered, name)
 
 
 async def _shared(
     connection: AbstractConnection, settings: Settings, names: list[str]
 ) -> AsyncIterator[Finding]:
-    """What is the same on every node; `names` gets the queues that are there."""
+    """What is the same on every node; `names` gets the streams that are there."""
     yield await _publishes(connection)
     there: dict[str, tuple[int, int]] = {}
     missing: list[str] = []
@@ -90,7 +108,7 @@ async def _shared(
         except ChannelNotFoundEntity:
             missing.append(name)
         except _BROKEN as error:
-            yield wrong(f"queue {name}", f"cannot be looked at: {_said(error)}", _advice(error))
+            yield wrong(f"queue {name}", f"cannot be looked at: {reason(error)}", _advice(error))
     if not there:
         yield warning(
             "topology",
@@ -108,9 +126,9 @@ async def _shared(
     else:
         yield await _declared(connection, settings)
     yield await _rights(connection)
-    for finding in _depths(there):
+    for finding in _depths(there, settings):
         yield finding
-    names.extend(there)
+    names.extend(name for name in there if name in topology.STREAMS)
 
 
 async def _publishes(connection: AbstractConnection) -> Finding:
@@ -136,19 +154,19 @@ async def _publishes(connection: AbstractConnection) -> Finding:
             "A memory or disk alarm blocks publishers: see `rabbitmq-diagnostics alarms`.",
         )
     except _BROKEN as error:
-        return wrong("rabbitmq takes messages", _said(error), _advice(error))
+        return wrong("rabbitmq takes messages", reason(error), _advice(error))
     return ok("rabbitmq takes messages", "a message was confirmed")
 
 
 async def _declared(connection: AbstractConnection, settings: Settings) -> Finding:
-    """As any process does it every few seconds; changes nothing where all is well."""
+    """Compare what is there with what we would declare; nothing is bound, so nothing changes."""
     try:
-        await topology.declare(connection, settings)
+        await topology.declare(connection, settings, bind=False)
     except TopologyConflictError as error:
         return wrong("topology", str(error), "See what it says; a worker does not start like this.")
     except _BROKEN as error:
-        return wrong("topology", f"cannot be declared: {_said(error)}", _advice(error))
-    return ok("topology", "exchanges, queues, streams and bindings are as declared")
+        return wrong("topology", f"cannot be compared: {reason(error)}", _advice(error))
+    return ok("topology", "exchanges, queues and streams are as declared")
 
 
 async def _rights(connection: AbstractConnection) -> Finding:
@@ -165,33 +183,26 @@ async def _rights(connection: AbstractConnection) -> Finding:
     try:
         await _on_channel(connection, step)
     except _BROKEN as error:
-        return wrong("rabbitmq permissions", _said(error), _advice(error))
+        return wrong("rabbitmq permissions", reason(error), _advice(error))
     return ok("rabbitmq permissions", "configure, write and read are granted")
 
 
-async def _answers(url: URL, name: str) -> Finding:
-    """Whether a queue gives what is in it; a stream lets itself be read.
+async def _stream_answers(url: URL, name: str) -> Finding:
+    """Whether a stream lets itself be read, which takes nothing out of it.
 
     One that is broken can take the connection with it, so each gets its own.
     """
     check = f"queue {name}"
-    step = _read_stream if name in topology.STREAMS else _take_and_give_back
     try:
         async with _connected(url) as connection:
-            await _on_channel(connection, lambda channel: step(channel, name))
+            await _on_channel(connection, lambda channel: _read_stream(channel, name))
     except ChannelLockedResource:
         return ok(check, "somebody has it to themselves now")
     except (TimeoutError, ConnectionInternalError) as error:
-        return wrong(check, f"has no leader: {_said(error)}", _ANEW.format(queue=name))
+        return wrong(check, f"has no leader: {reason(error)}", ANEW.format(queue=name))
     except _BROKEN as error:
-        return wrong(check, _said(error), _advice(error))
+        return wrong(check, reason(error), _advice(error))
     return ok(check, "answers")
-
-
-async def _take_and_give_back(channel: AbstractChannel, name: str) -> None:
-    message = await channel.basic_get(name)
-    if message.delivery_tag is not None:
-        await channel.basic_nack(message.delivery_tag, requeue=True)
 
 
 async def _read_stream(channel: AbstractChannel, name: str) -> None:
@@ -202,17 +213,24 @@ async def _read_stream(channel: AbstractChannel, name: str) -> None:
     await channel.basic_consume(name, ignore, arguments={"x-stream-offset": "next"})
 
 
-def _depths(there: dict[str, tuple[int, int]]) -> "list[Finding]":
+def _depths(there: dict[str, tuple[int, int]], settings: Settings) -> "list[Finding]":
     findings = []
     batches, consumers = there.get(topology.STATE_QUEUE, (0, 1))
     advice = "Start mms-worker, more of them if they run; see their /readyz and Redis."
     found = f"{counted(consumers, 'consumer')}, {counted(batches, 'batch', 'batches')} waiting"
     if consumers and batches > MANY:
-        findings.append(warning("workers", found, advice))
+        workers = warning("workers", found, advice)
     else:
-        findings.append(judged("workers", found, good=consumers > 0, advice=advice))
+        workers = judged("workers", found, good=consumers > 0, advice=advice)
+    findings.append(msgspec.structs.replace(workers, follows=("redis", "rabbitmq", "topology")))
     letters, _ = there.get(topology.DEAD, (0, 0))
-    if letters:
+    if letters * (settings.max_body + LETTER) > NEARLY * settings.queue_max_bytes:
+        found = f"{letters}, which may be near the limit (MMS_QUEUE_MAX_BYTES)"
+        advice = (
+            "Make room with `mms-admin dead export` and `dead purge`; full, it drops its oldest."
+        )
+        findings.append(warning("dead letters", found, advice))
+    elif letters:
         advice = "See them with `mms-admin dead list`."
         findings.append(warning("dead letters", f"{letters} waiting for people", advice))
     else:
@@ -250,7 +268,8 @@ async def _on_channel(connection: AbstractConnection, step: Step) -> None:
 
 @contextlib.asynccontextmanager
 async def _connected(url: URL) -> AsyncIterator[AbstractConnection]:
-    connection = await aio_pika.connect(url, timeout=CALL_LIMIT)
+    async with asyncio.timeout(CALL_LIMIT):
+        connection = await aio_pika.connect(url, timeout=CALL_LIMIT)
     try:
         yield connection
     finally:
@@ -273,13 +292,9 @@ def _version(where: str, connection: AbstractConnection) -> Finding:
     )
 
 
-def _said(error: BaseException) -> str:
-    if isinstance(error, TimeoutError):
-        return f"no answer within {CALL_LIMIT:g} s"
-    return mask(str(error) or type(error).__name__)
-
-
 def _advice(error: BaseException) -> str:
+    if isinstance(error, TimeoutError):
+        return "A queue without a leader or a server that hangs: see RabbitMQ's log."
     if isinstance(error, ChannelAccessRefused):
         return f"Give the user its rights: {_RIGHTS}"
     return "See RabbitMQ's log."
@@ -287,6 +302,8 @@ def _advice(error: BaseException) -> str:
 
 def _unreachable(error: BaseException) -> str:
     text = str(error)
+    if "certificate" in text.lower():
+        return UNTRUSTED
     if isinstance(error, aiormq.exceptions.AuthenticationError) or "ACCESS_REFUSED" in text:
         return "Correct user and password in MMS_AMQP_URL; `guest` may log in on loopback only."
     if "vhost" in text:

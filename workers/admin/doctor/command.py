@@ -1,5 +1,7 @@
 """`mms-admin doctor`: all checks, as a table or as JSON."""
 
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 import click
@@ -8,32 +10,52 @@ from shared import settings
 from shared.errors import SettingsError
 from workers.admin import console
 from workers.admin.doctor.broker import check_rabbitmq
-from workers.admin.doctor.finding import Check, Finding, State, ok, wrong
+from workers.admin.doctor.finding import Finding, State, causes_first, ok, reason, wrong
 from workers.admin.doctor.machine import check_machine
+from workers.admin.doctor.processes import check_processes, parse
 from workers.admin.doctor.state import check_redis
 
-CHECKS: Final[tuple[Check, ...]] = (check_machine, check_rabbitmq, check_redis)
+CHECK_LIMIT: Final = 45.0
+"""Seconds that one part of the site may take, whatever hangs; all are looked at side by side."""
 
 
 @click.command()
+@click.option(
+    "--process",
+    "processes",
+    multiple=True,
+    metavar="HOST:PORT",
+    help="Ask this admin port too; may be given often. See MMS_PROCESSES.",
+)
+@click.option(
+    "--spool",
+    "spools",
+    multiple=True,
+    metavar="PATH",
+    help="Look at this spool too, a path or a pattern; may be given often.",
+)
 @console.json_option
-def doctor(*, as_json: bool) -> None:
+def doctor(processes: tuple[str, ...], spools: tuple[str, ...], *, as_json: bool) -> None:
     """Look what is wrong with this site, and say what to do about it.
 
-    Checks the settings, the spool's folder and disk, RabbitMQ (each node, version, rights,
-    topology, whether every queue answers, consumers, dead letters) and Redis (version,
-    persistence, eviction, memory, rights, clock). Run it where mms-ingest or mms-worker runs, with
-    the same settings and as the same user. It changes nothing; it takes one message from each
-    queue and gives it back.
+    Checks the settings, Redis (version, persistence, eviction, memory, rights, clock), RabbitMQ
+    (each node, version, rights, topology, consumers, dead letters), each spool (disk, room, what
+    waits in it) and each process that is named (whether it is ready). Causes come before what
+    follows from them. Run it where mms-ingest or mms-worker runs, with the same settings and as the
+    same user. It changes nothing and takes no message from any queue, so a quorum queue without a
+    leader looks empty to it: the processes tell. It ends within a minute, whatever hangs.
 
-    Exit status: 0 nothing is wrong (there may be warnings), 1 something is.
+    Exit status: 0 nothing is wrong (there may be warnings), 1 something is, 2 it was called
+    wrongly.
 
     \b
     Examples:
       mms-admin doctor
+      mms-admin doctor --process 10.0.0.5:9090 --process 10.0.0.6:9091
+      mms-admin doctor --spool '/var/lib/mms-postbacks/*/spool.db'
       mms-admin doctor --json | jq -r 'select(.state != "ok") | .advice'
     """  # noqa: D301 (click reads the backslash)
-    findings = console.run(_examine())
+    findings = console.run(_examine(processes, spools))
     if as_json:
         for finding in findings:
             console.print_json(finding)
@@ -42,15 +64,39 @@ def doctor(*, as_json: bool) -> None:
     raise SystemExit(any(finding.state is State.WRONG for finding in findings))
 
 
-async def _examine() -> list[Finding]:
+async def _examine(processes: Sequence[str], spools: Sequence[str]) -> list[Finding]:
+    for each in processes:
+        parse(each)
     try:
         loaded = settings.load()
     except SettingsError as error:
         advice = "Correct it; nothing starts like this, and nothing more was looked at."
         return [wrong("settings", str(error), advice)]
     findings = [ok("settings", "can be read")]
-    for check in CHECKS:
-        findings += [finding async for finding in check(loaded)]
+    parts = {
+        "redis": check_redis(loaded),
+        "rabbitmq": check_rabbitmq(loaded),
+        "spool": check_machine(loaded, spools),
+        "processes": check_processes([*loaded.processes, *processes]),
+    }
+    for found in await asyncio.gather(*(_found(*part) for part in parts.items())):
+        findings += found
+    return causes_first(findings)
+
+
+async def _found(name: str, check: AsyncIterator[Finding]) -> list[Finding]:
+    """All that a check finds. Whatever a peer does to it is one more finding."""
+    findings: list[Finding] = []
+    try:
+        async with asyncio.timeout(CHECK_LIMIT):
+            async for finding in check:
+                findings.append(finding)  # noqa: PERF401 - what came before an error counts
+    except TimeoutError:
+        advice = "Something answers slowly: see what came before this line, and its log."
+        findings.append(wrong(name, f"not done within {CHECK_LIMIT:g} s", advice))
+    except Exception as error:  # noqa: BLE001 - nothing is tried again, and the others are looked at
+        found = f"cannot be looked at: {type(error).__name__}: {reason(error)}"
+        findings.append(wrong(name, found, "See that the address is right; see its log."))
     return findings
 
 

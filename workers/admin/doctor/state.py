@@ -1,5 +1,11 @@
-"""Redis: there, new enough, keeps what it acknowledges, evicts nothing, and agrees on the time."""
+"""Redis: there, new enough, keeps what it acknowledges, evicts nothing, and agrees on the time.
 
+A user that may do what a worker does is enough. What such a user may not ask (INFO, CONFIG, TIME)
+is a warning: it has to be looked at by hand.
+"""
+
+import contextlib
+import secrets
 import time
 from collections.abc import AsyncIterator
 from typing import Any, Final
@@ -9,25 +15,53 @@ from redis.asyncio.cluster import RedisCluster
 
 from shared.cli import counted
 from shared.errors import SettingsError
-from shared.log import mask
+from shared.redis_version import read_hello
 from shared.settings import Settings
-from shared.state import State, client
+from shared.state import State, client, close
 from workers.admin.doctor.finding import (
     CALL_LIMIT,
+    UNTRUSTED,
     Finding,
     at_least,
     judged,
     ok,
+    reason,
     warning,
     wrong,
 )
 
-OLDEST: Final = (6, 2)
+OLDEST: Final = (7, 0)
 CLOCK: Final = 2.0
 """Seconds that clocks may differ; time of arrival decides between equal postbacks, and lag is now
 minus received."""
 
 FULL: Final = 0.9
+"""Share of `maxmemory` that deserves a look."""
+
+RIGHTS: Final = "~mms:* +@read +@write +@scripting +@connection -@dangerous +info +time"
+"""What a Redis user of ours needs, and what `doctor` asks beside it."""
+
+_SCRIPTS: Final = {
+    "message": """
+        redis.call('HSET', KEYS[1], 'doctor', '')
+        redis.call('EXPIRE', KEYS[1], 60)
+        return redis.call('HDEL', KEYS[1], 'doctor')
+    """,
+    "ref": """
+        redis.call('ZADD', KEYS[1], 'GT', 1, 'doctor')
+        return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1)
+    """,
+}
+"""By kind of key: some of the commands of merge.lua and index.lua; the key is gone at the end."""
+
+_BROKEN: Final = (
+    exceptions.RedisError,
+    exceptions.RedisClusterException,
+    OSError,
+    TimeoutError,
+    ValueError,  # the port speaks something else
+    KeyError,  # a cluster without a node for a slot
+)
 
 _FSYNC: Final = (
     "Redis acknowledges before it is on disk: a crash loses the last changes for good. CONFIG SET"
@@ -45,18 +79,20 @@ _WANTED: Final = {
 async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
     """Each server that holds state by itself; a cluster's replicas are left to the cluster."""
     try:
-        redis = client(settings.redis_url, CALL_LIMIT)
+        redis = client(settings.redis_url, CALL_LIMIT, settings.tls_ca)
     except SettingsError as error:
         yield wrong("redis", str(error), "Correct MMS_REDIS_URL.")
         return
     try:
         async for finding in _findings(redis):
             yield finding
-    except (exceptions.RedisError, OSError, TimeoutError) as error:
-        reason = mask(str(error) or type(error).__name__)
-        yield wrong("redis", f"does not answer: {reason}", _advice(reason))
+    except _BROKEN as error:
+        why = reason(error)
+        refused = isinstance(error, exceptions.ResponseError)
+        yield wrong("redis", f"{'refuses' if refused else 'is away'}: {why}", _advice(why))
     finally:
-        await redis.aclose()
+        with contextlib.suppress(*_BROKEN):
+            await close(redis)
 
 
 async def _findings(redis: State) -> AsyncIterator[Finding]:
@@ -74,13 +110,29 @@ async def _findings(redis: State) -> AsyncIterator[Finding]:
     for name, target in targets:
         async for finding in _server(redis, name, target):
             yield finding
-    await redis.set("mms:probe", b"", ex=60)
-    await redis.eval("return redis.call('SET', KEYS[1], '', 'EX', '60')", 1, "mms:probe")
-    yield ok("redis permissions", "keys are written and scripts run")
+    yield await _permissions(redis)
+
+
+async def _permissions(redis: State) -> Finding:
+    """Do what a worker does, in scripts that leave nothing behind, and as it writes its probe."""
+    try:
+        await redis.set("mms:probe", b"", ex=60)
+        for kind, script in _SCRIPTS.items():
+            key = f"mms:{kind}:{{doctor/{secrets.token_hex(8)}}}"
+            sha = await redis.script_load(script)
+            await redis.execute_command("EVALSHA", sha, 1, key)
+    except exceptions.ResponseError as error:
+        why = reason(error)
+        return wrong("redis permissions", why, _advice(why))
+    return ok("redis permissions", "keys are written and scripts run")
 
 
 async def _server(redis: State, name: str, target: dict[str, Any]) -> AsyncIterator[Finding]:
-    info = await redis.execute_command("INFO", **target)
+    try:
+        info = await redis.execute_command("INFO", **target)
+    except exceptions.NoPermissionError:
+        _, version = read_hello(await redis.execute_command("HELLO", **target))
+        info = {"redis_version": version, "role": "master"}
     version = str(info["redis_version"])
     yield judged(
         f"{name} version",
@@ -96,10 +148,10 @@ async def _server(redis: State, name: str, target: dict[str, Any]) -> AsyncItera
         )
     try:
         configuration = await redis.execute_command("CONFIG GET", "*", **target)
-    except exceptions.ResponseError as error:  # managed servers refuse it
+    except exceptions.ResponseError as error:  # managed servers and limited users
         yield warning(
             f"{name} persistence",
-            f"cannot be asked: {mask(str(error))}",
+            f"cannot be asked: {reason(error)}",
             "See yourself that appendonly is yes, appendfsync always, maxmemory-policy noeviction.",
         )
     else:
@@ -126,7 +178,7 @@ def _configured(name: str, configuration: dict[str, str], info: dict[str, Any]) 
             " a full Redis then refuses, workers wait, and nothing is lost.",
         )
     )
-    if limit and int(info["used_memory"]) > FULL * limit:
+    if limit and int(info.get("used_memory", 0)) > FULL * limit:
         findings.append(
             warning(
                 f"{name} memory",
@@ -139,7 +191,11 @@ def _configured(name: str, configuration: dict[str, str], info: dict[str, Any]) 
 
 async def _clock(redis: State, name: str, target: dict[str, Any]) -> Finding:
     before = time.time()
-    seconds, microseconds = await redis.execute_command("TIME", **target)
+    try:
+        seconds, microseconds = await redis.execute_command("TIME", **target)
+    except exceptions.NoPermissionError as error:
+        advice = "Let the user run TIME (+time), or see yourself that the clocks agree."
+        return warning(f"{name} clock", f"cannot be asked: {reason(error)}", advice)
     off = int(seconds) + int(microseconds) / 1e6 - (before + time.time()) / 2
     return judged(
         f"{name} clock",
@@ -149,12 +205,16 @@ async def _clock(redis: State, name: str, target: dict[str, Any]) -> Finding:
     )
 
 
-def _advice(reason: str) -> str:
-    if "NOPERM" in reason or "permission" in reason.lower():
-        return "Give the user ~mms:* +@all -@admin, or at least +@write +@read +@scripting +@fast."
-    if "WRONGPASS" in reason or "NOAUTH" in reason or "uthentication" in reason:
+def _advice(why: str) -> str:
+    if "NOPERM" in why or "permission" in why or "can't run this command" in why:
+        return f"Let the user do what a worker does: ACL SETUSER <user> {RIGHTS}"
+    if "WRONGPASS" in why or "NOAUTH" in why or "uthentication" in why:
         return "Correct user and password in MMS_REDIS_URL."
-    if "No master found" in reason:
+    if "certificate" in why.lower():
+        return UNTRUSTED
+    if "LOADING" in why:
+        return "It reads its file after a start; wait until it is done."
+    if "No master found" in why:
         return (
             "See that the Sentinels run, that SENTINEL MASTERS names this master, and that they"
             " hold it to be up."
