@@ -47,7 +47,7 @@ def test_compose_config() -> None:
     services = run(*words, RABBITMQ_PASSWORD="a", GRAFANA_PASSWORD="b").split()
     assert set(services) == {
         *("ingress-1", "ingress-2", "worker", "proxy"),
-        *("rabbitmq", "redis", "prometheus", "grafana"),
+        *("rabbitmq", "redis", "prometheus", "alertmanager", "grafana"),
     }
 
 
@@ -66,6 +66,9 @@ def test_compose_wants_passwords() -> None:
 
 
 def test_what_compose_mounts_is_there() -> None:
-    for name in ("haproxy/haproxy.cfg", "prometheus", "grafana", "grafana/provisioning"):
+    for name in (
+        *("haproxy/haproxy.cfg", "prometheus", "grafana", "grafana/provisioning"),
+        *("rabbitmq/enabled_plugins", "prometheus/alertmanager.yml"),
+    ):
         assert f"./{name}:" in (DEPLOY / "compose.yaml").read_text()
         assert (DEPLOY / name).exists()

@@ -22,6 +22,7 @@ from deploy.local.services import Service, command
 from shared.settings import Settings
 from tests.conftest import SMALL
 from tests.processes import Processes, environment, until
+from tests.unit.test_alerts import RABBITMQ
 
 DASHBOARDS = sorted((CONFIGURATION.parent / "grafana").glob("*.json"))
 DEPLOY_TESTS = Path(__file__).parents[1] / "deploy"
@@ -274,6 +275,11 @@ def _panels(dashboard: Path) -> list[dict[str, Any]]:
     """All that have something to show."""
     panels = json.loads(dashboard.read_text())["panels"]
     return [panel for panel in panels if panel["type"] != "row"]
+
+
+@pytest.mark.parametrize("name", sorted(set().union(*RABBITMQ.values())))
+def test_rabbitmq_exports_what_we_ask_for(site: Site, name: str) -> None:
+    assert until(lambda: bool(site.prometheus.query(name)), 30)
 
 
 def test_the_rules_and_the_configuration_are_what_prometheus_takes() -> None:
