@@ -26,6 +26,7 @@ VALUES: Mapping[str, Mapping[str, Any]] = {
         },
         "worker": {"processes": 2, "affinity": {"podAntiAffinity": {}}},
         "networkPolicy": {"servers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+        "monitoring": {"enabled": True, "labels": {"release": "stack"}},
     },
     "no network policy": {"networkPolicy": {"enabled": False}},
 }
@@ -41,8 +42,9 @@ def test_lint() -> None:
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
 def test_kubernetes_takes_it(values: Mapping[str, Any], version: str, tmp_path: Path) -> None:
     manifests = rendered(values)
-    # KEDA's kinds are not Kubernetes' own; see test_keda.py.
-    manifests.pop("autoscaling", None)
+    # Not Kubernetes' own: see test_keda.py and test_monitoring.py.
+    for name in ("autoscaling", "monitoring", "NOTES"):
+        manifests.pop(name, None)
     paths = []
     for name, text in manifests.items():
         if text.strip():
