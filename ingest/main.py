@@ -178,6 +178,8 @@ def main(processes: int, child: Path | None) -> None:
 async def _main(processes: int, child: Path | None) -> None:
     loaded = settings.load()
     configure(loaded.log_level, loaded.log_format)
+    if child is None:
+        settings.warn_of_unknown()
     stop = fleet.stop_event(child, processes)
     if processes > 1:
         health.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")

@@ -4,7 +4,7 @@ The environment wins over the TOML file. Either may name a file that holds the v
 """
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -13,6 +13,9 @@ from shared.errors import SettingsError
 
 Given = tuple[str, str]
 """A setting's text, and where that came from, for an error."""
+
+Kinds = Mapping[str, tuple[type, ...]]
+"""By name, of which of TOML's types a setting may be."""
 
 Rules = dict[tuple[str, str], Given]
 """Parts of rules, by source and part."""
@@ -29,8 +32,11 @@ class Collected(NamedTuple):
     rules: Rules
 
 
-def collect(names: Iterable[str], environ: Mapping[str, str]) -> Collected:
+def collect(names: Kinds, environ: Mapping[str, str]) -> Collected:
     """Collect what was given for the settings of these names and for the sources' rules.
+
+    Args:
+        names: all settings, and of which types they may be in the TOML file.
 
     Raises:
         SettingsError: a file cannot be read, or something is given twice or does not exist.
@@ -42,7 +48,7 @@ def collect(names: Iterable[str], environ: Mapping[str, str]) -> Collected:
         rules |= _rules_of_table(table, path)
         settings |= _given(table, names, path)
     variables = {variable(name): name for name in names}
-    from_environment = _given(environ, variables, None)
+    from_environment = _given(environ, dict.fromkeys(variables, _STRING), None)
     settings |= {variables[name]: value for name, value in from_environment.items()}
     rules |= _rules_of_environment(environ)
     return Collected(settings, rules)
@@ -58,11 +64,11 @@ def _table(path: str) -> dict[str, object]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from None
 
 
-def _given(table: Mapping[str, object], names: Iterable[str], path: str | None) -> dict[str, Given]:
+def _given(table: Mapping[str, object], names: Kinds, path: str | None) -> dict[str, Given]:
     """What a table says of these names, itself or by naming a file.
 
     Args:
@@ -71,25 +77,44 @@ def _given(table: Mapping[str, object], names: Iterable[str], path: str | None) 
     """
     given: dict[str, Given] = {}
     known = set()
-    for name in names:
+    for name, kinds in names.items():
         by_file = f"{name}_FILE" if path is None else f"{name}_file"
         known |= {name, by_file}
         where = "" if path is None else f" in {path}"
         if name in table and by_file in table:
             raise SettingsError(f"{name} and {by_file} are both given{where}; give one")
         if name in table:
-            given[name] = (_text(table[name]), f"{name}{where}")
+            given[name] = (_text(table[name], kinds, f"{name}{where}"), f"{name}{where}")
         elif by_file in table and name.lower().removeprefix("mms_") in NAME_FILES:
-            given[name] = (_text(table[by_file]), f"{by_file}{where}")
+            origin = f"{by_file}{where}"
+            given[name] = (_text(table[by_file], _STRING, origin), origin)
         elif by_file in table:
-            given[name] = (_content(str(table[by_file]), f"{by_file}{where}"), f"{by_file}{where}")
+            origin = f"{by_file}{where}"
+            given[name] = (_content(_text(table[by_file], _STRING, origin), origin), origin)
     if path is not None and (unknown := sorted(set(table) - known)):
         raise SettingsError(f"{path} has settings that do not exist: {', '.join(unknown)}")
     return given
 
 
-def _text(value: object) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+_STRING: Final = (str,)
+
+
+def _text(value: object, kinds: tuple[type, ...], origin: str) -> str:
+    """Raises: SettingsError: it is of another type, so its text would mean something else."""
+    items = value if isinstance(value, list) else [value]
+    if type(value) not in kinds or (value is items and not all(type(one) is str for one in items)):
+        wanted = " or ".join(_TYPES[kind] for kind in kinds)
+        raise SettingsError(f"{origin} is of the wrong type: it must be {wanted}")
+    return ",".join(map(str, items))
+
+
+_TYPES: Final = {
+    str: "a string",
+    list: "a list of strings",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+}
 
 
 def _content(path: str, origin: str) -> str:
@@ -108,7 +133,7 @@ def _rules_of_table(table: dict[str, object], path: str) -> Rules:
     return {
         (source, part): value
         for source, rule in tables.items()
-        for part, value in _given(rule, sources.DESCRIPTIONS, f"{path} [source.{source}]").items()
+        for part, value in _given(rule, sources.TOML, f"{path} [source.{source}]").items()
     }
 
 
@@ -119,5 +144,5 @@ def _rules_of_environment(environ: Mapping[str, str]) -> Rules:
         raise SettingsError(f"{misspelt[0]} is no part of a source's rule; see --help")
     return {
         (found[name][1].lower().replace("_", "-"), found[name][2].lower()): value
-        for name, value in _given(environ, found, None).items()
+        for name, value in _given(environ, dict.fromkeys(found, _STRING), None).items()
     }

@@ -6,6 +6,8 @@ name with `_FILE` at its end names a file that holds the value, as containers ha
 What may hold a secret is repeated in no error and shown by no `repr`.
 """
 
+import difflib
+import logging
 import os
 import re
 import typing
@@ -17,6 +19,7 @@ from msgspec import Meta
 from yarl import URL
 
 from shared import given, log, sources
+from shared.bounds import BOUNDS, is_host, within
 from shared.errors import SettingsError
 from shared.given import variable
 from shared.sources import Network, Rules
@@ -152,13 +155,24 @@ def load(environ: Mapping[str, str] = os.environ) -> Settings:
     Raises:
         SettingsError: names the setting, where it came from and what it takes.
     """
-    collected = given.collect(_NAMES, environ)
     hints = typing.get_type_hints(Settings)
+    collected = given.collect({name: _TOML[hints[name]] for name in _NAMES}, environ)
     values = {name: _parse(hints[name], name, *value) for name, value in collected.settings.items()}
     settings = msgspec.structs.replace(Settings(), **values)
     _check(settings)
     rules = sources.rules(collected.rules, settings.sources)
     return msgspec.structs.replace(settings, rules=rules)
+
+
+def warn_of_unknown(environ: Mapping[str, str] = os.environ) -> None:
+    """Log a warning for each `MMS_` variable that is no setting; it was probably misspelt."""
+    known = {variable(name) for name in _NAMES} | {"MMS_CONFIG"}
+    known |= {f"{name}_FILE" for name in known}
+    for name in sorted(environ):
+        if name.startswith("MMS_") and name not in known and not _OTHERS.match(name):
+            nearest = difflib.get_close_matches(name, known, 1, _ALIKE)
+            hint = f"; did you mean {nearest[0]}?" if nearest else "; --help lists all settings"
+            _log.warning("%s is set, but there is no such setting%s", name, hint)
 
 
 def describe() -> Iterator[Row]:
@@ -175,20 +189,36 @@ def describe() -> Iterator[Row]:
 
 _NAMES: Final = [name for name in Settings.__struct_fields__ if name != "rules"]
 
+_OTHERS: Final = re.compile(
+    r"MMS_(?:SOURCE_"  # rules; a misspelt one is an error, see `given`
+    r"|PROXY_(?:BIND|ADMIN)$|INGRESS_\d+(?:_ADMIN_PORT)?$"  # haproxy.cfg's own
+    r"|.*_SERVICE_(?:HOST|PORT)|.*_PORT_\d+_(?:TCP|UDP))"  # Kubernetes', from names of Services
+)
+"""Variables of ours that are no settings."""
+
+_ALIKE: Final = 0.75
+"""How alike, 0 to 1, a setting's name must be to be taken for what was meant."""
+
+_log: Final = logging.getLogger("settings")
+
 
 def _parse(kind: type, name: str, text: str, origin: str) -> object:
     try:
         return _PARSERS[kind](text.strip())
     except ValueError:
-        shown = "set" if name in SECRET or origin.endswith("_FILE") else repr(text)
+        hidden = name in SECRET or origin.endswith("_FILE")
+        shown = "set" if hidden else repr(text[:_LONGEST_SHOWN])
         wanted = kind.__doc__ if kind in _DESCRIBED else _PLAIN[kind]
         message = f"{origin} is {shown}, which cannot be read. {wanted}"
         raise SettingsError(message) from None
 
 
+_LONGEST_SHOWN: Final = 80
+"""Characters of a value that an error repeats."""
+
 _DESCRIBED: Final = {Seconds, Bytes, Names, Networks}
 _PLAIN: Final = {
-    str: "A text.",
+    str: "A text without control characters.",
     int: "A whole number.",
     float: "A number, 0 or more.",
     bool: "1 or 0.",
@@ -196,7 +226,21 @@ _PLAIN: Final = {
 
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "": 1.0}
 _BYTES: Final = {"": 1, "B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
-_AMOUNT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)")
+# So few digits that a float and an int hold every amount exactly.
+_AMOUNT: Final = re.compile(r"([0-9]{1,15}(?:\.[0-9]{1,9})?)\s*([A-Za-z]*)")
+_WHOLE: Final = re.compile(r"[+-]?[0-9]{1,15}")
+
+_TOML: Final[dict[type, tuple[type, ...]]] = {
+    str: (str,),
+    int: (str, int),
+    float: (str, int, float),
+    bool: (str, int, bool),
+    Seconds: (str, int, float),
+    Bytes: (str, int),
+    Names: (str, list),
+    Networks: (str, list),
+}
+"""What a setting of each type may be in the TOML file."""
 
 
 def seconds(text: str) -> Seconds:
@@ -209,9 +253,21 @@ def seconds(text: str) -> Seconds:
 
 def _bytes(text: str) -> Bytes:
     amount, unit = _amount(text)
-    if unit not in _BYTES:
+    if unit not in _BYTES or (_BYTES[unit] == 1 and not amount.is_integer()):
         raise ValueError(text)
     return Bytes(amount * _BYTES[unit])
+
+
+def _text(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError(text)
+    return text
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(text)
+    return int(text)
 
 
 def _amount(text: str) -> tuple[float, str]:
@@ -245,8 +301,8 @@ def _networks(text: str) -> Networks:
 
 
 _PARSERS: Final[dict[type, Callable[[str], object]]] = {
-    str: str,
-    int: int,
+    str: _text,
+    int: _whole,
     float: sources.number,
     bool: _bool,
     Seconds: seconds,
@@ -254,20 +310,6 @@ _PARSERS: Final[dict[type, Callable[[str], object]]] = {
     Names: _names,
     Networks: _networks,
 }
-
-
-_POSITIVE: Final = (
-    "max_body",
-    "max_waiting",
-    "max_connections",
-    "spool_max_bytes",
-    "state_ttl",
-    "prefetch",
-    "queue_max_bytes",
-    "delivery_limit",
-    "archive_max_age",
-    "archive_max_bytes",
-)
 
 
 def _check(settings: Settings) -> None:
@@ -278,14 +320,17 @@ def _check(settings: Settings) -> None:
         raise SettingsError("MMS_SOURCES is empty; nobody could send a postback")
     for url in settings.amqp_url.split(","):
         _check_amqp(url.strip())
-    for name in _POSITIVE:
-        if getattr(settings, name) <= 0:
-            raise SettingsError(f"{variable(name)} must be more than 0")
-    for name in ("ingest_port", "admin_port"):
-        if not 0 <= getattr(settings, name) <= 65535:  # noqa: PLR2004
-            raise SettingsError(f"{variable(name)} is no port: 0 to 65535")
-    if settings.replicas < 0:
-        raise SettingsError("MMS_REPLICAS must be 0 or more")
+    for name, bounds in BOUNDS.items():
+        if not within(name, getattr(settings, name)):
+            raise SettingsError(f"{variable(name)} must be {bounds.written}")
+    for name in ("ingest_host", "admin_host"):
+        if not is_host(getattr(settings, name)):
+            raise SettingsError(
+                f"{variable(name)} is no address or name; 0.0.0.0 is every IPv4 address, :: every"
+                " address"
+            )
+    if settings.otel_endpoint and not re.match(r"https?://[^/]", settings.otel_endpoint):
+        raise SettingsError("MMS_OTEL_ENDPOINT is no http:// or https:// URL")
     _check_log(settings)
 
 
@@ -314,6 +359,12 @@ def _check_amqp(url: str) -> None:
             "MMS_AMQP_URL has no_verify_ssl, but certificates are always verified;"
             " name their authority with MMS_TLS_CA"
         )
+    heartbeat = parsed.query.get("heartbeat", "0")
+    if not re.fullmatch(r"[0-9]{1,5}", heartbeat) or int(heartbeat) > _LONGEST_HEARTBEAT:
+        raise SettingsError("MMS_AMQP_URL has a heartbeat that is no number of seconds to 65535")
+
+
+_LONGEST_HEARTBEAT: Final = 65535
 
 
 def _shown(default: object) -> str:

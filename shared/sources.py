@@ -14,7 +14,6 @@ token or a password can be changed without a gap.
 """
 
 import ipaddress
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -22,6 +21,7 @@ from typing import Final
 import msgspec
 
 from shared import password
+from shared.bounds import BOUNDS, within
 from shared.errors import SettingsError
 from shared.password import Hashed
 
@@ -73,6 +73,14 @@ DESCRIPTIONS: Final = {
 }
 """What each part of a rule is, by its name."""
 
+TOML: Final[dict[str, tuple[type, ...]]] = {
+    "token": (str, list),
+    "basic": (str, list),
+    "allow": (str, list),
+    "rate": (str, int, float),
+}
+"""What each part may be in the TOML file."""
+
 VARIABLE: Final = re.compile(rf"MMS_SOURCE_([A-Z0-9_]+)_({'|'.join(DESCRIPTIONS).upper()})")
 """The environment variable of one part of one source's rule."""
 
@@ -100,16 +108,43 @@ def rules(given: Mapping[tuple[str, str], tuple[str, str]], sources: tuple[str, 
 
 
 def networks(text: str) -> tuple[Network, ...]:
-    """Raises: ValueError: not networks or addresses, separated by commas."""
-    return tuple(ipaddress.ip_network(each) for each in _listed(text))
+    """Networks or addresses, separated by commas.
+
+    IPv4 written as IPv6 (`::ffff:192.0.2.0/120`) becomes IPv4, as the addresses of senders do.
+
+    Raises:
+        ValueError: they are not.
+    """
+    return tuple(_unmapped(ipaddress.ip_network(each)) for each in _listed(text))
+
+
+def _unmapped(network: Network) -> Network:
+    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED:
+        mapped = network.network_address.ipv4_mapped
+        if mapped is not None:
+            return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED))
+    return network
+
+
+_MAPPED: Final = 96
+"""Bits before an IPv4 address that is written as an IPv6 one."""
 
 
 def number(text: str) -> float:
     """Raises: ValueError: not a number, 0 or more."""
-    parsed = float(text)
-    if not 0 <= parsed < math.inf:
+    if not _NUMBER.fullmatch(text):
         raise ValueError(text)
-    return parsed
+    return float(text)
+
+
+_NUMBER: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
+
+
+def _rate(text: str) -> float:
+    rate = number(text.strip())
+    if not within("rate_per_source", rate):
+        raise ValueError(text)
+    return rate
 
 
 def _listed(text: str) -> list[str]:
@@ -151,5 +186,5 @@ _PARTS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
     ),
     "basic": (_logins, "user:hash pairs as mms-admin hash-password prints them, with commas"),
     "allow": (_allowed, "addresses and networks such as 192.0.2.0/24, with commas"),
-    "rate": (number, "a number of postbacks a second; 0: no limit"),
+    "rate": (_rate, f"a number of postbacks a second: {BOUNDS['rate_per_source'].written}"),
 }

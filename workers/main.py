@@ -195,6 +195,8 @@ def main(processes: int, child: Path | None) -> None:
 async def _main(processes: int, child: Path | None) -> None:
     loaded = settings.load()
     configure(loaded.log_level, loaded.log_format)
+    if child is None:
+        settings.warn_of_unknown()
     _look_for_cycles_rarely()
     stop = fleet.stop_event(child, processes)
     if processes > 1:

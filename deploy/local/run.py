@@ -49,6 +49,7 @@ def main() -> None:
 async def _main(var: Path, *, demo: bool) -> None:
     stop = cli.stop_event()
     with only_one(var, "make run"):
+        settings.warn_of_unknown()
         local = _plan(var, settings.load(), os.environ)
         run = Run(local, var, demo=demo)
         try:

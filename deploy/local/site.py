@@ -188,6 +188,7 @@ def main() -> None:
 async def _main(var: Path) -> None:
     told = cli.stop_event()
     with only_one(var, "make site"):
+        settings.warn_of_unknown()
         site = Site(var, settings.load(), os.environ)
         site.write_env()
         keeper = Keeper(site.groups)

@@ -181,6 +181,7 @@ def _own_ingress() -> str:
 
 async def _main(run: _Run, status: list[int]) -> None:
     loaded = settings.load()  # before anything is sent: a mistake there shows at once
+    settings.warn_of_unknown()
     ledger = Ledger(run.messages.postbacks)
     stop = cli.stop_event()
     await _send(run, ledger, stop)

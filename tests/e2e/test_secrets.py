@@ -73,6 +73,24 @@ def test_it_refuses_to_listen_to_a_network_unguarded() -> None:
     assert hidden(text)
 
 
+@pytest.mark.parametrize(
+    ("name", "arguments", "ends"),
+    [
+        ("mms-ingest", (), {"MMS_INGEST_HOST": "192.0.2.1", "MMS_SPOOL_PATH": ""}),
+        ("mms-worker", (), {"MMS_REDIS_URL": "none", "MMS_ADMIN_PORT": "0"}),
+        ("mms-admin", ("show", "x"), {}),
+        ("mms-simulate", ("--count", "1", "--deadline", "1s", "http://127.0.0.1:1/postbacks"), {}),
+    ],
+)
+def test_each_command_names_a_misspelt_variable(
+    name: str, arguments: tuple[str, ...], ends: dict[str, str]
+) -> None:
+    text = said(name, *arguments, MMS_AMPQ_URL=GIVEN["MMS_AMQP_URL"], **ends)
+    assert "MMS_AMPQ_URL is set, but there is no such setting; did you mean MMS_AMQP_URL?" in text
+    assert "Traceback" not in text
+    assert hidden(text)
+
+
 @pytest.mark.parametrize("url", [f"redis://mms:{HUSH}/x@127.0.0.1:1/0", f"redis+cluster://{HUSH}"])
 def test_errors_of_the_redis_url(url: str) -> None:
     text = said("mms-worker", MMS_REDIS_URL=url, MMS_ADMIN_PORT="0")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.address import sender
+from ingest.address import sender, within
 from shared.sources import networks
 
 PROXIES = networks("10.0.0.0/8,2001:db8::/64")
@@ -43,3 +43,11 @@ def test_what_stands_before_the_last_proxys_entry_changes_nothing(claims: list[s
 @given(st.text(), st.lists(st.text()))
 def test_anything_can_be_written_there(peer: str, forwarded: list[str]) -> None:
     sender(peer, forwarded, networks("0.0.0.0/0,::/0"))
+
+
+def test_a_network_of_ipv4_in_the_form_of_ipv6_has_ipv4_senders() -> None:
+    for peer in ("192.0.2.1", "::ffff:192.0.2.1"):
+        address = sender(peer, (), ())
+        assert address is not None
+        assert within(address, networks("::ffff:192.0.2.0/120"))
+        assert not within(address, networks("::ffff:198.51.100.0/120"))

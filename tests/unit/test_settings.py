@@ -1,11 +1,17 @@
 """Settings: where they come from, what they take, and what is said when they cannot be used."""
 
+import logging
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from shared import settings as all_settings
+from shared.bounds import BOUNDS
 from shared.errors import SettingsError
-from shared.settings import Row, Settings, describe, load
+from shared.settings import Row, Settings, describe, load, warn_of_unknown
+from shared.sources import Rule, networks
 
 CONTRACT = {
     "MMS_AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",
@@ -87,7 +93,9 @@ def test_other_variables_are_none_of_ours() -> None:
     ],
 )
 def test_spans_of_time(written: str, seconds: float) -> None:
-    assert load({"MMS_STATE_TTL": written}).state_ttl == pytest.approx(seconds)
+    assert all_settings.seconds(written) == pytest.approx(seconds)
+    if seconds >= 1:
+        assert load({"MMS_STATE_TTL": written}).state_ttl == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +111,7 @@ def test_spans_of_time(written: str, seconds: float) -> None:
     ],
 )
 def test_sizes(written: str, size: int) -> None:
-    assert load({"MMS_MAX_BODY": written}).max_body == size
+    assert load({"MMS_QUEUE_MAX_BYTES": written}).queue_max_bytes == size
 
 
 @pytest.mark.parametrize("written", ["acme,other-2", " acme , other-2 ,", '["acme", "other-2"]'])
@@ -130,6 +138,35 @@ def test_names(written: str, toml: Path) -> None:
         ("MMS_MAX_BODY", "0"),
         ("MMS_MAX_BODY", "-1"),
         ("MMS_MAX_BODY", "1e6"),
+        ("MMS_MAX_BODY", "9" * 400),
+        ("MMS_MAX_BODY", "1.5"),
+        ("MMS_MAX_BODY", "9MiB"),  # no RabbitMQ message could hold it
+        ("MMS_MAX_BODY", "\N{ARABIC-INDIC DIGIT ONE}"),
+        ("MMS_SPOOL_MAX_BYTES", "1"),
+        ("MMS_STATE_TTL", "500ms"),
+        ("MMS_STATE_TTL", "inf"),
+        ("MMS_STATE_TTL", "9" * 12 + "d"),
+        ("MMS_ARCHIVE_MAX_AGE", "0.4"),
+        ("MMS_ARCHIVE_MAX_BYTES", "3"),
+        ("MMS_INGEST_HOST", ""),
+        ("MMS_INGEST_HOST", "127.0.0.1:8080"),
+        ("MMS_INGEST_HOST", "a..b"),
+        ("MMS_ADMIN_HOST", "x" * 64 + ".example"),
+        ("MMS_INGEST_PORT", "0"),
+        ("MMS_INGEST_PORT", "65536"),
+        ("MMS_INGEST_PORT", "8_080"),
+        ("MMS_INGEST_PORT", "1" * 5000),
+        ("MMS_PREFETCH", "65536"),
+        ("MMS_REPLICAS", "-1"),
+        ("MMS_RATE_PER_SOURCE", "nan"),
+        ("MMS_RATE_PER_SOURCE", "inf"),
+        ("MMS_RATE_PER_SOURCE", "1e-320"),
+        ("MMS_RATE_PER_SOURCE", "0.0000001"),
+        ("MMS_SOURCE_DEFAULT_RATE", "0.0000001"),
+        ("MMS_SPOOL_PATH", "var\0spool"),
+        ("MMS_OTEL_ENDPOINT", "collector:4318"),
+        ("MMS_AMQP_URL", "amqp://host/?heartbeat=often"),
+        ("MMS_AMQP_URL", "amqp://host/?heartbeat=-1"),
         ("MMS_INGEST_PORT", "http"),
         ("MMS_INGEST_PORT", "80.5"),
         ("MMS_PREFETCH", "0"),
@@ -153,6 +190,19 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: st
     [
         ('state_ttl = "soon"', "state_ttl"),
         ("max_body = true", "max_body"),
+        ("max_body = nan", "max_body"),
+        ("state_ttl = 2026-01-01", "state_ttl"),
+        ("state_ttl = inf", "state_ttl"),
+        ("ingest_host = 5", "ingest_host"),  # it would be 0.0.0.5
+        ("spool_path = true", "spool_path"),
+        ("spool_path = ['a']", "spool_path"),
+        ("spool_path = {a = 1}", "spool_path"),
+        ("sources = [1, true]", "sources"),
+        ("sources = [['a']]", "sources"),
+        ("prefetch = [1]", "prefetch"),
+        ("amqp_url_file = 1", "amqp_url_file"),
+        ("source.default.allow = 1", "allow"),
+        ("a = " + "[" * 2000, "no TOML"),
         ("prefetch = 1.5", "prefetch"),
         ("no_such = 1", "no_such"),
         ("MMS_PREFETCH = 1", "MMS_PREFETCH"),
@@ -180,3 +230,57 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(toml: Path) -> None:
 def test_settings_do_not_change() -> None:
     with pytest.raises(AttributeError):
         setattr(Settings(), "prefetch", 1)  # noqa: B010
+
+
+VARIABLES = [row.variable.replace("<NAME>", "DEFAULT") for row in describe()]
+
+AMOUNTS = st.from_regex(
+    r"[+-]?[0-9_.e]{0,400}\s?(ms|[smhdBKMGT]|[KMGT]iB|nan|inf)?", fullmatch=True
+)
+
+
+@given(variable=st.sampled_from(VARIABLES), text=st.text() | AMOUNTS | st.ip_addresses().map(str))
+def test_any_text_is_a_value_or_an_error_of_ours(variable: str, text: str) -> None:
+    try:
+        loaded = load({variable: text})
+    except SettingsError as error:
+        assert variable.partition("_DEFAULT_")[0] in str(error)  # noqa: PT017 (both ways are right)
+        return
+    assert load({variable: text}) == loaded
+    for name, bounds in BOUNDS.items():
+        value = getattr(loaded, name)
+        no_limit = name == "rate_per_source" and value == 0
+        assert bounds.lowest <= value <= bounds.highest or no_limit
+
+
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("MMS_AMPQ_URL", "did you mean MMS_AMQP_URL?"),
+        ("MMS_SPOOL_PATHS", "did you mean MMS_SPOOL_PATH?"),
+        ("MMS_REDIS_URL_FIL", "did you mean MMS_REDIS_URL_FILE?"),
+        ("MMS_X", "--help"),
+    ],
+)
+def test_a_misspelt_variable_is_named(
+    variable: str, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        warn_of_unknown({variable: "hush", "PATH": "/bin"})
+    (line,) = caplog.messages
+    assert variable in line
+    assert said in line
+    assert "hush" not in line
+
+
+def test_what_is_known_is_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+    others = ["MMS_CONFIG", "MMS_PROXY_BIND", "MMS_INGRESS_1", "MMS_INGRESS_2_ADMIN_PORT"]
+    others += ["MMS_INGEST_SERVICE_HOST", "MMS_INGEST_PORT_8080_TCP_ADDR", "MMS_REDIS_URL_FILE"]
+    warn_of_unknown(dict.fromkeys([*VARIABLES, *others], ""))
+    assert not caplog.messages
+
+
+def test_an_allow_list_may_have_ipv4_in_the_form_of_ipv6() -> None:
+    allow = {"MMS_SOURCE_DEFAULT_ALLOW": "::ffff:192.0.2.0/120,::ffff:198.51.100.7,2001:db8::/32"}
+    expected = networks("192.0.2.0/24,198.51.100.7/32,2001:db8::/32")
+    assert load(allow).rules["default"] == Rule(allow=expected)

@@ -2,7 +2,7 @@
 
 import click
 
-from shared import cli
+from shared import cli, settings
 from shared.log import configure
 from workers.admin.dead.export import export
 from workers.admin.dead.list import list_letters
@@ -26,6 +26,7 @@ def main() -> None:
     or not everything done, 2 an error.
     """
     configure("WARNING")
+    settings.warn_of_unknown()
 
 
 @main.group()
