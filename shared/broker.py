@@ -316,28 +316,32 @@ def raise_lost_cancellation() -> None:
 
 
 @contextlib.contextmanager
-def connection_errors() -> Iterator[None]:
+def connection_errors(what: str = "") -> Iterator[None]:
     """Whatever the libraries raise at the end of a connection becomes `BrokerUnavailableError`.
 
     aiormq also rejects what waits with a bare `Exception`, or with a `CancelledError` although
     nobody cancelled this task. A cancellation that a library has lost is raised after all.
 
+    Args:
+        what: could not be done; begins the error's text.
+
     Raises:
         BrokerUnavailableError: with the library's error as its cause.
     """
+    prefix = f"{what}: " if what else ""
     try:
         yield
     except _LOST as error:
         raise_lost_cancellation()
-        raise BrokerUnavailableError(str(error) or type(error).__name__) from error
+        raise BrokerUnavailableError(prefix + (str(error) or type(error).__name__)) from error
     except asyncio.CancelledError as error:
         raise_lost_cancellation()
-        raise BrokerUnavailableError("the connection was closed") from error
+        raise BrokerUnavailableError(f"{prefix}the connection was closed") from error
     except Exception as error:
         raise_lost_cancellation()
         if type(error) is not Exception:
             raise
-        raise BrokerUnavailableError("the connection was closed") from error
+        raise BrokerUnavailableError(f"{prefix}the connection was closed") from error
     raise_lost_cancellation()
 
 

@@ -13,10 +13,8 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError
 
-from shared.broker import Session
-from shared.errors import BrokerUnavailableError
+from shared.broker import Session, connection_errors
 from shared.topology import STATE_QUEUE
 
 CALL_LIMIT: Final = 5.0
@@ -50,13 +48,21 @@ class Consumer:
         self._fresh: deque[Delivery] = deque()
         self._redelivered: list[Delivery] = []
         self._arrived = asyncio.Event()
+        self._empty = asyncio.Event()
+        self._empty.set()
         self._done = _Done()
         self._tag = ""
+        self._paused = False
 
     @property
     def alive(self) -> bool:
-        """Whether RabbitMQ still has this consumer, as far as it has told us."""
+        """Whether RabbitMQ has this consumer now, as far as it has told us."""
         return self._session.open and self._tag in self._session.channel.consumers
+
+    @property
+    def lost(self) -> bool:
+        """Whether RabbitMQ has cancelled this consumer, or its session is closed."""
+        return not (self.alive or (self._paused and self._session.open))
 
     async def start(self) -> None:
         """Begin to consume.
@@ -64,18 +70,49 @@ class Consumer:
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer or has no such queue.
         """
-        try:
+        with connection_errors(f"cannot consume {STATE_QUEUE}"):
             async with asyncio.timeout(CALL_LIMIT):
                 answer = await self._session.channel.basic_consume(STATE_QUEUE, self._take)
-        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot consume {STATE_QUEUE}: {error}") from error
         self._tag = str(answer.consumer_tag)
+
+    async def pause(self) -> None:
+        """Cancel the consumer. What was delivered can still be handled and acknowledged.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ did not answer.
+        """
+        if self._paused:
+            return
+        self._paused = True
+        # RabbitMQ must answer: what it delivers until then is still taken.
+        with connection_errors(f"cannot stop consuming {STATE_QUEUE}"):
+            async with asyncio.timeout(CALL_LIMIT):
+                await self._session.channel.basic_cancel(self._tag)
+
+    async def resume(self) -> None:
+        """Consume again after `pause`, on the same channel.
+
+        Raises:
+            BrokerUnavailableError: RabbitMQ did not answer or has no such queue.
+        """
+        await self.start()
+        self._paused = False
+
+    async def empty(self) -> None:
+        """Wait until all that has arrived was given out by `window`."""
+        await self._empty.wait()
 
     async def window(self) -> Sequence[Delivery]:
         """Wait until something has arrived; then one redelivered batch, or as many as are fresh."""
         while not (self._fresh or self._redelivered):
             self._arrived.clear()
             await self._arrived.wait()
+        window = self._next()
+        if not (self._fresh or self._redelivered):
+            self._empty.set()
+        return window
+
+    def _next(self) -> Sequence[Delivery]:
         if self._redelivered:
             return [self._redelivered.pop(random.randrange(len(self._redelivered)))]  # noqa: S311
         window = [self._fresh.popleft()]
@@ -92,14 +129,12 @@ class Consumer:
         """
         tags = [delivery.tag for delivery in window]
         channel = self._session.channel
-        try:
+        with connection_errors("cannot acknowledge"):
             if self._done.all_up_to_the_last(tags):
                 await channel.basic_ack(max(tags), multiple=True, wait=False)
             else:
                 for tag in tags:
                     await channel.basic_ack(tag, wait=False)
-        except (AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot acknowledge: {error}") from error
 
     async def _take(self, message: DeliveredMessage) -> None:
         properties = message.header.properties
@@ -114,6 +149,7 @@ class Consumer:
             self._redelivered.append(delivery)
         else:
             self._fresh.append(delivery)
+        self._empty.clear()
         self._arrived.set()
 
 

@@ -14,19 +14,26 @@ from aiohttp import web
 
 from shared import cli, fleet, health, settings, tracing
 from shared.broker import Session, backoff, hold, open_session
+from shared.components import Components
 from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
 from shared.log import configure
 from shared.settings import Settings
-from workers import metrics, tally
+from workers import metrics, pipeline, tally
 from workers.consumer import Consumer, Delivery
 from workers.emitter import emit
 from workers.pipeline import absorb
-from workers.store import Store
+from workers.probes import RedisProbe, WatchedStore, probe_rabbitmq
 
 ADMIN_PORT: Final = 9091
 
 GRACE: Final = 10.0
 """Seconds that the window in hand has to be finished when the process is told to stop."""
+
+ADMIN_GRACE: Final = 1.0
+"""Seconds that answers of the admin port have to be read when the process ends."""
+
+LOG_AFTER: Final = 1.0
+"""Seconds without an answer of Redis after which the log says that nothing is consumed."""
 
 GC_EVERY: Final = 20_000
 """Objects more than before, after which Python looks for cycles among the new ones."""
@@ -44,36 +51,50 @@ class Worker:
     def __init__(self, settings: Settings, child: Path | None = None) -> None:
         self._settings = settings
         self._child = child
-        self._store = Store(settings)
+        self._components = Components()
+        self._redis = RedisProbe(settings)
+        self._store = WatchedStore(settings, self._redis)
         self._tracing = tracing.start(settings, "mms-worker")
         self._handling = asyncio.Lock()
         self._in_hand: Sequence[Delivery] = ()
         self._consumer: Consumer | None = None
-        self._redis_problem: str | None = "not asked yet"
         self._rabbitmq_problem: str | None = "not connected yet"
+        self._unanswered: str | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         """Work until `stop` is set, then finish the window in hand.
 
         Raises:
-            TopologyConflictError: the queues that are there are not ours; nothing is consumed.
+            BaseExceptionGroup: a component ended unexpectedly, see `Components`. With a
+                `TopologyConflictError`, the queues that are there are not ours; with an
+                `UnsupportedRedisError`, Redis is too old. Nothing is consumed then.
         """
-        admin = web.AppRunner(health.application(self._readiness, self._refresh), access_log=None)
-        async with contextlib.aclosing(self._store), asyncio.TaskGroup() as parts:
-            try:
-                await self._listen(admin)
-                log.info("pid %d", os.getpid())
-                working = parts.create_task(self._work())
-                await stop.wait()
-                log.info("stopping: finishing the window in hand")
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._handling.acquire(), GRACE)
-                working.cancel()
-            finally:
-                await admin.cleanup()
-        if self._tracing is not None:
-            await asyncio.to_thread(self._tracing.close)
+        admin = web.AppRunner(
+            health.application(self._readiness, self._refresh),
+            access_log=None,
+            shutdown_timeout=ADMIN_GRACE,
+        )
+        async with contextlib.AsyncExitStack() as cleanup:  # the last first; none skips another
+            if self._tracing is not None:
+                cleanup.push_async_callback(asyncio.to_thread, self._tracing.close)
+            cleanup.push_async_callback(self._store.aclose)
+            components = await cleanup.enter_async_context(self._components)
+            cleanup.push_async_callback(admin.cleanup)
+            cleanup.push_async_callback(self._finish_window)
+            await self._listen(admin)
+            log.info("pid %d", os.getpid())
+            components.start("probe of Redis", self._redis.run())
+            components.start("consumer", self._work())
+            await stop.wait()
+            log.info("stopping: finishing the window in hand")
         log.info("stopped")
+
+    async def _finish_window(self) -> None:
+        """Wait for the window in hand, and begin no other."""
+        self._components.stopping = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GRACE):
+                await self._handling.acquire()
 
     async def _listen(self, admin: web.AppRunner) -> None:
         if self._child is not None:
@@ -89,29 +110,22 @@ class Worker:
             try:
                 await self._serve(session)
             except* StateUnavailableError as errors:
-                self._redis_problem = str(errors.exceptions[0])
-                log.warning("giving batches back once: %s", self._redis_problem)
+                log.warning("requeued unacknowledged batches once: %s", errors.exceptions[0])
             except* (BrokerUnavailableError, FateUnknownError) as errors:
                 self._report(str(errors.exceptions[0]))
                 await backoff(0)
             finally:
                 self._consumer = None
+                self._unanswered = None
                 await session.close()
 
     async def _redis_answers(self) -> None:
-        attempt = 0
-        while True:
-            try:
-                await self._store.check()
-            except StateUnavailableError as error:
-                self._redis_problem = str(error)
-                if attempt == 0:
-                    log.warning("not consuming: %s", error)
-                await backoff(attempt)
-                attempt += 1
-            else:
-                self._redis_problem = None
-                return
+        try:
+            async with asyncio.timeout(LOG_AFTER):
+                await self._redis.answers()
+        except TimeoutError:
+            log.warning("not consuming: %s", self._redis.problem)
+            await self._redis.answers()
 
     async def _session(self) -> Session:
         attempt = 0
@@ -136,6 +150,10 @@ class Worker:
         it has been given back and will come again. It is the best probe: while a Redis node is
         away, or RabbitMQ takes no publishes (a memory alarm, a stream without a leader), each
         batch consumed would be given back, and that counts towards its delivery limit.
+
+        Raises:
+            BaseExceptionGroup: with a `StateUnavailableError` when Redis stayed away, with a
+                `BrokerUnavailableError` or `FateUnknownError` when the session is of no use.
         """
         if self._in_hand:
             await emit(session, await absorb(self._store, self._in_hand, self._tracing))
@@ -144,10 +162,11 @@ class Worker:
         await consumer.start()
         self._consumer = consumer
         async with asyncio.TaskGroup() as tasks:
-            windows = tasks.create_task(self._handle_windows(session, consumer))
-            await hold(session, self._settings, self._report, lambda: consumer.alive)
-            windows.cancel()
-        self._report("lost the connection to RabbitMQ or the consumer on it")
+            tasks.create_task(self._handle_windows(session, consumer))
+            tasks.create_task(self._pause_while_redis_is_away(consumer))
+            tasks.create_task(probe_rabbitmq(session, self._report_answer))
+            await hold(session, self._settings, self._report, lambda: not consumer.lost)
+            raise BrokerUnavailableError("lost the connection to RabbitMQ or the consumer on it")
 
     async def _handle_windows(self, session: Session, consumer: Consumer) -> None:
         while True:
@@ -160,10 +179,40 @@ class Worker:
                 await consumer.acknowledge(window)
                 tally.count(untold)
 
+    async def _pause_while_redis_is_away(self, consumer: Consumer) -> None:
+        """Stop consuming as soon as Redis is away, and requeue only if it stays away.
+
+        Every worker finds Redis away within two seconds, and requeues `PATIENCE` later. So when
+        the first one requeues its batches nobody consumes, and an outage costs a batch one
+        delivery, however long it is and however many workers there are.
+
+        Raises:
+            StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+        """
+        while True:
+            await self._redis.away()
+            log.warning("stopped consuming: %s", self._redis.problem)
+            await consumer.pause()
+            try:
+                async with asyncio.timeout(pipeline.PATIENCE):
+                    await self._redis.available()
+            except TimeoutError as error:
+                raise StateUnavailableError(self._redis.problem) from error
+            # What was delivered comes first, else each pause would add as many as the prefetch.
+            await consumer.empty()
+            if self._redis.problem is None:
+                await consumer.resume()
+                log.info("consuming again")
+
     def _report(self, problem: str | None) -> None:
         if problem is not None and problem != self._rabbitmq_problem:
             log.warning("%s", problem)
         self._rabbitmq_problem = problem
+
+    def _report_answer(self, problem: str | None) -> None:
+        if problem is not None and problem != self._unanswered:
+            log.warning("%s", problem)
+        self._unanswered = problem
 
     @property
     def _consuming(self) -> bool:
@@ -173,9 +222,12 @@ class Worker:
         metrics.CONSUMING.set(self._consuming)
 
     def _readiness(self) -> Mapping[str, str | None]:
+        """Ready while a batch in the queue would be processed now."""
         return {
-            "redis": self._redis_problem,
-            "rabbitmq": self._rabbitmq_problem,
+            "stopping": "told to stop" if self._components.stopping else None,
+            "components": self._components.problem,
+            "redis": self._redis.problem,
+            "rabbitmq": self._rabbitmq_problem or self._unanswered,
             "consumer": None if self._consuming else "no consumer on the input queue",
         }
 

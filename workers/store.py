@@ -72,10 +72,14 @@ class Unmergeable(NamedTuple):
 
 
 class Store:
-    """Redis as the workers use it. Connects when it must; every call has a time limit."""
+    """Redis as the workers use it. Connects when it must; every call has a time limit.
 
-    def __init__(self, settings: Settings) -> None:
-        self._redis = client(settings.redis_url, TIME_LIMIT, settings.tls_ca)
+    Args:
+        limit: seconds for a connection and for an answer.
+    """
+
+    def __init__(self, settings: Settings, limit: float = TIME_LIMIT) -> None:
+        self._redis = client(settings.redis_url, limit, settings.tls_ca)
         self._ttl = max(1, round(settings.state_ttl))
         self._scripts = {
             name: (files("workers") / f"{name}.lua").read_bytes() for name in ("merge", "index")

@@ -52,7 +52,7 @@ async def test_a_long_outage_costs_a_batch_one_delivery(site: Site, holds: Holds
     await blocking(site.rabbit.ctl, "eval", timeout.format(1_800_000))
     row = await load.verdict("Redis away for 40 s, delivery limit 2")
     assert await site.dead() == 0
-    assert "giving batches back once" in worker.log()
+    assert "requeued unacknowledged batches once" in worker.log()
     holds(row)
 
 

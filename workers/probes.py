@@ -1,0 +1,169 @@
+"""Whether Redis and RabbitMQ do their work now: asked again and again, with traffic or without.
+
+A server that was killed closes its connections. One that hangs does not, and only a question that
+it does not answer in time shows it. So each is asked twice a second and has a second to answer:
+what `/readyz` says of it is true within two seconds.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from shared.broker import Session, connection_errors, raise_lost_cancellation
+from shared.errors import BrokerUnavailableError, StateUnavailableError
+from shared.settings import Settings
+from shared.topology import STATE_QUEUE
+from workers.store import Merged, Received, Store, Unmergeable
+
+PAUSE: Final = 0.5
+"""Seconds between an answer and the next question."""
+
+ANSWER_LIMIT: Final = 1.0
+"""Seconds after which a server that has not answered counts as away."""
+
+PROBE_LIMIT: Final = 10.0
+"""Seconds after which a question to Redis is given up. It is longer than `ANSWER_LIMIT`, because in
+a cluster several nodes may have to be tried before one answers."""
+
+Report = Callable[[str | None], None]
+"""Called with what is wrong, or with None when nothing is."""
+
+
+class RedisProbe:
+    """Knows whether Redis is available: it answers, takes writes, and has not failed a merge.
+
+    Some failures do not show in a probe, for example one full node of a cluster. So a merge that
+    fails counts too, until a merge succeeds; see `WatchedStore`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._store = Store(settings, ANSWER_LIMIT)
+        self._unanswered: str | None = "Redis has not been asked yet"
+        self._unmerged: str | None = None
+        self._answers = asyncio.Event()
+        self._available = asyncio.Event()
+        self._away = asyncio.Event()
+        self._away.set()
+
+    @property
+    def problem(self) -> str | None:
+        """Why Redis is not available; None when it is."""
+        return self._unanswered or self._unmerged
+
+    async def run(self) -> None:
+        """Ask again and again.
+
+        Raises:
+            UnsupportedRedisError: the server is too old. It is asked for its version at the start
+                and whenever it was away.
+        """
+        async with contextlib.aclosing(self._store):
+            while True:
+                with _late(self._report, "Redis"):
+                    problem = await self._ask()
+                self._report(problem)
+                raise_lost_cancellation()
+                await asyncio.sleep(PAUSE)
+
+    async def answers(self) -> None:
+        """Wait until Redis answers the probe."""
+        await self._answers.wait()
+
+    async def available(self) -> None:
+        """Wait until Redis answers the probe and no merge has failed since the last success."""
+        await self._available.wait()
+
+    async def away(self) -> None:
+        """Wait until Redis is not available."""
+        await self._away.wait()
+
+    def report_merge(self, problem: str | None) -> None:
+        """Note that a merge succeeded (None), or why Redis did not do it."""
+        self._unmerged = problem
+        self._set_events()
+
+    def _report(self, problem: str | None) -> None:
+        self._unanswered = problem
+        self._set_events()
+
+    def _set_events(self) -> None:
+        _set(self._answers, to=self._unanswered is None)
+        _set(self._available, to=self.problem is None)
+        _set(self._away, to=self.problem is not None)
+
+    async def _ask(self) -> str | None:
+        try:
+            async with asyncio.timeout(PROBE_LIMIT):
+                if self._unanswered is not None:
+                    await self._store.check_version()
+                await self._store.check()
+        except (StateUnavailableError, TimeoutError) as error:
+            # The next question begins with new connections, in a cluster also with new primaries.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_LIMIT):
+                    await self._store.aclose()
+            return str(error) or f"Redis has not answered for {PROBE_LIMIT:g} s"
+        return None
+
+
+class WatchedStore(Store):
+    """A store whose merges also say whether Redis is available."""
+
+    def __init__(self, settings: Settings, probe: RedisProbe) -> None:
+        super().__init__(settings)
+        self._probe = probe
+
+    async def merge(self, window: Sequence[Received]) -> list[Merged | Unmergeable]:
+        """See `Store.merge`."""
+        try:
+            merged = await super().merge(window)
+        except StateUnavailableError as error:
+            self._probe.report_merge(str(error))
+            raise
+        self._probe.report_merge(None)
+        return merged
+
+
+async def probe_rabbitmq(session: Session, report: Report) -> None:
+    """Ask RabbitMQ for the input queue again and again, on a channel of its own.
+
+    Raises:
+        BrokerUnavailableError: the session is closed.
+    """
+    channel = None
+    problem: str | None
+    while True:
+        with _late(report, "RabbitMQ"):
+            try:
+                with connection_errors(f"{STATE_QUEUE} cannot be found"):
+                    if channel is None or channel.is_closed:
+                        channel = await session.connection.channel(publisher_confirms=False)
+                    await channel.declare_queue(STATE_QUEUE, passive=True)
+            except BrokerUnavailableError as error:
+                if not session.open:
+                    raise
+                problem = str(error)
+            else:
+                problem = None
+        report(problem)
+        await asyncio.sleep(PAUSE)
+
+
+@contextlib.contextmanager
+def _late(report: Report, server: str) -> Iterator[None]:
+    """Report a server that takes longer than `ANSWER_LIMIT`, and let it go on."""
+    late = asyncio.get_running_loop().call_later(
+        ANSWER_LIMIT, report, f"{server} has not answered for {ANSWER_LIMIT:g} s"
+    )
+    try:
+        yield
+    finally:
+        late.cancel()
+
+
+def _set(event: asyncio.Event, *, to: bool) -> None:
+    if to:
+        event.set()
+    else:
+        event.clear()
