@@ -10,7 +10,8 @@ _Metric = TypeVar("_Metric", Counter, Histogram)
 OTHER: Final = "other"
 UNKNOWN: Final = "unknown"
 
-_SAFE: Final = re.compile(r"(?!.*\d{7})[A-Za-z0-9_-]{1,16}")  # seven digits may be a phone number
+# Seven digits may be a phone number, unless they begin with zeros as an old operator-id (0001470).
+_SAFE: Final = re.compile(r"000\d{4}|(?!.*\d{7})[A-Za-z0-9_-]{1,16}")
 
 
 class Children(dict[tuple[str, ...], _Metric]):

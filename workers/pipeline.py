@@ -13,13 +13,14 @@ import msgspec
 
 from shared import envelope
 from shared.broker import backoff
+from shared.codes import Track
 from shared.envelope import Arrival
 from shared.errors import Reason, StateUnavailableError, UndecodableError
 from shared.event import Event
 from shared.log import Rarely
 from shared.postback import decode
 from shared.tracing import Tracing
-from workers import metrics
+from workers import business, metrics
 from workers.consumer import Delivery
 from workers.due import due_events
 from workers.emitter import DeadLetter, Origin, Untold, dead_letter
@@ -127,11 +128,26 @@ async def _change(store: Store, received: Sequence[Received]) -> _Changed:
 def _changed(results: Sequence[Merged | Unmergeable]) -> _Changed:
     merged = [one for one in results if isinstance(one, Merged)]
     refused = [one for one in results if isinstance(one, Unmergeable)]
-    return _Changed(
-        merged,
-        [each for one in merged for each in due_events(one)],
-        [each for one in refused for each in _refused(one)],
-    )
+    due: list[tuple[Event, Received]] = []
+    for one in merged:
+        for event, last in due_events(one):
+            due.append((event, last))
+            _count_outcome(one, event, last.filing.track)
+    return _Changed(merged, due, [each for one in refused for each in _refused(one)])
+
+
+def _count_outcome(merged: Merged, event: Event, track: Track) -> None:
+    """Count an outcome if this merge has changed it: if what decides the track now is new."""
+    new = {
+        str(received.filing.rank)
+        for result, received in zip(merged.results, merged.received, strict=True)
+        if result in "nN"
+    }
+    if event.sequence not in new or merged.record is None:
+        return
+    before = next((e for e in merged.record.of(track) if str(e.rank) not in new), None)
+    terminal = before is not None and before.rank.terminal
+    business.decided(merged.record, track, before.postback if before and terminal else None)
 
 
 def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:

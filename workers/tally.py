@@ -8,7 +8,7 @@ window in hand has not counted it; who gets it next does, and finds what was new
 
 from typing import Final
 
-from workers import business, metrics
+from workers import metrics
 from workers.emitter import Untold
 from workers.statuses import UnknownStatuses
 
@@ -24,5 +24,3 @@ def count(done: Untold) -> None:
         metrics.DEAD_LETTERS[letter.reason,].inc()
     for code, status in done.unknown_statuses:
         _unknown_statuses.count(code, status)
-    for event in done.events:
-        business.decided(event)

@@ -1,14 +1,15 @@
 """What a window came to, as it is counted."""
 
 from collections.abc import Callable
+from typing import Final
 
 import pytest
 from prometheus_client import REGISTRY
 
-from shared.codes import Outcome, Track
+from shared.codes import Track, phase_of
 from shared.errors import Reason
-from shared.event import Event
-from shared.record import Known
+from shared.postback import Key, Postback, Rank
+from shared.record import Entry, Record
 from workers import business, tally
 from workers.emitter import DeadLetter, Untold
 from workers.statuses import MOST, UnknownStatuses
@@ -32,36 +33,24 @@ def counted() -> Counted:
     return grown
 
 
-def event(
-    outcome: Outcome = Outcome.DELIVERED,
-    *,
-    track: Track = Track.MESSAGE,
-    operator: str | None = "31003",
-    sent_as: str | None = "MMS",
-    corrects: Outcome | None = None,
-    sent_at: str | None = "2026-11-24T10:00:00Z",
-) -> Event:
-    known = Known(
-        tracking_id="T1",
-        mms_id=None,
-        outcome=outcome,
-        code="N102",
-        status=None,
-        status_details=None,
-        sent_as=sent_as,
-        from_="28444",
-        to="15550100001",
-        operator_id=operator,
-        operator_name=None,
-        handset=None,
-        client_reference=None,
-        campaign_ref=None,
-        aggregator_id=None,
-        sent_at=sent_at,
-        completed_at="2026-11-24T10:00:07.5Z",
-        corrects=corrects,
-    )
-    return Event(f"mms.{track}.{outcome}", "/mms-postbacks/acme", "1", "", "T1", known)
+SENT: Final = Postback("N101", "Sent", timestamp="2026-11-24T10:00:00Z")
+
+
+def record(*postbacks: Postback, track: Track = Track.MESSAGE) -> Record:
+    """A record in which the last postback decides."""
+    entries = []
+    for second, postback in enumerate(postbacks):
+        phase = phase_of(track, postback.outcome)
+        rank = Rank(phase, f"20261124100000{second * 750_000:06}", f"{second:024}")
+        entries.append(Entry(track, rank, 1, postback))
+    return Record(Key("message", "acme", "T1"), tuple(entries))
+
+
+def delivered(operator: str | None = "31003", sent_as: str | None = "MMS") -> Postback:
+    return Postback("N102", "Delivered", sent_as=sent_as, to="15550100001", operator_id=operator)
+
+
+EXPIRED: Final = Postback("N102", "Expired", sent_as="MMS", operator_id="31003")
 
 
 def test_what_was_absorbed_is_new_duplicate_or_dead(counted: Counted) -> None:
@@ -81,6 +70,8 @@ def test_what_was_absorbed_is_new_duplicate_or_dead(counted: Counted) -> None:
         ("31003", "31003", "MMS", "MMS"),
         ("31003", "31003", "sms", "SMS"),
         (None, "unknown", None, "unknown"),
+        ("0001470", "0001470", "MMS", "MMS"),
+        ("5550147", "other", "MMS", "MMS"),
         ("15550100001", "other", "pigeon", "other"),
     ],
 )
@@ -91,16 +82,16 @@ def test_an_outcome_is_counted_by_operator_and_what_it_was_sent_as(
     sent_as: str | None,
     sent_as_label: str,
 ) -> None:
-    business.decided(event(operator=operator, sent_as=sent_as))
+    business.decided(record(delivered(operator, sent_as)), Track.MESSAGE, None)
     labels = {"operator": operator_label, "sent_as": sent_as_label, "track": "message"}
     assert counted("mms_outcomes_total", **labels, outcome="delivered") == 1
     assert counted("mms_outcomes_corrected_total", **labels, outcome="delivered") == 0
 
 
 def test_outcomes_less_corrections_is_where_messages_stand(counted: Counted) -> None:
-    business.decided(event(Outcome.EXPIRED))
-    business.decided(event(Outcome.DELIVERED, corrects=Outcome.EXPIRED))
-    business.decided(event(Outcome.DELIVERED, corrects=Outcome.DELIVERED))  # a later postback
+    business.decided(record(SENT, EXPIRED), Track.MESSAGE, None)
+    business.decided(record(SENT, delivered()), Track.MESSAGE, EXPIRED)
+    business.decided(record(SENT, delivered()), Track.MESSAGE, delivered())  # a later postback
     labels = {"operator": "31003", "sent_as": "MMS", "track": "message"}
     standing = {
         outcome: counted("mms_outcomes_total", **labels, outcome=outcome)
@@ -109,25 +100,27 @@ def test_outcomes_less_corrections_is_where_messages_stand(counted: Counted) -> 
     }
     assert standing == {"expired": 0, "delivered": 1}
     assert counted("mms_delivery_seconds_count", operator="31003") == 1
-    assert counted("mms_delivery_seconds_sum", operator="31003") == 7.5
+    assert counted("mms_delivery_seconds_sum", operator="31003") == 0.75
 
 
 @pytest.mark.parametrize(
-    "other",
+    ("now", "track"),
     [
-        event(Outcome.EXPIRED),
-        event(track=Track.DISCOVERY),
-        event(sent_at=None),
+        (record(SENT, EXPIRED), Track.MESSAGE),
+        (record(SENT, delivered(), track=Track.DISCOVERY), Track.DISCOVERY),
+        (record(delivered()), Track.MESSAGE),
     ],
     ids=["not delivered", "discovery", "when it was sent is not known"],
 )
-def test_only_a_delivered_message_has_a_delivery_time(counted: Counted, other: Event) -> None:
-    business.decided(other)
+def test_only_a_delivered_message_has_a_delivery_time(
+    counted: Counted, now: Record, track: Track
+) -> None:
+    business.decided(now, track, None)
     assert counted("mms_delivery_seconds_count", operator="31003") == 0
 
 
 def test_no_label_holds_anything_of_one_message() -> None:
-    business.decided(event())
+    business.decided(record(SENT, delivered()), Track.MESSAGE, None)
     for metric in REGISTRY.collect():
         for sample in metric.samples:
             assert not {"T1", "15550100001", "28444"} & set(sample.labels.values())
