@@ -209,7 +209,9 @@ async def hold(
             report(None)
 
 
-async def open_session(settings: Settings, *, name: str, prefetch: int | None = None) -> Session:
+async def open_session(
+    settings: Settings, *, name: str, prefetch: int | None = None, declaring: bool = True
+) -> Session:
     """Connect to a RabbitMQ that answers and declare the topology.
 
     Several URLs are tried in random order, so that processes spread over the nodes of a cluster.
@@ -217,6 +219,7 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
     Args:
         name: shown in RabbitMQ's own list of connections.
         prefetch: messages that a consumer on the session may have unacknowledged.
+        declaring: whether to declare the topology.
 
     Raises:
         BrokerUnavailableError: none of `amqp_url` answered; says why, for each.
@@ -228,7 +231,9 @@ async def open_session(settings: Settings, *, name: str, prefetch: int | None = 
     for url in random.sample(urls, len(urls)):
         try:
             with connection_errors():
-                session = await _open(URL(url.strip()), settings, name, prefetch)
+                session = await _open(
+                    URL(url.strip()), settings, name, prefetch, declaring=declaring
+                )
                 if _cancelled_from_outside():
                     await session.close()
         except BrokerUnavailableError as error:
@@ -248,13 +253,16 @@ def with_options(url: URL, settings: Settings) -> URL:
     return url
 
 
-async def _open(url: URL, settings: Settings, name: str, prefetch: int | None) -> Session:
+async def _open(
+    url: URL, settings: Settings, name: str, prefetch: int | None, *, declaring: bool
+) -> Session:
     url = with_options(url, settings)
     connection = await aio_pika.connect(
         url, timeout=CONNECT_LIMIT, client_properties={"connection_name": name}
     )
     try:
-        await topology.declare(connection, settings)
+        if declaring:
+            await topology.declare(connection, settings)
         async with asyncio.timeout(CONNECT_LIMIT):
             channel = await connection.channel(publisher_confirms=True, on_return_raises=True)
             if prefetch is not None:

@@ -49,6 +49,14 @@ class TopologyConflictError(PostbacksError):
     """RabbitMQ has a queue or exchange of this name that differs from what we declare."""
 
 
+class DeadLettersInUseError(PostbacksError):
+    """Another mms-admin goes through mms.dead; wait until it has finished, or end it."""
+
+
+class UpgradeError(PostbacksError):
+    """The topology could not be upgraded; nothing is lost, run the upgrade again."""
+
+
 class NotTakenError(PostbacksError):
     """The broker did not take this publish: it said so, or there is no connection to it."""
 

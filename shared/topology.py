@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import aio_pika
 import aiormq
-from aio_pika.abc import AbstractConnection
+from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from shared.errors import TopologyConflictError
 from shared.settings import Settings
@@ -25,6 +25,10 @@ DEAD: Final = "mms.dead"
 
 STREAMS: Final = (EVENT_LOG, ARCHIVE)
 QUEUES: Final = (DEAD, STATE_QUEUE, *STREAMS)
+
+DEAD_DELIVERY_LIMIT: Final = 2**31 - 1
+"""Deliveries of a dead letter before RabbitMQ removes it. Looking at one is a delivery, so it must
+never be reached. It has to be set: without it RabbitMQ 4 removes after 20."""
 
 TIME_LIMIT: Final = 5.0
 """Seconds that a whole declaration may take."""
@@ -45,9 +49,8 @@ _EXCHANGES: Final = {
 
 
 def _queues(settings: Settings) -> list[_Queue]:
-    bounded: dict[str, str | int] = {
+    quorum: dict[str, str | int] = {
         "x-queue-type": "quorum",
-        "x-overflow": "reject-publish",
         "x-max-length-bytes": int(settings.queue_max_bytes),
     }
     stream: dict[str, str | int] = {
@@ -57,9 +60,15 @@ def _queues(settings: Settings) -> list[_Queue]:
         "x-stream-max-segment-size-bytes": min(100_000_000, int(settings.archive_max_bytes) // 4),
     }
     if settings.replicas:
-        bounded["x-quorum-initial-group-size"] = settings.replicas
+        quorum["x-quorum-initial-group-size"] = settings.replicas
         stream["x-initial-cluster-size"] = settings.replicas
+    dead: dict[str, str | int] = {
+        # A full queue that refused would stop the workers. The archive still has what is dropped.
+        "x-overflow": "drop-head",
+        "x-delivery-limit": DEAD_DELIVERY_LIMIT,
+    }
     state: dict[str, str | int] = {
+        "x-overflow": "reject-publish",
         "x-delivery-limit": settings.delivery_limit,
         "x-dead-letter-exchange": DEAD,
         # The default strategy, at-most-once, can lose what it moves.
@@ -67,10 +76,10 @@ def _queues(settings: Settings) -> list[_Queue]:
     }
     return [
         # The dead letters come first: the input queue dead-letters to them from the start.
-        _Queue(DEAD, DEAD, "", bounded),
+        _Queue(DEAD, DEAD, "", quorum | dead),
         _Queue(EVENT_LOG, EVENTS, "#", stream),
         _Queue(ARCHIVE, POSTBACKS, "", stream),
-        _Queue(STATE_QUEUE, POSTBACKS, "", bounded | state),
+        _Queue(STATE_QUEUE, POSTBACKS, "", quorum | state),
     ]
 
 
@@ -94,16 +103,35 @@ async def declare(connection: AbstractConnection, settings: Settings, *, bind: b
                 await channel.declare_exchange(declaring, kind, durable=True)
             for queue in _queues(settings):
                 declaring = queue.name
-                declared = await channel.declare_queue(
-                    queue.name, durable=True, arguments=dict(queue.arguments)
-                )
-                if bind:
-                    await declared.bind(queue.exchange, queue.routing_key)
+                await _declare_queue(channel, queue, bind=bind)
         except aiormq.exceptions.ChannelPreconditionFailed as error:
             raise TopologyConflictError(_conflict(declaring, str(error))) from error
         finally:
             with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
                 await channel.close()
+
+
+async def declare_dead(channel: AbstractChannel, settings: Settings) -> None:
+    """Make sure that `mms.dead` is there and bound; the channel is closed if it differs.
+
+    Raises:
+        TopologyConflictError: it differs from what we declare.
+        AMQPError, ConnectionError: the connection broke.
+    """
+    (queue,) = (each for each in _queues(settings) if each.name == DEAD)
+    try:
+        await channel.declare_exchange(DEAD, _EXCHANGES[DEAD], durable=True)
+        await _declare_queue(channel, queue, bind=True)
+    except aiormq.exceptions.ChannelPreconditionFailed as error:
+        raise TopologyConflictError(_conflict(DEAD, str(error))) from error
+
+
+async def _declare_queue(channel: AbstractChannel, queue: _Queue, *, bind: bool) -> None:
+    declared = await channel.declare_queue(
+        queue.name, durable=True, arguments=dict(queue.arguments)
+    )
+    if bind:
+        await declared.bind(queue.exchange, queue.routing_key)
 
 
 _INEQUIVALENT: Final = re.compile(r"inequivalent arg '(.+?)'.*?received (.+?) but current is (.+)")
@@ -114,7 +142,12 @@ def _conflict(name: str, error: str) -> str:
     difference = (
         f"its {match[1]} is {match[3].rstrip('>')}; we declare {match[2]}" if match else error
     )
+    remedy = (
+        "run `mms-admin topology upgrade`, which makes it anew and keeps the dead letters"
+        if name == DEAD
+        else f"drain and delete {name} so that it is made anew"
+    )
     return (
         f"RabbitMQ already has {name}, and it differs: {difference}. Give all processes the "
-        f"setting it was made with, or drain and delete {name} so that it is made anew."
+        f"setting it was made with, or {remedy}."
     )

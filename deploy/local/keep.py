@@ -5,7 +5,7 @@ import contextlib
 import fcntl
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,10 +26,16 @@ class Keeper:
 
     Args:
         groups: those of one group are started together, when all of the group before are ready.
+        prepare: what to do once the first group is ready, before the next one is started.
     """
 
-    def __init__(self, groups: Sequence[Sequence[Child]]) -> None:
+    def __init__(
+        self,
+        groups: Sequence[Sequence[Child]],
+        prepare: Callable[[], Awaitable[None]] | None = None,
+    ) -> None:
         self._groups = groups
+        self._prepare = prepare
         self._ended: list[asyncio.Event] = []
 
     @property
@@ -47,6 +53,8 @@ class Keeper:
             async with asyncio.TaskGroup() as starting:
                 for child in group:
                     starting.create_task(_start(child))
+            if group is self._groups[0] and self._prepare is not None:
+                await self._prepare()
 
     async def keep(self) -> None:
         """Start again what ends, for ever."""

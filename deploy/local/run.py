@@ -29,6 +29,7 @@ from ingest.guard import PATH
 from shared import cli, settings
 from shared.errors import PostbacksError
 from shared.settings import Settings
+from workers.admin.upgrade import upgrade
 
 DEMO: Final = ("--count", "200", "--rate", "20", "--format", "mixed", "--duplicates", "0.1")
 
@@ -108,7 +109,7 @@ class Run:
         self._var = var
         self._demo = demo
         self._demo_child: Child | None = None
-        self._keeper = Keeper((local.servers, local.services))
+        self._keeper = Keeper((local.servers, local.services), self._upgrade)
         sources = local.settings.sources
         self._source = "default" if "default" in sources else sources[0]
         self._url = _url(local.settings)
@@ -137,6 +138,11 @@ class Run:
             await stop(self._demo_child)
         await self._keeper.stop()
         progress(f"stopped; the data is in {self._var}")
+
+    async def _upgrade(self) -> None:
+        """Bring data of a release before to this one; servers that are not ours are left alone."""
+        if any(isinstance(server, RabbitMQ) for server in self._local.servers):
+            await upgrade(self._local.settings, progress)
 
     async def _send_demo(self) -> None:
         self._demo_child = Child(

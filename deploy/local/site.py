@@ -16,6 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from deploy.local.child import Child, StartError
 from deploy.local.dashboards import Dashboards
 from deploy.local.keep import Keeper, only_one, progress, say
@@ -27,6 +29,7 @@ from ingest.guard import PATH
 from shared import cli, settings
 from shared.errors import PostbacksError
 from shared.settings import Settings
+from workers.admin.upgrade import upgrade
 
 DEPLOY: Final = Path(__file__).parents[1]
 
@@ -53,7 +56,10 @@ class Site:
         ports = Ports(var / "ports.json")
         metrics_port = ports.take("rabbitmq-metrics", RABBITMQ_METRICS)
         servers = private_servers(var, ports, given, environ, metrics_port)
-        self.urls = environment({name: server.url for name, server in servers.items()})
+        urls = {name: server.url for name, server in servers.items()}
+        self.urls = environment(urls)
+        self._settings = msgspec.structs.replace(given, **urls)
+        self._ours = set(urls)
         self._ingresses = [self._ingress(name, ports) for name in INGRESSES]
         self._workers = [self._worker(name, ports) for name in WORKERS]
         self._proxy = Proxy(var, ports, [each.env for each in self._ingresses])
@@ -93,6 +99,11 @@ class Site:
             f"  . {environ}\n  .venv/bin/{simulate}\n  .venv/bin/mms-admin doctor\n\n"
             f"Logs are in {self._var}. Ctrl-C stops everything.\n"
         )
+
+    async def upgrade(self) -> None:
+        """Bring data of a release before to this one; servers that are not ours are left alone."""
+        if "amqp_url" in self._ours:
+            await upgrade(self._settings, progress)
 
     def write_env(self) -> None:
         """For `.` in a shell: how to reach the servers, and the proxy instead of an ingress."""
@@ -191,7 +202,7 @@ async def _main(var: Path) -> None:
         settings.warn_of_unknown()
         site = Site(var, settings.load(), os.environ)
         site.write_env()
-        keeper = Keeper(site.groups)
+        keeper = Keeper(site.groups, site.upgrade)
         try:
             async with asyncio.TaskGroup() as tasks:
                 work = tasks.create_task(_work(site, keeper))

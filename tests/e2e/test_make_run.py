@@ -13,8 +13,12 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from deploy.local.child import running
+from deploy.local.servers import RabbitMQ
 from shared.postback import Key
 from shared.settings import Settings
+from tests.integration.running import channel
+from tests.integration.test_topology_upgrade import declare_old, publish, taken
 from tests.live import Live
 from tests.processes import until
 from workers.store import Store
@@ -94,6 +98,20 @@ def test_a_failure_shows_the_log(start: Start, settings: Settings, tmp_path: Pat
     said = "".join(run.said)
     assert "Not running: mms-ingest ended at once" in said
     assert str(tmp_path / "var" / "log" / "mms-ingest.log") in said
+
+
+async def test_the_data_of_the_release_before(start: Start, tmp_path: Path) -> None:
+    """Its `mms.dead` has other arguments; it is made anew, and the dead letters stay."""
+    server = RabbitMQ(tmp_path / "var" / "rabbitmq")
+    with running(server):
+        async with channel(Settings(amqp_url=server.url)) as opened:
+            await declare_old(opened, Settings())
+            await publish(opened, b"one", b"two")
+    start().line("Events as they come")
+    environment = (tmp_path / "var" / "env").read_text()
+    url = re.search(r"MMS_AMQP_URL=(\S+)", environment)
+    assert url is not None
+    assert set(await taken(Settings(amqp_url=url[1]))) == {b"one", b"two"}
 
 
 def _paste(line: str) -> str:

@@ -15,6 +15,7 @@ from workers.admin.hash_password import hash_password
 from workers.admin.plan import show_plan
 from workers.admin.rebuild import rebuild
 from workers.admin.show import show
+from workers.admin.upgrade_topology import upgrade_topology
 
 
 @click.group(epilog=cli.settings_help())
@@ -38,7 +39,13 @@ def dead() -> None:
     """
 
 
+@main.group("topology")
+def topology_group() -> None:
+    """Exchanges, queues and streams: bring them to what this release declares."""
+
+
 for command in (show, events, rebuild, doctor, show_plan, hash_password):
     main.add_command(command)
 for command in (list_letters, show_letter, replay, purge, export):
     dead.add_command(command)
+topology_group.add_command(upgrade_topology)

@@ -106,14 +106,17 @@ class Reader:
         except (AMQPError, OSError, RuntimeError) as error:
             raise BrokerUnavailableError(f"cannot acknowledge: {error}") from error
 
-    async def give_back(self) -> None:
-        """Return to a queue whatever is not acknowledged; stop reading first.
+    async def give_back(self, tag: int = 0) -> None:
+        """Return a message to its queue, or whatever is not acknowledged; stop reading first.
+
+        Args:
+            tag: the message's delivery tag; 0: all.
 
         Raises:
             BrokerUnavailableError: the session is no more, so it is returned all the same.
         """
         try:
-            await self._session.channel.basic_nack(0, multiple=True, requeue=True, wait=False)
+            await self._session.channel.basic_nack(tag, multiple=not tag, requeue=True, wait=False)
         except (AMQPError, OSError, RuntimeError) as error:
             raise BrokerUnavailableError(f"cannot give back: {error}") from error
 

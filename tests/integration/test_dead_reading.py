@@ -1,0 +1,117 @@
+"""Looking at dead letters changes nothing: not their number, not their order, for nobody else."""
+
+import asyncio
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from deploy.local.servers import RabbitMQ
+from shared.broker import open_session
+from shared.envelope import Arrival
+from shared.errors import Reason
+from shared.settings import Bytes, Settings
+from tests.integration import running
+from tests.integration.test_admin_commands import admin, arrival, bury, opened, start
+from workers.admin.dead.browse import browse
+
+COUNT = 350
+"""More than one consumer gets, see `browse.WINDOW`."""
+
+
+def letters(count: int = COUNT) -> list[Arrival]:
+    return [arrival(b"<x %d" % number, at=number) for number in range(count)]
+
+
+async def looked_at(settings: Settings) -> list[bytes]:
+    """The bodies of all dead letters in their order, as a pass over them sees them."""
+    async with browse(settings) as browser:
+        return [held.letter.body async for held in browser.letters()]
+
+
+async def test_thirty_looks_neither_lose_nor_reorder(settings: Settings) -> None:
+    """RabbitMQ 4 removes what was delivered 20 times from a quorum queue without a limit."""
+    sent = letters()
+    async with opened(settings) as session:
+        await bury(session, sent, Reason.MALFORMED)
+    for _ in range(30):
+        assert await looked_at(settings) == [each.body for each in sent]
+
+
+async def test_list_show_and_export_look_only(settings: Settings, tmp_path: Path) -> None:
+    sent = letters(40)
+    async with opened(settings) as session:
+        await bury(session, sent, Reason.MALFORMED)
+    listed = (await admin(settings, "dead", "list", "--json")).lines
+    assert (await admin(settings, "dead", "show", listed[7]["id"])).status == 0
+    assert (await admin(settings, "dead", "export", str(tmp_path / "letters"))).status == 0
+    assert await looked_at(settings) == [each.body for each in sent]
+
+
+async def test_a_reader_that_fails_returns_them_in_order(settings: Settings) -> None:
+    sent = letters()
+    async with opened(settings) as session:
+        await bury(session, sent, Reason.MALFORMED)
+
+    async def fail() -> None:
+        async with browse(settings) as browser:
+            seen = 0
+            async for _ in browser.letters():
+                seen += 1
+                if seen == COUNT - 3:
+                    raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        await fail()
+    assert await looked_at(settings) == [each.body for each in sent]
+
+
+async def test_two_at_once_both_see_all(settings: Settings) -> None:
+    async with opened(settings) as session:
+        await bury(session, letters(), Reason.MALFORMED)
+    both = await asyncio.gather(*(admin(settings, "dead", "list", "--json") for _ in range(3)))
+    assert [len(ran.lines) for ran in both] == [COUNT] * 3
+
+
+async def test_a_second_one_waits_for_the_first(settings: Settings) -> None:
+    async with opened(settings) as session:
+        await bury(session, letters(3), Reason.MALFORMED)
+    async with browse(settings) as browser:
+        async for _ in browser.letters():
+            second = await start(settings, "dead", "list", "--json")
+            assert second.stderr is not None
+            assert b"waiting" in await second.stderr.readline()
+            break
+    out, _ = await second.communicate()
+    assert len(out.splitlines()) == 3
+
+
+async def test_a_full_queue_drops_its_oldest_and_stops_nobody(settings: Settings) -> None:
+    """More dead letters than `mms.dead` holds; then an ordinary postback gets through."""
+    small = msgspec.structs.replace(settings, queue_max_bytes=Bytes(200_000))
+    async with (
+        running.worker(small),
+        running.ingest(running.beside(small)),
+        running.subscriber(small) as subscriber,
+    ):
+        for number in range(60):
+            await running.post(small, b"<%d " % number + b"x" * 10_000)
+        good = {"origin": "MMS_MT", "code": "N102", "status": "Delivered", "tracking-id": "T-1"}
+        await running.post(small, json.dumps(good).encode())
+        assert (await subscriber.event()).subject == "T-1"
+    kept = [int(body[1:].split()[0]) for body in await looked_at(small)]
+    assert kept == list(range(60 - len(kept), 60))
+    assert 1 < len(kept) < 40
+
+
+async def test_every_quorum_queue_has_a_delivery_limit(
+    settings: Settings, rabbit: RabbitMQ
+) -> None:
+    """RabbitMQ 4 has one of its own, 20."""
+    session = await open_session(settings, name="test")
+    await session.close()
+    rows = rabbit.ctl("list_queues", "name", "type", "arguments").splitlines()
+    ours = [row for row in rows if row.startswith("mms.") and "\tquorum\t" in row]
+    assert len(ours) == 2
+    assert all("x-delivery-limit" in row for row in ours)

@@ -1,0 +1,255 @@
+"""`mms-admin topology upgrade`: the `mms.dead` of releases before, made anew with letters in it."""
+
+import asyncio
+import contextlib
+import itertools
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from typing import ParamSpec, TypeVar
+
+import aio_pika
+import pytest
+from aio_pika.abc import AbstractChannel
+from aiormq.exceptions import AMQPError
+from pamqp.common import FieldTable
+
+from shared import topology
+from shared.broker import Session, connection_errors, open_session
+from shared.errors import (
+    DeadLettersInUseError,
+    TopologyConflictError,
+    UpgradeError,
+)
+from shared.settings import Settings
+from tests.integration import running
+from tests.integration.test_admin_commands import admin
+from workers.admin import upgrade as module
+from workers.admin.dead.lock import lock
+from workers.admin.stream import Reader
+from workers.admin.upgrade import SPARE, upgrade
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COUNT = 40
+HEADERS: FieldTable = {
+    "x-reason": "malformed",
+    "x-source": "acme",
+    "x-received-at": 1_795_486_200_000_000,
+}
+
+
+async def declare_old(channel: AbstractChannel, settings: Settings) -> None:
+    """`mms.dead` as the release before declares it."""
+    exchange = await channel.declare_exchange(
+        topology.DEAD, aio_pika.ExchangeType.FANOUT, durable=True
+    )
+    queue = await channel.declare_queue(
+        topology.DEAD,
+        durable=True,
+        arguments={
+            "x-queue-type": "quorum",
+            "x-overflow": "reject-publish",
+            "x-max-length-bytes": int(settings.queue_max_bytes),
+        },
+    )
+    await queue.bind(exchange)
+
+
+async def publish(channel: AbstractChannel, *bodies: bytes) -> None:
+    exchange = await channel.get_exchange(topology.DEAD, ensure=False)
+    for number, body in enumerate(bodies):
+        message = aio_pika.Message(
+            body,
+            headers={**HEADERS},
+            content_type="text/xml",
+            correlation_id="batch",
+            message_id=f"there twice {number // 2}",
+            delivery_mode=aio_pika.DeliveryMode.PERSISTENT,
+        )
+        await exchange.publish(message, "", mandatory=True)
+
+
+async def taken(settings: Settings) -> Counter[bytes]:
+    """Take all dead letters; each must be as it was published."""
+    found: Counter[bytes] = Counter()
+    async with running.channel(settings) as channel:
+        queue = await channel.get_queue(topology.DEAD)
+        while message := await queue.get(no_ack=True, fail=False):
+            assert {k: v for k, v in message.headers.items() if k in HEADERS} == HEADERS
+            assert (message.content_type, message.correlation_id) == ("text/xml", "batch")
+            found[message.body] += 1
+    return found
+
+
+async def is_whole(settings: Settings) -> None:
+    """The topology is that of this release, and nothing of the upgrade is left."""
+    session = await open_session(settings, name="test")
+    await session.close()
+    async with running.channel(settings) as channel:
+        with pytest.raises(aio_pika.exceptions.ChannelNotFoundEntity):
+            await channel.declare_queue(SPARE, passive=True)
+
+
+def bodies(count: int = COUNT) -> list[bytes]:
+    return [b"letter %d" % number for number in range(count)]
+
+
+@pytest.fixture
+async def old(settings: Settings) -> AsyncIterator[Settings]:
+    """A RabbitMQ with an old `mms.dead` and dead letters in it."""
+    async with running.channel(settings) as channel:
+        await channel.queue_delete(SPARE)
+        await declare_old(channel, settings)
+        await publish(channel, *bodies())
+    yield settings
+    async with running.channel(settings) as channel:
+        await channel.queue_delete(SPARE)
+
+
+async def test_the_conflict_names_the_command_and_the_command_mends_it(old: Settings) -> None:
+    with pytest.raises(TopologyConflictError, match="mms-admin topology upgrade"):
+        await open_session(old, name="test")
+    ran = await admin(old, "topology", "upgrade", "--dry-run")
+    assert (ran.status, f"{COUNT} dead letters" in ran.err) == (0, True)
+    with pytest.raises(TopologyConflictError):
+        await open_session(old, name="test")
+    assert (await admin(old, "topology", "upgrade")).status == 0
+    again = await admin(old, "topology", "upgrade")
+    assert (again.status, "nothing to do" in again.err) == (0, True)
+    await is_whole(old)
+    assert await taken(old) == Counter(bodies())
+
+
+class Killer:
+    """Kills a coroutine after its first call to RabbitMQ, the next one some calls later, ..."""
+
+    def __init__(self) -> None:
+        self.dies_at = -3
+        self._left = -1
+
+    async def kills(self, coroutine: Coroutine[None, None, object]) -> bool:
+        """Run it; False if it ended by itself before its time came."""
+        self.dies_at += 5
+        self._left = self.dies_at
+        try:
+            await coroutine
+        except KilledError:
+            return True
+        finally:
+            self._left = -1
+        return False
+
+    def after(self, call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+        async def wrapped(*args: P.args, **named: P.kwargs) -> T:
+            result = await call(*args, **named)
+            self._count()
+            return result
+
+        return wrapped
+
+    @contextlib.contextmanager
+    def connection_errors(self) -> Iterator[None]:
+        with connection_errors():
+            yield
+        self._count()
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise KilledError
+
+
+class KilledError(Exception):
+    """The end of a process in the middle of its work."""
+
+
+@pytest.mark.timeout(300)  # many upgrades
+async def test_interrupted_at_any_point_and_run_again(
+    old: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each call to RabbitMQ is once the last one: it is done, and then the connection is lost."""
+    killer = Killer()
+    monkeypatch.setattr(module, "connection_errors", killer.connection_errors)
+    monkeypatch.setattr(Reader, "acknowledge", killer.after(Reader.acknowledge))
+    monkeypatch.setattr(Session, "publish_all", killer.after(Session.publish_all))
+    monkeypatch.setattr(module, "SILENCE", 0.05)
+    monkeypatch.setattr(module, "WINDOW", 16)
+    sent = set(bodies())
+    while True:
+        if not await killer.kills(upgrade(old, lambda _: None)):
+            break
+        async with running.channel(old) as channel:
+            late = b"late %d" % killer.dies_at
+            sent.add(late)
+            await publish(channel, late)
+        await upgrade(old, lambda _: None)
+        await is_whole(old)
+        assert set(await taken(old)) == sent
+        async with running.channel(old) as channel:
+            await channel.queue_delete(topology.DEAD)
+            await declare_old(channel, old)
+            await publish(channel, *sent)
+    assert killer.dies_at > 20, killer.dies_at
+
+
+async def test_dead_letters_keep_coming_and_an_old_process_binds_again(
+    old: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "SILENCE", 0.1)
+    sent: list[bytes] = bodies()
+    done = asyncio.Event()
+
+    async def worker() -> None:
+        async with running.channel(old) as channel:
+            for number in itertools.count():
+                body = b"new %d" % number
+                await publish(channel, body)
+                sent.append(body)
+                await asyncio.sleep(0.002)
+                if done.is_set():
+                    return
+
+    async def old_process() -> None:
+        while not done.is_set():
+            with contextlib.suppress(
+                AMQPError
+            ):  # RabbitMQ fails over a queue that is being deleted
+                async with running.channel(old) as channel:
+                    await declare_old(channel, old)
+            await asyncio.sleep(0.5)
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worker())
+        tasks.create_task(old_process())
+        await upgrade(old, lambda _: None)
+        done.set()
+    await upgrade(old, lambda _: None)  # an old process may have been the last
+    await is_whole(old)
+    assert set(await taken(old)) == set(sent)
+
+
+async def test_it_waits_for_who_holds_dead_letters(
+    old: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An mms-admin of the release before knows no lock; it consumes."""
+    monkeypatch.setattr(module, "SILENCE", 0.1)
+    monkeypatch.setattr(module, "IDLE_LIMIT", 0.5)
+    session = await open_session(old, name="test", prefetch=10, declaring=False)
+    reader = Reader(session, topology.DEAD)
+    await reader.start()
+    assert await reader.next(5.0) is not None
+    with pytest.raises(UpgradeError, match="Somebody else consumes"):
+        await upgrade(old, lambda _: None)
+    await session.close()
+    await upgrade(old, lambda _: None)
+    assert await taken(old) == Counter(bodies())
+
+
+async def test_one_at_a_time(old: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.admin.dead.lock.LOCK_LIMIT", 0.5)
+    session = await open_session(old, name="test", declaring=False)
+    await lock(session)
+    with pytest.raises(DeadLettersInUseError):
+        await upgrade(old, lambda _: None)
+    await session.close()
