@@ -19,10 +19,10 @@ from shared.formats import unreadable
 from shared.postback import NO_TIME, Filing, Key, Postback, Rank, digits, rfc3339_of
 
 KEEP: Final = 64
-"""Postbacks kept for one key. Beyond it those of lowest rank are dropped and only counted."""
+"""Postbacks kept for one key. Beyond it those of lowest rank are dropped."""
 
 DROPPED: Final = "dropped"
-"""The hash field that counts postbacks dropped because of `KEEP`; absent when there are none."""
+"""The hash field that is there when postbacks were dropped because of `KEEP`."""
 
 _LETTERS: Final = {Track.MESSAGE: "m", Track.DISCOVERY: "d", Track.TEMPLATE: "t"}
 _TRACKS: Final = {letter: track for track, letter in _LETTERS.items()}
@@ -102,17 +102,12 @@ class Record(msgspec.Struct, frozen=True):
 
     Attributes:
         entries: its postbacks by rank, lowest first.
-        dropped: how many more arrived than are kept.
+        dropped: whether more arrived than are kept.
     """
 
     key: Key
     entries: tuple[Entry, ...]
-    dropped: int = 0
-
-    @property
-    def version(self) -> int:
-        """How many distinct postbacks are known of. It starts again when Redis loses the record."""
-        return len(self.entries) + self.dropped
+    dropped: bool = False
 
     def tracks(self) -> list[Track]:
         """The tracks that something is known about, in the order of `Track`."""
@@ -163,7 +158,7 @@ def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
     """
     if not fields:
         return None
-    dropped = int(fields.get(DROPPED.encode(), 0))
+    dropped = DROPPED.encode() in fields
     entries = (
         _entry(name.decode(), value) for name, value in fields.items() if name != DROPPED.encode()
     )

@@ -2,7 +2,7 @@
 --
 -- KEYS[1]  the record, a hash. A field is a postback: the track's letter and the rank, which sorts.
 --          Its value begins with the time of arrival as 16 digits. One more field, `dropped`,
---          counts what was not kept.
+--          says that there were more than are kept.
 -- ARGV[1]  seconds to keep the record after a change
 -- ARGV[2]  how many postbacks to keep
 -- ARGV[3]  for each postback one digit, when to tell of it if it decides its track: 0 never, 1 when
@@ -37,7 +37,7 @@ local function drop_lowest()
   held[lowest] = nil
   count = count - 1
   redis.call('HDEL', key, lowest)
-  redis.call('HINCRBY', key, 'dropped', 1)
+  return redis.call('HSETNX', key, 'dropped', 1) == 1
 end
 
 for _, name in ipairs(redis.call('HKEYS', key)) do
@@ -53,11 +53,13 @@ for i = 4, #ARGV, 2 do
     letters[#letters + 1] = arrived == known and 's' or 'd'
     if arrived < known then redis.call('HSET', key, name, value) end
   else
-    letters[#letters + 1] = 'n'
     redis.call('HSET', key, name, value)
-    changed = true
     hold(name)
-    if count > keep then drop_lowest() end
+    local first = count > keep and drop_lowest()
+    -- What goes at once, like others before it, has most likely been here and gone before.
+    local new = held[name] or first
+    letters[#letters + 1] = new and 'n' or 'd'
+    changed = changed or new
   end
 end
 if changed then redis.call('EXPIRE', key, ARGV[1]) end

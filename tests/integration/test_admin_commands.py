@@ -8,6 +8,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from shared.broker import Session, open_session
 from shared.envelope import Arrival
 from shared.errors import Reason
 from shared.settings import Settings
+from workers.admin import archive
 from workers.consumer import Delivery
 from workers.emitter import DeadLetter, Untold, emit
 from workers.pipeline import absorb
@@ -197,7 +199,7 @@ async def test_events_from_the_log_through_a_filter(settings: Settings) -> None:
     ran = await admin(settings, "events", "--since", "1h", "--limit", "2")
     first, second = ran.out.splitlines()
     assert "mms.message.failed" in first
-    assert "28444→***11 corrects failed" in second
+    assert "***44→***11 corrects failed" in second
 
 
 async def test_events_live(settings: Settings) -> None:
@@ -314,6 +316,54 @@ async def test_purge_and_export(settings: Settings, tmp_path: Path) -> None:
         assert (await admin(settings, "dead", "purge", "--yes")).out == "1 dead letter removed\n"
 
 
+def names(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()]
+
+
+async def test_an_export_that_fails_leaves_the_file_as_it_was(
+    settings: Settings, tmp_path: Path
+) -> None:
+    file = tmp_path / "letters.jsonl"
+    file.write_text("precious")
+    away = settings.__class__(amqp_url="amqp://guest:guest@127.0.0.1:1/")
+    assert (await admin(away, "dead", "export", str(file))).status == 2
+    assert file.read_text() == "precious"
+    assert names(tmp_path) == ["letters.jsonl"]
+    assert (await admin(settings, "dead", "export", str(file))).status == 0
+    assert file.read_text() == ""
+
+
+async def test_numbers_are_masked_by_their_field(settings: Settings) -> None:
+    private = body(
+        "T-1", "N102", "Delivered", **{"from-mask": "Jo 42", "client-reference": "1-555-000-1111"}
+    ).replace(b"+15550001111", b"+1 (555) 000-1111")
+    await through(settings, [arrival(private)])
+    for arguments in (["show", "T-1"], ["events", "--since", "1h", "--limit", "1"]):
+        for more in ([], ["--json"]):
+            out = (await admin(settings, *arguments, *more)).out
+            assert "T-1" in out
+            assert "000" not in out.replace("000000", "").replace(".000", "")
+            assert "Jo" not in out
+
+
+async def test_control_characters_reach_no_terminal(settings: Settings) -> None:
+    evil = body("T-1", "N102", "Delivered", handset="\x9b31m\x85\u202e").decode()
+    evil = json.dumps(json.loads(evil), ensure_ascii=False)
+    await through(settings, [arrival(evil.encode()), arrival("<x \x9b31m".encode(), at=1)])
+    (letter,) = (await admin(settings, "dead", "list", "--json")).lines
+    for arguments in (
+        ["show", "T-1", "--json", "--raw"],
+        ["events", "--since", "1h", "--limit", "1", "--json", "--raw"],
+        ["dead", "list", "--json"],
+        ["dead", "show", letter["id"], "--json", "--raw"],
+        ["dead", "show", letter["id"], "--raw"],
+        ["dead", "export", "-"],
+    ):
+        ran = await admin(settings, *arguments)
+        assert ran.out
+        assert all(each.isprintable() or each == "\n" for each in ran.out), arguments
+
+
 def postbacks(count: int) -> list[Arrival]:
     """Lives of many kinds, shuffled a little, with duplicates and dead letters among them."""
     arrivals: list[Arrival] = []
@@ -365,6 +415,36 @@ async def test_rebuild_emits_what_only_the_archive_saw(settings: Settings) -> No
     assert (summary["new"], summary["duplicates"], summary["events"]) == (1, 2, 1)
     told = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
     assert [event["type"] for event in told] == ["mms.message.failed", "mms.message.delivered"]
+
+
+async def test_a_record_that_dropped_some_is_rebuilt_as_it_was(settings: Settings) -> None:
+    """More postbacks than a record keeps, then the same archive once and twice more."""
+    many = [arrival(body("T-1", "N101", "Sent", handset=f"Phone {n}"), at=n) for n in range(100)]
+    await through(settings, many)
+    before = await everything(settings)
+    for _ in range(2):
+        again = (await admin(settings, "rebuild", "--json")).lines[0]
+        assert (again["new"], again["duplicates"]) == (0, 100)
+        assert await everything(settings) == before
+    async with redis.Redis.from_url(settings.redis_url) as client:
+        await client.flushdb()
+    await admin(settings, "rebuild", "--json")
+    assert await everything(settings) == before
+
+
+async def test_silence_is_not_the_end_of_the_archive(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RabbitMQ is slow to serve a consumer that begins at a time; there is something, however."""
+    await through(settings, [SENT], [DELIVERED])
+    session = await open_session(settings, name="test", prefetch=archive.PREFETCH)
+    monkeypatch.setattr(archive, "EMPTY_LIMIT", 0.0)
+    since = datetime.now(UTC) - timedelta(hours=1)
+    last = await archive.end(settings)
+    assert last == 1
+    found = [message async for message in archive.messages(session, since, last)]
+    await session.close()
+    assert len(found) == 2
 
 
 async def test_rebuild_of_an_empty_archive(settings: Settings) -> None:

@@ -1,8 +1,8 @@
 """The law of merging as a small model in Python; what `merge.lua` does must equal it.
 
 A record is a set of postbacks that only grows, with at most `keep` in it. Over that the lowest
-rank goes, but never one that decides its track, and what went is counted. (What went and comes
-again is counted again; nobody remembers it.)
+rank goes, but never one that decides its track, and the record says that there were more. (What
+goes at once, when others went before, counts as a duplicate; nobody remembers which ones went.)
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ class Model:
         self._key = key
         self._keep = keep
         self._held: dict[tuple[Track, Rank], tuple[int, Postback]] = {}
-        self._dropped = 0
+        self._dropped = False
 
     def merge(self, batch: Sequence[Merging]) -> tuple[str, Record | None]:
         """Add postbacks.
@@ -77,15 +77,16 @@ class Model:
             self._held[name] = (min(earliest, received_at), postback)
             return "s" if received_at == earliest else "d"
         self._held[name] = (received_at, filing.postback)
-        if len(self._held) > self._keep:
-            self._drop_lowest()
-        return "n"
+        first = len(self._held) > self._keep and self._drop_lowest()
+        return "n" if name in self._held or first else "d"
 
-    def _drop_lowest(self) -> None:
+    def _drop_lowest(self) -> bool:
+        """Drop one; whether it is the first."""
         others = [(str(rank), track) for track, rank in self._held if rank != self._highest(track)]
         lowest, track = min(others)
         del self._held[track, Rank.parse(lowest)]
-        self._dropped += 1
+        first, self._dropped = not self._dropped, True
+        return first
 
     def _decides(self, merging: Merging) -> bool:
         return self._highest(merging.filing.track) == merging.filing.rank

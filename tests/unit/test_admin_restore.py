@@ -15,6 +15,8 @@ from tests.unit.test_workers_pipeline import ModelStore
 from workers.admin.restore import Restorer, Summary, Teller
 from workers.store import Merged, Received, Unmergeable
 
+AT = 1_795_486_200_000_000
+
 
 class Forgetful(ModelStore):
     """Merges, but the first answers are lost with the connection."""
@@ -46,7 +48,7 @@ def batch(count: int) -> bytes:
     return envelope.encode(
         [
             Arrival(
-                1_795_486_200_000_000 + number,
+                AT + number,
                 "acme",
                 "",
                 json.dumps(
@@ -58,10 +60,10 @@ def batch(count: int) -> bytes:
     )
 
 
-async def rebuild(store: ModelStore, body: bytes) -> list[str]:
+async def rebuild(store: ModelStore, body: bytes, earliest: int = 0) -> list[str]:
     """The subjects of the events that a rebuild of one batch publishes."""
     teller = Recorder()
-    restorer = Restorer(store, Summary(), teller)
+    restorer = Restorer(store, Summary(), teller, earliest)
     await restorer.take(body)
     await restorer.flush()
     return [event.subject for event in teller.events]
@@ -83,3 +85,9 @@ async def test_what_was_known_is_not_published_again() -> None:
     store = Forgetful(0)
     assert len(await rebuild(store, batch(20))) == 20
     assert await rebuild(store, batch(20)) == []
+
+
+async def test_what_came_too_long_ago_is_merged_and_not_published() -> None:
+    store = Forgetful(0)
+    assert await rebuild(store, batch(20), AT + 15) == [f"T-{number}" for number in range(15, 20)]
+    assert len(store.models) == 20

@@ -2,9 +2,9 @@
 
 A stream has no end: whoever reads it is led on into what comes live. Nor can the end be asked for
 (RabbitMQ's message count is an estimate). But a consumer that begins at `last` is given the last
-chunk, so the highest offset that comes to it before it falls silent is the end, or, with traffic,
-a little beyond: too far does no harm. The message count only decides how long an empty answer is
-believed.
+chunk, and RabbitMQ has sent all of it once it answers a later question on the same channel. So the
+highest offset that has come by then is the end, or, with traffic, a little beyond: too far does no
+harm. That nothing came is no proof that nothing is there, however long one waits: see `_nothing`.
 """
 
 import asyncio
@@ -24,9 +24,8 @@ from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of
 PREFETCH: Final = 64
 """Batches that may wait here; each has at most 1 MiB."""
 
-SILENCE: Final = 0.5
 LOOK_LIMIT: Final = 2.0
-"""Seconds without a message that end the look at the last chunk; seconds that it takes at most."""
+"""Seconds at most that the last chunk is looked at while messages keep coming."""
 
 EMPTY_LIMIT: Final = 2.0
 READ_LIMIT: Final = 30.0
@@ -50,13 +49,14 @@ async def end(settings: Settings) -> int | None:
                 raise BrokerUnavailableError(f"{topology.ARCHIVE} has messages but gives none")
             return None
         deadline = time.monotonic() + LOOK_LIMIT
-        highest = offset_of(first)
-        while time.monotonic() < deadline:
-            message = await reader.next(SILENCE)
-            if message is None:
-                break
+        message: DeliveredMessage | None = first
+        highest = 0
+        while message is not None:
             highest = max(highest, offset_of(message))
             await reader.acknowledge(message)
+            if not reader.waiting and time.monotonic() < deadline:
+                await _count(session)  # answered after what was being sent
+            message = await reader.next(0.0)
         return highest
     finally:
         await session.close()
@@ -75,9 +75,9 @@ async def messages(
     """
     reader = Reader(session, topology.ARCHIVE)
     await reader.start(place)
-    message = await reader.next(READ_LIMIT if place == "first" else EMPTY_LIMIT)
-    if message is None and place != "first":
-        return  # nothing was archived since then
+    if place != "first" and await _nothing(session, reader, last):
+        return
+    message = await reader.next(READ_LIMIT)
     while message is not None:
         offset = offset_of(message)
         await reader.acknowledge(message)  # taken; asks for one more
@@ -87,6 +87,21 @@ async def messages(
             return
         message = await reader.next(READ_LIMIT)
     raise BrokerUnavailableError(f"{topology.ARCHIVE} gave nothing for {READ_LIMIT:g} s")
+
+
+async def _nothing(session: Session, reader: Reader, last: int) -> bool:
+    """Whether nothing was archived since the place that this reader began at.
+
+    A second consumer on the same channel begins at the archive's last message, which is there. Its
+    stream serves both in the order in which they came, so once that message has come, something has
+    come to the first reader too, if there is anything for it.
+    """
+    proof = Reader(session, topology.ARCHIVE)
+    await proof.start(last)
+    if await proof.next(READ_LIMIT) is None:
+        raise BrokerUnavailableError(f"{topology.ARCHIVE} gave nothing for {READ_LIMIT:g} s")
+    await proof.stop()  # and what RabbitMQ was sending to the reader has come
+    return not reader.waiting
 
 
 async def _count(session: Session) -> int:

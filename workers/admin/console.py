@@ -24,10 +24,28 @@ from shared.settings import seconds
 T = TypeVar("T")
 
 NOTHING: Final = "-"
+
+MASKED: Final = 4
+"""Characters of a number of which nothing is shown; of a longer one the last two are."""
 _UNTRUNCATED: Final = 1_000_000
 
 _KEPT: Final = "\n\t"
 _DIGITS: Final = re.compile(r"\d{5,}(\d{2})")
+
+_BETWEEN: Final = r"(?:[ \u00a0./()+_-]|%[0-9A-Fa-f]{2})"
+_SEPARATED: Final = re.compile(
+    # A time in ISO 8601 stays.
+    r"(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:\.\d+)?)"
+    rf"|\d(?:{_BETWEEN}{{0,3}}\d){{4,}}{_BETWEEN}{{0,3}}(?P<last>\d{_BETWEEN}{{0,3}}\d)"
+)
+"""Seven digits or more, also with separators between them."""
+
+_NUMBER_FIELD: Final = re.compile(
+    r"(?P<name>(?<![a-z_-])(?:to|from|from[-_]mask))"
+    r"(?P<is>[\"']?\s*:\s*[\"']?|\s*>|=)(?P<value>[^<\"',&}\r\n]+)",
+    re.IGNORECASE,
+)
+"""A field of JSON, XML or a form that is a phone number by its name, with what it holds."""
 
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
@@ -47,8 +65,21 @@ def run(main: Coroutine[object, object, T]) -> T:
 
 
 def print_json(value: object) -> None:
-    """One JSON object on one line."""
-    click.echo(msgspec.json.encode(value, enc_hook=str))
+    """One JSON object on one line; control characters are escaped as JSON escapes them."""
+    click.echo(json_line(value))
+
+
+def json_line(value: object) -> str:
+    """A value as JSON in which every character can be printed."""
+    text = msgspec.json.encode(value, enc_hook=str).decode()
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else _escaped(each) for each in text)
+
+
+def _escaped(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at]:02x}{units[at + 1]:02x}" for at in range(0, len(units), 2))
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
@@ -86,11 +117,27 @@ def one_line(text: str) -> str:
 
 
 def hide(text: str) -> str:
-    """Mask every run of seven digits or more, also inside words: for raw bodies.
+    """Mask what may be a phone number in a text that is not ours: a body, an error, a reference.
 
-    A percent-encoded form writes `%2B15550001111`, which no rule about words would find.
+    That is what a field holds that is a number by its name, and seven digits or more, also with
+    separators between them and inside words: a percent-encoded form writes `%2B15550001111`.
     """
-    return _DIGITS.sub(r"***\1", text)
+    text = _NUMBER_FIELD.sub(_hidden_field, text)
+    return _DIGITS.sub(r"***\1", _SEPARATED.sub(_hidden, text))
+
+
+def hide_number(number: str) -> str:
+    """Mask what is a phone number by its field, whatever it looks like."""
+    return f"***{number[-2:]}" if len(number) > MASKED else "***"
+
+
+def _hidden_field(match: re.Match[str]) -> str:
+    value = match["value"].strip()
+    return f"{match['name']}{match['is']}{hide_number(value) if value else match['value']}"
+
+
+def _hidden(match: re.Match[str]) -> str:
+    return f"***{match['last']}" if match["last"] else match[0]
 
 
 def moment(received_at: int) -> str:

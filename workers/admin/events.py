@@ -153,9 +153,12 @@ def _masked(event: Event) -> Event:
     data = event.data
     private = msgspec.structs.replace(
         data,
-        from_=data.from_ and mask(data.from_),
-        to=data.to and mask(data.to),
-        status_details=data.status_details and mask(data.status_details),
+        from_=data.from_ and console.hide_number(data.from_),
+        to=data.to and console.hide_number(data.to),
+        client_reference=data.client_reference and console.hide(data.client_reference),
+        campaign_ref=data.campaign_ref and console.hide(data.campaign_ref),
+        status=data.status and console.hide(data.status),
+        status_details=data.status_details and console.hide(data.status_details),
     )
     return msgspec.structs.replace(event, data=private)
 

@@ -41,7 +41,9 @@ def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: b
     later than when it was received.
 
     With --emit the events of what it changes are published: for batches that only the archive saw.
-    Into an empty Redis that would be every event of the archive's time. Killed (not merely
+    Into an empty Redis that would be every event of the archive's time. The archive may reach back
+    further than records are kept; events of what came before MMS_STATE_TTL are only published if
+    --since is given. Killed (not merely
     stopped), it may leave up to one window of postbacks merged and their events untold.
 
     Exit status 1 when it was stopped, or Redis refused some records.
@@ -97,7 +99,10 @@ async def _replay(
         contextlib.aclosing(Teller(loaded)) as teller,
         contextlib.aclosing(archive.messages(session, place, last)) as messages,
     ):
-        restorer = Restorer(store, summary, teller if emitting else None)
+        if not summary.dry_run:
+            await store.check_version()
+        earliest = 0 if place != "first" else time.time_ns() // 1000 - round(loaded.state_ttl * 1e6)
+        restorer = Restorer(store, summary, teller if emitting else None, earliest)
         try:
             with _progress() as progress:
                 bar = progress.add_task("archive", total=None)

@@ -39,6 +39,7 @@ class Summary(msgspec.Struct):
     Attributes:
         undecodable: postbacks that are dead letters, and messages that are no batch.
         refused: postbacks that Redis will not take however long we wait.
+        expired: events not published because what decides them came too long ago.
         records: records that the postbacks belong to; counted no further than `EXACT`.
         finished: whether it came to the archive's end.
     """
@@ -51,6 +52,7 @@ class Summary(msgspec.Struct):
     refused: int = 0
     records: int = 0
     events: int = 0
+    expired: int = 0
     seconds: float = 0.0
     postbacks_per_second: int = 0
     dry_run: bool = False
@@ -58,9 +60,17 @@ class Summary(msgspec.Struct):
 
 
 class Restorer:
-    """Decodes and merges batches, counting; in a dry run it leaves Redis alone."""
+    """Decodes and merges batches, counting; in a dry run it leaves Redis alone.
 
-    def __init__(self, store: Store, summary: Summary, teller: "Teller | None") -> None:
+    Args:
+        teller: publishes the events that are due; None: they are not published.
+        earliest: microseconds since the Unix epoch; no event of what came before is published.
+    """
+
+    def __init__(
+        self, store: Store, summary: Summary, teller: "Teller | None", earliest: int = 0
+    ) -> None:
+        self._earliest = earliest
         self._store = store
         self._summary = summary
         self._teller = teller
@@ -112,7 +122,11 @@ class Restorer:
             new = result.results.lower().count("n")
             self._summary.new += new
             self._summary.duplicates += len(result.received) - new
-            events.extend(event for event, _ in due_events(result, replayed=True))
+            for event, received in due_events(result, replayed=True):
+                if received.arrival.received_at >= self._earliest:
+                    events.append(event)
+                elif self._teller is not None:
+                    self._summary.expired += 1
         if self._teller is not None and events:
             await self._teller.tell(events)
             self._summary.events += len(events)

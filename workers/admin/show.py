@@ -9,7 +9,6 @@ import msgspec
 
 from shared import settings
 from shared.cli import counted
-from shared.log import mask
 from shared.postback import Key, rfc3339
 from shared.record import Known, Record
 from shared.settings import Settings
@@ -91,10 +90,15 @@ def _masked(record: Record) -> Record:
         postback = entry.postback
         private = msgspec.structs.replace(
             postback,
-            from_=postback.from_ and mask(postback.from_),
-            to=postback.to and mask(postback.to),
-            status_details=postback.status_details and mask(postback.status_details),
-            extra=postback.extra and {name: mask(text) for name, text in postback.extra.items()},
+            from_=postback.from_ and console.hide_number(postback.from_),
+            to=postback.to and console.hide_number(postback.to),
+            from_mask=postback.from_mask and console.hide_number(postback.from_mask),
+            client_reference=postback.client_reference and console.hide(postback.client_reference),
+            campaign_ref=postback.campaign_ref and console.hide(postback.campaign_ref),
+            status=postback.status and console.hide(postback.status),
+            status_details=postback.status_details and console.hide(postback.status_details),
+            extra=postback.extra
+            and {console.hide(name): console.hide(text) for name, text in postback.extra.items()},
         )
         entries.append(msgspec.structs.replace(entry, postback=private))
     return msgspec.structs.replace(record, entries=tuple(entries))
@@ -105,7 +109,6 @@ def _as_json(record: Record) -> dict[str, object]:
         "kind": record.key.kind,
         "source": record.key.source,
         "id": record.key.id,
-        "version": record.version,
         "dropped": record.dropped,
         "tracks": {track: record.known(track) for track in record.tracks()},
         "timeline": [_step_as_json(step) for step in timeline(record)],
@@ -133,11 +136,11 @@ def _step_as_json(step: Step) -> dict[str, object]:
 def _print(record: Record) -> None:
     key = record.key
     kind = "message" if key.kind == "message" else "template"
-    more = f", {record.dropped} more not kept" if record.dropped else ""
+    more = ", more not kept" if record.dropped else ""
     tracks = [(track, record.known(track)) for track in record.tracks()]
     names = [name for name in Known.__struct_fields__ if any(_cell(k, name) for _, k in tracks)]
     console.print_table(
-        f"{kind} {key.id} (source {key.source}, {counted(record.version, 'postback')}{more})",
+        f"{kind} {key.id} (source {key.source}, {counted(len(record.entries), 'postback')}{more})",
         ["", *(str(track) for track, _ in tracks)],
         [
             [name.rstrip("_").replace("_", "-"), *(_cell(known, name) for _, known in tracks)]

@@ -3,13 +3,14 @@
 import base64
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import BinaryIO
 
 import click
-import msgspec
 
 from shared import settings
 from shared.cli import counted
@@ -32,8 +33,8 @@ def export(
     """Write dead letters to FILE (- is standard output) and leave them where they are.
 
     One JSON object a line: id, reason, error, source, received_at, batch, content_type, headers,
-    and body_base64, the exact bytes. Nothing is masked, so a new file is readable by its owner
-    alone.
+    and body_base64, the exact bytes. Nothing is masked, so the file is readable by its owner
+    alone. A file that is there is replaced once all is written.
 
     \b
     Examples:
@@ -44,18 +45,37 @@ def export(
         with _opened(file) as out:
             count = console.run(_export(out, chosen(letter_id, reason, source, since)))
     except OSError as error:
+        if file == "-":  # whoever reads it has enough
+            raise
         raise click.FileError(file, error.strerror) from error
     console.say(f"{counted(count, 'dead letter')} written to {file}")
 
 
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
+    """A file beside it, which takes its place once it is complete: what was there stays till then.
+
+    A file that is no regular one, such as a pipe, is written to directly.
+    """
     if file == "-":
         yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
         return
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as out:
-        yield out
+    path = Path(os.path.realpath(file))
+    if path.exists() and not path.is_file():
+        with path.open("wb") as out:
+            yield out
+        return
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as out:
+            yield out
+            out.flush()
+            os.fsync(out.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
 
 
 async def _export(out: BinaryIO, wanted: Filter) -> int:
@@ -63,7 +83,7 @@ async def _export(out: BinaryIO, wanted: Filter) -> int:
     async with browse(settings.load()) as browser:
         async for held in browser.letters():
             if wanted.takes(held.letter):
-                out.write(msgspec.json.encode(_as_json(held.letter), enc_hook=str) + b"\n")
+                out.write(console.json_line(_as_json(held.letter)).encode() + b"\n")
                 count += 1
     return count
 

@@ -8,7 +8,6 @@ import click
 import msgspec
 
 from shared import settings
-from shared.log import mask
 from workers.admin import console
 from workers.admin.dead.browse import browse
 from workers.admin.dead.letter import Filter, Letter
@@ -115,5 +114,5 @@ def _item(letter: Letter) -> Item:
         postbacks=len(letter.arrivals),
         bytes=len(letter.body),
         content_type=letter.content_type,
-        error=mask(letter.error),
+        error=console.hide(letter.error),
     )
