@@ -7,13 +7,15 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import aiormq
 import pytest
 import redis.asyncio as redis
+from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from shared import envelope, topology
@@ -45,7 +47,7 @@ async def start(settings: Settings, *arguments: str) -> asyncio.subprocess.Proce
     given = {
         f"MMS_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
         for name in settings.__struct_fields__
-        if (value := getattr(settings, name)) is not None
+        if name != "rules" and (value := getattr(settings, name)) is not None
     }
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -436,12 +438,26 @@ async def test_silence_is_not_the_end_of_the_archive(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """RabbitMQ is slow to serve a consumer that begins at a time; there is something, however."""
+    consume = aiormq.Channel.basic_consume
+
+    async def slowly(
+        self: aiormq.Channel,
+        queue: str,
+        callback: Callable[[DeliveredMessage], Awaitable[None]],
+        **options: Any,
+    ) -> object:
+        async def later(message: DeliveredMessage) -> None:
+            await asyncio.sleep(2.5)
+            await callback(message)
+
+        return await consume(self, queue, later, **options)
+
     await through(settings, [SENT], [DELIVERED])
-    session = await open_session(settings, name="test", prefetch=archive.PREFETCH)
-    monkeypatch.setattr(archive, "EMPTY_LIMIT", 0.0)
-    since = datetime.now(UTC) - timedelta(hours=1)
     last = await archive.end(settings)
     assert last == 1
+    session = await open_session(settings, name="test", prefetch=archive.PREFETCH)
+    monkeypatch.setattr(aiormq.Channel, "basic_consume", slowly)
+    since = datetime.now(UTC) - timedelta(hours=1)
     found = [message async for message in archive.messages(session, since, last)]
     await session.close()
     assert len(found) == 2

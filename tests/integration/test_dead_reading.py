@@ -81,7 +81,9 @@ async def test_a_second_one_waits_for_the_first(settings: Settings) -> None:
         async for _ in browser.letters():
             second = await start(settings, "dead", "list", "--json")
             assert second.stderr is not None
-            assert b"waiting" in await second.stderr.readline()
+            async with asyncio.timeout(30):
+                while b"waiting" not in await second.stderr.readline():
+                    assert second.returncode is None
             break
     out, _ = await second.communicate()
     assert len(out.splitlines()) == 3
