@@ -16,6 +16,7 @@ of aiohttp that is not in `TESTED` a connection is a `PlainConnection`: slower, 
   stops when 32 wait. aiohttp calls it when it takes a request; when the body was not complete then,
   the parser has not counted the request yet and counts it afterwards, one too many for good. Then
   it stops one request too early and nobody starts it again.
+* `_reading_paused`: aiohttp has stopped reading, because a body is too much.
 * `_buffer_paused`, `_pause_reading_for_buffer`, `_resume_reading_if_drained`: reading stops while
   too much waits.
 * `_paused`: the client does not read its answers.
@@ -33,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 from aiohttp import HttpVersion11, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestPayloadError
+from aiohttp.web_protocol import RequestHandler, RequestPayloadError
 
 from ingest.plain import PlainConnection
 
@@ -63,7 +64,16 @@ class Connection(PlainConnection):
         limits: what aiohttp takes.
     """
 
-    __slots__ = ("_ahead", "_arrived", "_ended", "_express", "_held", "_newest", "_taken_early")
+    __slots__ = (
+        "_ahead",
+        "_arrived",
+        "_ended",
+        "_express",
+        "_held",
+        "_newest",
+        "_taken_early",
+        "_taking",
+    )
 
     def __init__(
         self,
@@ -79,6 +89,7 @@ class Connection(PlainConnection):
         self._arrived: deque[float] = deque()  # when each of `_messages` was parsed
         self._newest: StreamReader | None = None  # the body of the request that was parsed last
         self._taken_early = False  # aiohttp took the newest request before its body was complete
+        self._taking = False  # the fast path looks at a request, and may take its body
         self._ahead = 0
         self._ended = False  # the client will send nothing more
 
@@ -92,6 +103,13 @@ class Connection(PlainConnection):
         self._waiter = waiter
         if self._messages:
             self._begin(waiter)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Called twice for every body, and costly; a complete one has nothing left to parse."""
+        if self._reading_paused:
+            super().resume_reading(resume_parser)
+        elif resume_parser and not self._taking:
+            self.data_received(b"")
 
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's own type; aiohttp's is None
         """A client that only stops sending still gets its answers; over TLS that is impossible."""
@@ -164,12 +182,14 @@ class Connection(PlainConnection):
         count = self._request_count
         body = self._newest
         received = -1 if body is None or body.is_eof() else body.total_bytes
-        super().data_received(data)
+        RequestHandler.data_received(self, data)  # not `PlainConnection`'s, whose clock is coarse
         if self._taken_early and body is not None and body.is_eof():
             self._taken_early = False
             if self._parser is not None:
                 self._parser.message_consumed()
-                super().data_received(b"")  # goes on with what the parser stopped before
+                RequestHandler.data_received(
+                    self, b""
+                )  # goes on with what the parser stopped before
         if self._messages and self._request_count != count:
             self._newest = self._messages[-1][1]
             now = self._loop.time()
@@ -178,6 +198,8 @@ class Connection(PlainConnection):
             self._limit_headers(data, self._newest, self._newest.total_bytes)
         elif body is not None and received >= 0:
             self._limit_headers(data, body, body.total_bytes - received)
+        elif data and not self.headers_since:
+            self.headers_since = time.monotonic()
         if self._upgraded:  # these bytes are kept until the request for it is answered
             self.headers_since = 0.0
         if len(self._messages) <= 1:
@@ -210,10 +232,13 @@ class Connection(PlainConnection):
 
     def _begin(self, waiter: asyncio.Future[None]) -> None:
         """Begin with the first request that waits, by the fast path or the usual way."""
-        self._waiter = None  # reading a body may make aiohttp parse what it had put off
+        self._waiter = None
         message, payload = self._messages.popleft()
         self.began = self._arrived.popleft()
-        if self._parser is not None and self._is_fast(message, payload):
+        self._taking = True
+        fast = self._parser is not None and self._is_fast(message, payload)
+        self._taking = False
+        if fast and self._parser is not None:
             self._parser.message_consumed()
             self._held = waiter
             self._request_in_progress = True

@@ -14,6 +14,7 @@ a client that waits for it sends an empty line, which HTTP lets a server ignore.
 import asyncio
 import base64
 import contextlib
+import itertools
 import re
 import socket
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ class Stream(NamedTuple):
 
     Attributes:
         cuts: sizes of what it writes at once, over and over.
+        pause: seconds between two writes.
         late: seconds before it begins to read.
         reads: bytes that it reads at once.
     """
@@ -108,6 +110,7 @@ class Stream(NamedTuple):
     requests: list[Requests]
     end: str
     cuts: list[int]
+    pause: float
     late: float
     reads: int
 
@@ -131,8 +134,9 @@ class Stream(NamedTuple):
         So does the last request: what comes after a server closes may cost answers (RFC 9112, 9.6).
         """
         content = memoryview(self.content)
-        for number in range(300):
-            cut = self.cuts[number % len(self.cuts)]
+        for cut in itertools.islice(itertools.cycle(self.cuts), 300):
+            if len(content) <= cut:
+                break
             yield bytes(content[:cut])
             content = content[cut:]
         last = ENDS[self.end](b"end")
@@ -155,6 +159,7 @@ _streams = st.builds(
     st.lists(_requests, max_size=5),
     st.sampled_from(sorted(ENDS)),
     st.lists(st.sampled_from([1, 10, 100, 700, 1000, 10_000, 300_000]), min_size=1, max_size=4),
+    st.sampled_from([0.0, 0.0, 0.0, 0.001]),
     st.sampled_from([0.0, 0.0, 0.01, 0.1]),
     st.sampled_from([65536, 65536, 500]),
 )
@@ -218,7 +223,7 @@ class Client:
         with contextlib.suppress(ConnectionError):  # the last may be refused before its end
             for piece in pieces:
                 await asyncio.get_running_loop().sock_sendall(client, piece)
-                await asyncio.sleep(0)
+                await asyncio.sleep(self._stream.pause)
             if self._stream.end in NO_HTTP:
                 self._between = True
                 self._look()
@@ -259,14 +264,20 @@ def _answers(said: bytes) -> list[tuple[int, bytes]]:
     return answers
 
 
-CUT_IN_THE_BODY: Final = Stream([Requests("fast", 1000, 200)], "close", [700], 0, 65536)
+CUT_IN_THE_BODY: Final = Stream([Requests("fast", 1000, 200)], "close", [700], 0, 0, 65536)
 MANY_CHUNKS: Final = Stream(
-    [Requests("one-byte chunks", 4095, 1), Requests("fast", 10, 2)], "close", [300_000], 0, 65536
+    [Requests("one-byte chunks", 4095, 1), Requests("fast", 10, 2)], "close", [300_000], 0, 0, 65536
 )
+IN_TWO: Final = len(GOES_ON["fast"](b"0 " + bytes(700))) - 700
 BODY_THEN_MANY: Final = Stream(
-    [Requests("fast", 1000, 1), Requests("get", 0, 100)], "close", [500, 300_000], 0, 65536
+    [Requests("fast", 700, 1), Requests("get", 0, 100)],
+    "close",
+    [IN_TWO, 700, 300_000],
+    0.02,
+    0,
+    65536,
 )
-NOT_READ: Final = Stream([Requests("nowhere", 0, 900)], "close", [300_000], 0.1, 500)
+NOT_READ: Final = Stream([Requests("nowhere", 0, 900)], "close", [300_000], 0, 0.1, 500)
 
 
 def test_our_connections_answer_as_aiohttp_alone() -> None:
