@@ -1,0 +1,199 @@
+"""Every hostile request on its own: it is answered, kept if it got 200, and harms nobody else."""
+
+import asyncio
+import contextlib
+import re
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
+
+import aio_pika
+import aiohttp
+import pytest
+
+from deploy.local.services import Service
+from shared import topology
+from tests.chaos.hostile import Hostile, good, table
+from tests.chaos.site import Site
+
+NEIGHBOURS: Final = 100
+DEADLINE: Final = 10.0
+"""Seconds within which good postbacks that come afterwards are in the state."""
+
+PATIENCE: Final = 12.0
+"""Seconds after which no answer counts as silence; the provider waits 10."""
+
+MEMORY: Final = 256 * 2**20
+"""Bytes that a worker may take, whatever it was sent."""
+
+BROKEN: Final = "good postbacks that come after it do not arrive"
+"""The harm after which nothing else can be looked at."""
+
+AT_ONCE: Final = 16
+TIMES: Final = 1000
+
+
+class Kept:
+    """What has come out of the pipeline: dead letters by body, and events."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self.dead: Counter[bytes] = Counter()
+        self.events: list[bytes] = []
+
+    @contextlib.asynccontextmanager
+    async def collecting(self) -> AsyncIterator["Kept"]:
+        """Take dead letters and events out of their queues as they come, so that none fills up."""
+        async with await aio_pika.connect(self._site.rabbit.url) as connection:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=100)
+            events = await channel.declare_queue(exclusive=True)
+            await events.bind(topology.EVENTS, "passthrough.#")
+            dead = await channel.get_queue(topology.DEAD)
+            await dead.consume(self._letter, no_ack=True)
+            await events.consume(self._event, no_ack=True)
+            yield self
+
+    async def _letter(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        self.dead[message.body] += 1
+
+    async def _event(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
+        self.events.append(message.body)
+
+    async def has(self, hostile: Hostile, taken: int) -> bool:
+        """Whether each of the requests that were answered 200 is somewhere."""
+        if self.dead[hostile.body] >= taken:
+            return True
+        if not hostile.tracking_id:
+            return False
+        if any(hostile.tracking_id.encode() in event for event in self.events):
+            return True
+        async with self._site.state() as state:
+            return bool(await state.keys(f"mms:message:{{default/{hostile.tracking_id}*"))
+
+
+async def send(port: int, wire: bytes) -> int:
+    """The status of the answer, 0 if the connection was closed without one.
+
+    Raises:
+        TimeoutError: neither came.
+    """
+    async with asyncio.timeout(PATIENCE):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            with contextlib.suppress(ConnectionError):
+                writer.write(wire)
+                await writer.drain()
+                writer.write_eof()
+            with contextlib.suppress(ConnectionError):
+                line = await reader.readline()
+                status = re.match(rb"HTTP/1\.[01] (\d{3})", line)
+                return int(status[1]) if status else 0
+            return 0
+        finally:
+            writer.close()
+
+
+async def send_often(port: int, hostile: Hostile, times: int) -> Counter[int]:
+    """The answers' statuses."""
+    statuses: Counter[int] = Counter()
+    remaining = iter(range(times))
+
+    async def sender() -> None:
+        for _ in remaining:
+            statuses[await send(port, hostile.wire)] += 1
+
+    async with asyncio.TaskGroup() as senders:
+        for _ in range(min(AT_ONCE, times)):
+            senders.create_task(sender())
+    return statuses
+
+
+async def neighbours_arrive(site: Site, prefix: str) -> None:
+    """Good postbacks that come now are answered 200, and in the state within the deadline."""
+    names = [f"{prefix}-{at}" for at in range(NEIGHBOURS)]
+    url = f"http://127.0.0.1:{site.settings.ingest_port}/postbacks"
+    async with aiohttp.ClientSession() as client, asyncio.TaskGroup() as posts:
+
+        async def one(name: str) -> None:
+            async with client.post(url, data=good(name)) as answer:
+                assert answer.status == 200
+
+        for name in names:
+            posts.create_task(one(name))
+    keys = [f"mms:message:{{default/{name}}}" for name in names]
+    async with site.state() as state, asyncio.timeout(DEADLINE):
+        while await state.exists(*keys) < len(keys):
+            await asyncio.sleep(0.02)
+
+
+def memory(service: Service) -> float:
+    """Bytes that a process holds."""
+    found = re.search(
+        r"^process_resident_memory_bytes (\S+)", service.ask("/metrics")[1], re.MULTILINE
+    )
+    assert found
+    return float(found[1])
+
+
+async def harm(site: Site, kept: Kept, hostile: Hostile, times: int) -> str:
+    """What is wrong after a request was sent so many times; empty if nothing is."""
+    statuses: Counter[int] = Counter()
+    found = ""
+    try:
+        statuses = await send_often(site.settings.ingest_port, hostile, times)
+    except* TimeoutError:
+        found = "no answer"
+    try:
+        await neighbours_arrive(site, f"after {hostile.name}")
+    except* (TimeoutError, AssertionError, aiohttp.ClientError) as errors:
+        found = f"{BROKEN}: {errors.exceptions[0]!r}"
+    if found:
+        return found
+    if unexpected := statuses.keys() & {500, 502, 504}:
+        return f"answered {unexpected}"
+    try:
+        async with asyncio.timeout(DEADLINE):
+            while statuses[200] and not await kept.has(hostile, statuses[200]):
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        return f"of {statuses[200]} answered 200 not all are kept"
+    return ""
+
+
+async def survive(site: Site, requests: Sequence[Hostile], times: int) -> dict[str, str]:
+    """Send each so many times; what is wrong with each that did harm."""
+    processes = (await site.ingest(), await site.worker())
+    harms: dict[str, str] = {}
+    async with Kept(site).collecting() as kept:
+        for hostile in requests:
+            if found := await harm(site, kept, hostile, times):
+                harms[hostile.name] = found
+            if not all(each.is_alive() for each in processes):
+                return harms | {hostile.name: "a process has ended"}
+            if found.startswith(BROKEN):
+                return harms
+            if max(map(memory, processes)) > MEMORY:
+                return harms | {hostile.name: f"bytes: {[*map(memory, processes)]}"}
+    for each in processes:
+        assert "Traceback" not in each.log()
+    return harms
+
+
+def test_the_table() -> None:
+    names = [each.name for each in table()]
+    assert len(names) == len(set(names)) >= 60
+
+
+@pytest.mark.timeout(300)
+async def test_each_hostile_request_once(site: Site) -> None:
+    assert await survive(site, table(), 1) == {}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("kind", ["body", "postback", "header", "coding", "wire"])
+async def test_each_hostile_request_a_thousand_times(site: Site, kind: str) -> None:
+    requests = [each for each in table() if each.name.startswith(f"{kind}: ")]
+    assert requests
+    assert await survive(site, requests, TIMES) == {}
