@@ -89,21 +89,21 @@ def main() -> None:
     # Then `subprocess.run` kills what it waits for, as it does for Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = [debian for debian in DEBIANS if given.only in {None, debian.name}]
+    commit = _output(("git", "rev-parse", "HEAD"))
     try:
-        rows = [run(debian, given.roots.absolute(), given.minutes) for debian in chosen]
+        rows = [run(debian, commit, given.roots.absolute(), given.minutes) for debian in chosen]
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
-    commit = _output(("git", "describe", "--always", "--abbrev=10"))
-    click.echo(f"\n`make test` of {commit} on {platform.machine()}:\n")
+    click.echo(f"\n`make test` of {commit[:10]} on {platform.machine()}:\n")
     click.echo("\n".join(table(rows)))
     sys.exit(not all(row.passed for row in rows))
 
 
-def run(debian: Debian, roots: Path, minutes: float) -> Row:
-    """Run `make test` in this Debian, which is made first where it is missing."""
+def run(debian: Debian, commit: str, roots: Path, minutes: float) -> Row:
+    """Run `make test` of a commit in this Debian, which is made first where it is missing."""
     root, log = roots / debian.name, roots / f"{debian.name}.log"
     make_root(debian, root, log)
-    lay_out(root / CHECKOUT)
+    lay_out(root / CHECKOUT, commit)
     click.echo(f"{debian.name}: make test; its output goes to {log}")
     began = time.monotonic()
     status: int | None
@@ -156,11 +156,11 @@ def make_root(debian: Debian, root: Path, log: Path) -> None:
         shutil.copy(trusted, root / CERTIFICATES.relative_to("/"))
 
 
-def lay_out(checkout: Path) -> None:
-    """Put the last commit there; a `.venv` that is there stays, and is renewed where it must be."""
+def lay_out(checkout: Path, commit: str) -> None:
+    """Put this commit there; a `.venv` that is there stays, and is renewed where it must be."""
     for command in (
         ("init", "--quiet", str(checkout)),
-        ("-C", str(checkout), "fetch", "--quiet", "--depth=1", f"file://{PROJECT}", "HEAD"),
+        ("-C", str(checkout), "fetch", "--quiet", "--depth=1", f"file://{PROJECT}", commit),
         ("-C", str(checkout), "checkout", "--quiet", "--force", "--detach", "FETCH_HEAD"),
         ("-C", str(checkout), "clean", "--quiet", "-ffdx", "--exclude=/.venv"),
     ):
