@@ -3,6 +3,7 @@
 A class's docstring is its message where an instance brings none of its own.
 """
 
+from collections.abc import Mapping
 from enum import StrEnum
 
 
@@ -11,7 +12,6 @@ class Reason(StrEnum):
 
     MALFORMED = "malformed"
     INVALID = "invalid"
-    UNSUPPORTED_ORIGIN = "unsupported-origin"
     UNKNOWN_CODE = "unknown-code"
     NO_KEY = "no-key"
     TOO_LONG = "too-long"
@@ -35,6 +35,18 @@ class UndecodableError(PostbacksError):
 
 class ComponentEndedError(PostbacksError):
     """A part of this process ended that must not; start the process again and see its log."""
+
+
+class OtherOriginError(PostbacksError):
+    """This postback's origin is not MMS_MT; it is passed on as an event, see `passthrough`.
+
+    Attributes:
+        fields: as `dialects.parse` returned them.
+    """
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__("its origin is not MMS_MT; it is passed on as an event")
+        self.fields = fields
 
 
 class SettingsError(PostbacksError):

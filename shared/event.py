@@ -35,11 +35,15 @@ class Event(msgspec.Struct, frozen=True):
     @property
     def routing_key(self) -> str:
         """`<track>.<outcome>.<operator-id or "unknown">`."""
-        operator = _UNROUTABLE.sub("_", self.data.operator_id or "unknown")[:64]
-        return f"{self.type.removeprefix('mms.')}.{operator}"
+        return f"{self.type.removeprefix('mms.')}.{routing_word(self.data.operator_id)}"
 
     def encode(self) -> bytes:
         return _encode(self)
+
+
+def routing_word(text: str | None) -> str:
+    """Somebody's text as one word of a routing key, at most 64 bytes; `unknown` for none."""
+    return _UNROUTABLE.sub("_", (text or "unknown")[:64])
 
 
 def event_of(record: Record, track: Track) -> Event:

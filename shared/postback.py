@@ -23,7 +23,7 @@ from shared.codes import (
     unknown_status,
 )
 from shared.dialects import FIELDS, Fields, NotText, parse
-from shared.errors import Reason, UndecodableError
+from shared.errors import OtherOriginError, Reason, UndecodableError
 
 ORIGIN: Final = "MMS_MT"
 
@@ -151,6 +151,7 @@ def decode(source: str, body: bytes) -> Filing:
     """From a request's raw body to a filed postback.
 
     Raises:
+        OtherOriginError: it is readable, but no postback of ours.
         UndecodableError: it belongs in the dead letters; carries the reason.
     """
     return file(source, parse(body))
@@ -160,6 +161,7 @@ def file(source: str, fields: Fields) -> Filing:
     """Make sense of a postback's fields, as `dialects.parse` returns them.
 
     Raises:
+        OtherOriginError: it is no postback of ours.
         UndecodableError: it belongs in the dead letters; carries the reason.
     """
     row = CODES[_code(fields)]
@@ -168,7 +170,7 @@ def file(source: str, fields: Fields) -> Filing:
     if status := texts.get("status"):
         texts["status"] = canonical_status(status)
     time = NO_TIME
-    if (timestamp := texts.get("timestamp")) and (moment := _utc(timestamp)):
+    if (timestamp := texts.get("timestamp")) and (moment := utc(timestamp)):
         time = digits(moment)
         texts["timestamp"] = rfc3339_of(time)
     key = _key(source, row.track, texts)
@@ -220,10 +222,10 @@ def _code(fields: Fields) -> str:
     origin, code = fields.get("origin"), fields.get("code")
     if not isinstance(origin, str):
         raise UndecodableError(Reason.INVALID, "no origin")
+    if origin != ORIGIN:
+        raise OtherOriginError(fields)
     if not isinstance(code, str):
         raise UndecodableError(Reason.INVALID, "no code")
-    if origin != ORIGIN:
-        raise UndecodableError(Reason.UNSUPPORTED_ORIGIN, f"origin is {origin[:40]}, not {ORIGIN}")
     if code not in CODES:
         raise UndecodableError(Reason.UNKNOWN_CODE, f"code {code[:40]} is not in the table")
     return code
@@ -261,7 +263,7 @@ def _check_length(name: str, text: str) -> None:
         raise UndecodableError(Reason.TOO_LONG, detail)
 
 
-def _utc(timestamp: str) -> datetime | None:
+def utc(timestamp: str) -> datetime | None:
     """A timestamp in UTC; None when it is no ISO 8601. Without an offset it is taken as UTC."""
     if timestamp[11:13] == "24":  # some versions of Python take it as midnight, others do not
         return None

@@ -18,6 +18,7 @@ from shared.envelope import Arrival
 from shared.errors import FateUnknownError, NotTakenError, Reason, UnpublishableError
 from shared.event import Event
 from shared.log import Rarely
+from shared.passthrough import PassthroughEvent
 from workers import metrics
 
 PUBLISH_LIMIT: Final = 10.0
@@ -92,6 +93,7 @@ class Untold(NamedTuple):
         results: how many of them were `new` or `duplicate`, by code.
         origins: what events came of, by their ids, where it is known.
         unknown_statuses: code and status text of postbacks whose text is in no table.
+        passthrough: events of postbacks of other origins.
     """
 
     events: Sequence[Event]
@@ -100,6 +102,7 @@ class Untold(NamedTuple):
     results: Mapping[tuple[str, str], int] = MappingProxyType({})
     origins: Mapping[str, Origin] = MappingProxyType({})
     unknown_statuses: Sequence[tuple[str, str]] = ()
+    passthrough: Sequence[PassthroughEvent] = ()
 
 
 class _Outgoing(NamedTuple):
@@ -125,10 +128,13 @@ async def emit(session: Session, untold: Untold) -> None:
     """
     for kind, events in Counter(each.type for each in untold.events).items():
         metrics.EVENTS[kind,].inc(events)
+    if untold.passthrough:
+        metrics.EVENTS["mms.passthrough",].inc(len(untold.passthrough))
     nowhere = Origin()
+    events_to_send: list[Event | PassthroughEvent] = [*untold.events, *untold.passthrough]
     outgoing = [
         each
-        for event in untold.events
+        for event in events_to_send
         if (each := _event(event, untold.origins.get(event.id, nowhere))) is not None
     ]
     outgoing += [_letter(letter) for letter in untold.dead]
@@ -194,7 +200,7 @@ async def _pause(refusals: int, refusal: NotTakenError) -> int:
     return refusals + 1
 
 
-def _event(event: Event, origin: Origin) -> _Outgoing | None:
+def _event(event: Event | PassthroughEvent, origin: Origin) -> _Outgoing | None:
     """An event, else a dead letter of the postback that decided it."""
 
     def instead(error: UnpublishableError) -> _Outgoing | None:
@@ -238,7 +244,7 @@ def _give_up(error: UnpublishableError) -> None:
     log.error("a dead letter cannot be published, only the archive has it: %s", error)
 
 
-def _event_message(each: Event, origin: Origin) -> Message:
+def _event_message(each: Event | PassthroughEvent, origin: Origin) -> Message:
     return Message(
         each.encode(),
         topology.EVENTS,

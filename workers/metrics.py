@@ -35,6 +35,10 @@ DEAD_LETTERS: Final = Children(
         ["reason"],
     )
 )
+PASSTHROUGH: Final = Counter(
+    "mms_worker_passthrough_total",
+    "Postbacks of other origins, passed on as events and acknowledged",
+)
 UNKNOWN_STATUS: Final = Children(
     Counter(
         "mms_unknown_status_total",

@@ -15,9 +15,10 @@ from shared import envelope
 from shared.broker import backoff
 from shared.codes import Track
 from shared.envelope import Arrival
-from shared.errors import Reason, StateUnavailableError, UndecodableError
+from shared.errors import OtherOriginError, Reason, StateUnavailableError, UndecodableError
 from shared.event import Event
 from shared.log import Rarely
+from shared.passthrough import PassthroughEvent, passthrough_of
 from shared.postback import decode
 from shared.tracing import Tracing
 from workers import business, metrics
@@ -45,32 +46,50 @@ async def absorb(
         StateUnavailableError: Redis stayed away longer than `PATIENCE`.
     """
     started = time.time_ns()
-    received, dead = _decode(window, envelope.decode if tracing is None else envelope.decode_traced)
-    postbacks = len(received) + len(dead)
+    received, dead, passed = _decode(
+        window, envelope.decode if tracing is None else envelope.decode_traced
+    )
+    postbacks = len(received) + len(dead) + len(passed)
     merged, due, failed = await _change(store, received)
     dead += failed
-    traces = {} if tracing is None else _trace(tracing, started, received, dead)
+    traces = {} if tracing is None else _trace(tracing, started, received, dead, passed)
     events = [event for event, _ in due]
     origins = {
         event.id: Origin(last.batch, traces.get(last.arrival, ""), last.arrival)
         for event, last in due
     }
+    for each in passed:
+        origins[each.event.id] = Origin(each.batch, traces.get(each.arrival, ""), each.arrival)
     results = Counter(each for one in merged for each in _results(one))
-    _log_window(window, postbacks, len(events), len(dead))
+    _log_window(window, postbacks, len(events) + len(passed), len(dead))
     unknown = [
         (each.filing.postback.code, each.filing.postback.status or "")
         for each in received
         if each.filing.unknown_status
     ]
-    return Untold(events, dead, postbacks, results, origins, unknown)
+    passthrough = [each.event for each in passed]
+    return Untold(events, dead, postbacks, results, origins, unknown, passthrough)
 
 
-def _decode(
-    window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival]]
-) -> tuple[list[Received], list[DeadLetter]]:
+class _Passed(NamedTuple):
+    """A postback of another origin: what is published of it, and what that came of."""
+
+    event: PassthroughEvent
+    arrival: Arrival
+    batch: str
+
+
+class _Decoded(NamedTuple):
+    """What the postbacks of a window are."""
+
+    received: list[Received]
+    dead: list[DeadLetter]
+    passed: list[_Passed]
+
+
+def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival]]) -> _Decoded:
     """Each postback by itself: a bad one goes to the dead letters alone."""
-    received: list[Received] = []
-    dead: list[DeadLetter] = []
+    decoded = received, dead, passed = _Decoded([], [], [])
     now = time.time()
     for delivery in window:
         metrics.BATCHES["redelivered" if delivery.redelivered else "first",].inc()
@@ -81,7 +100,12 @@ def _decode(
             continue
         for arrival in batch:
             try:
-                filing = decode(arrival.source, arrival.body)
+                try:
+                    filing = decode(arrival.source, arrival.body)
+                except OtherOriginError as other:
+                    event = passthrough_of(arrival, other.fields)
+                    passed.append(_Passed(event, arrival, delivery.batch))
+                    continue
             except UndecodableError as error:
                 dead.append(dead_letter(arrival, error.reason, str(error), delivery.batch))
             except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
@@ -91,7 +115,7 @@ def _decode(
         metrics.BATCH_SIZE.observe(len(batch))
         if batch:
             metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
-    return received, dead
+    return decoded
 
 
 class _Changed(NamedTuple):
@@ -185,7 +209,11 @@ async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Un
 
 
 def _trace(
-    tracing: Tracing, started: int, received: Sequence[Received], dead: Sequence[DeadLetter]
+    tracing: Tracing,
+    started: int,
+    received: Sequence[Received],
+    dead: Sequence[DeadLetter],
+    passed: Sequence[_Passed],
 ) -> dict[Arrival, str]:
     """Tell of what is traced; the `traceparent` of each arrival, for what comes of it."""
     for letter in dead:
@@ -196,6 +224,13 @@ def _trace(
         told = {
             "mms.source": arrival.source,
             "mms.code": filing.postback.code,
+            "messaging.message.id": batch,
+        }
+        traces[arrival] = tracing.absorbed(envelope.traceparent(arrival), started, told)
+    for event, arrival, batch in passed:
+        told = {
+            "mms.source": arrival.source,
+            "mms.event": event.type,
             "messaging.message.id": batch,
         }
         traces[arrival] = tracing.absorbed(envelope.traceparent(arrival), started, told)

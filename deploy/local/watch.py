@@ -4,6 +4,7 @@ Its queues are exclusive: RabbitMQ deletes them when we go, and nobody else sees
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Final
@@ -17,6 +18,7 @@ from shared.broker import Session, backoff, open_session
 from shared.errors import BrokerUnavailableError, Reason
 from shared.event import Event, decode_event
 from shared.log import mask
+from shared.passthrough import PassthroughEvent, decode_passthrough
 from shared.settings import Settings
 
 KEEP: Final = 10_000
@@ -70,6 +72,8 @@ def _event(message: AbstractIncomingMessage) -> str:
     try:
         return event_line(decode_event(message.body))
     except msgspec.DecodeError as error:
+        with contextlib.suppress(msgspec.DecodeError):
+            return _passthrough_line(decode_passthrough(message.body))
         return f"{_clock()}  an event that cannot be read: {error}"
 
 
@@ -86,6 +90,11 @@ def event_line(event: Event) -> str:
         f"(corrects {known.corrects})" if known.corrects else "",
     ]
     return _printable("  ".join(part for part in parts if part).rstrip())
+
+
+def _passthrough_line(event: PassthroughEvent) -> str:
+    kind = event.type.removeprefix("mms.")
+    return _printable(f"{_clock()}  {kind:<20}  {mask(event.subject or '-')}")
 
 
 def _dead(message: AbstractIncomingMessage) -> str:

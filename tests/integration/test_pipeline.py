@@ -183,7 +183,6 @@ async def test_a_bad_postback_among_good_ones(settings: Settings) -> None:
     bad = {
         "malformed": b"junk \xff",
         "invalid": b'{"code": "N102"}',
-        "unsupported-origin": b'{"origin": "SMS_MO", "code": "N102", "tracking-id": "x"}',
         "unknown-code": b'{"origin": "MMS_MT", "code": "N999", "tracking-id": "x"}',
         "no-key": b'{"origin": "MMS_MT", "code": "N102"}',
         "too-long": postback("N102", client_reference="r" * 65),

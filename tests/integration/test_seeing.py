@@ -34,7 +34,8 @@ GRAFANA = {"$__range": "5m", "$__rate_interval": "30s", "$operator": ".*"}
 """What Grafana puts in the place of its variables."""
 
 SENT = b'{"origin":"MMS_MT","code":"N101","tracking-id":"SEEN-%d","operator-id":"31003"}'
-GARBAGE = (b"not a postback", b'{"origin":"MMS_MT","code":"X999"}', b'{"origin":"SMS_MO"}')
+GARBAGE = (b"not a postback", b'{"origin":"MMS_MT","code":"X999"}', b'{"code":"N101"}')
+INBOUND = (b'{"origin":"SMS_MO","from":"15550100001"}', b'{"origin":"SMS_MT","code":"S1"}')
 
 
 class Site(NamedTuple):
@@ -81,6 +82,7 @@ class Site(NamedTuple):
             "new": total('mms_worker_postbacks_total{result="new"}'),
             "duplicate": total('mms_worker_postbacks_total{result="duplicate"}'),
             "dead": total("mms_worker_dead_letters_total"),
+            "passthrough": total("mms_worker_passthrough_total"),
             "queue": total("mms_ingest_published_total") - total("mms_worker_absorbed_total"),
             "spool": total("mms_ingest_spooled_total") - total("mms_ingest_drained_total"),
         }
@@ -141,8 +143,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
 def test_what_was_answered_200_is_accounted_for_over_all_processes(site: Site) -> None:
     answered = int(site.figures()["answered"])
     answered += site.simulate("--count", "300", "--format", "mixed", "--duplicates", "0.3")
-    answered += site.post(*GARBAGE)
+    answered += site.post(*GARBAGE) + site.post(*INBOUND)
     assert until(lambda: site.balances(answered, queue=0, spool=0)), site.figures()
+    assert site.figures()["passthrough"] >= len(INBOUND)
     dead = site.figures()["dead"]
     assert dead >= len(GARBAGE)
     assert site.figures()["duplicate"] > 0
@@ -181,7 +184,7 @@ def traffic(site: Site) -> None:
     for seed in ("1", "2"):
         sent = site.simulate("--count", "300", "--seed", seed, "--format", "mixed")
         assert sent > 300
-        site.post(*GARBAGE)
+        site.post(*GARBAGE, *INBOUND)
         wanted += sent
         assert until(functools.partial(_has_scraped, site, wanted), 30)
         assert until(lambda: site.figures()["queue"] == 0, 30)

@@ -1,5 +1,6 @@
 """Bytes to fields: every dialect, and the provider's odd ways of writing them."""
 
+import contextlib
 import itertools
 import json
 from collections.abc import Callable
@@ -10,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.dialects import NotText, parse
-from shared.errors import Reason, UndecodableError
+from shared.envelope import Arrival
+from shared.errors import OtherOriginError, Reason, UndecodableError
+from shared.passthrough import decode_passthrough, passthrough_of
 from shared.postback import decode
 from tests.unit import contract
 from tests.unit.strategies import DIALECTS, Render, as_json, as_xml, postback_fields
@@ -99,6 +102,9 @@ XML_BODIES: dict[str, Callable[[bytes], bytes]] = {
     "UTF-16 with BOM, as declared": lambda body: (
         '<?xml version="1.0" encoding="UTF-16"?>' + body.decode()
     ).encode("utf-16"),
+    "ISO-8859-15 as declared, in capitals": lambda body: (
+        '<?xml version="1.0" encoding="ISO-8859-15"?>' + body.decode()
+    ).encode("iso-8859-15"),
     "a comment before it": lambda body: b"<!-- <code>E999</code> -->" + body,
     "a form, space as +": lambda body: b"XML=" + quote_plus(body).encode(),
     "a form, space as %20": lambda body: b"xml=" + quote(body, safe="").encode(),
@@ -123,7 +129,8 @@ def test_xml_elements_come_in_any_order() -> None:
         assert parse(as_xml({name: SMALL[name] for name in order})) == SMALL
 
 
-INSIDE = "<origin>MMS_MT</origin><code>N101</code><tracking-id>T1</tracking-id>"
+CODE = "<code>N101</code>"
+INSIDE = f"<origin>MMS_MT</origin>{CODE}<tracking-id>T1</tracking-id>"
 
 
 @pytest.mark.parametrize(
@@ -204,6 +211,62 @@ def test_of_duplicate_json_keys_the_last_stands() -> None:
     assert parse(body) == SMALL
 
 
+@pytest.mark.parametrize("nothing", ["", " "])
+@pytest.mark.parametrize("spelling", ["code", "CODE"])
+def test_of_a_repeated_field_the_last_stands_in_every_dialect(nothing: str, spelling: str) -> None:
+    for last, fields in (("N102", SMALL | {"code": "N102"}), (nothing, without_code(SMALL))):
+        pairs = [*SMALL.items(), (spelling, last)]
+        members = ",".join(f"{json.dumps(name)}:{json.dumps(text)}" for name, text in pairs)
+        elements = "".join(f"<{name}>{text}</{name}>" for name, text in pairs)
+        assert parse(f"{{{members}}}".encode()) == fields
+        assert parse(xml(elements)) == fields
+
+
+def test_of_several_spellings_the_last_stands_wherever_the_first_of_it_was() -> None:
+    body = b'{"code":"A","tracking-id":"1","trackingid":"2","tracking-id":"3","a":[[1e999]]}'
+    assert parse(body)["tracking-id"] == "3"
+
+
+def without_code(fields: dict[str, str]) -> dict[str, str]:
+    return {name: text for name, text in fields.items() if name != "code"}
+
+
+@pytest.mark.parametrize("name", ["reason-code", "reason_code", "reasoncode", "REASONCODE"])
+def test_an_unknown_field_has_one_name_in_all_dialects(name: str) -> None:
+    for body in (as_json(SMALL | {name: "7"}), as_xml(SMALL | {name: "7"})):
+        assert parse(body) == SMALL | {"reasoncode": "7"}
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_an_end_of_a_line_is_the_same_in_all_dialects(end: str) -> None:
+    fields = SMALL | {"status-details": f"two{end}lines"}
+    for render in DIALECTS.values():
+        assert parse(render(fields))["status-details"] == "two\nlines"
+
+
+WRAPPED: dict[str, str] = {
+    "as documented": f"<NOTIFICATION>{INSIDE}</NOTIFICATION>",
+    "in lower case, with space": f"\n <notification>\n {INSIDE}\n</notification>\n",
+    "with a field beside it": f"<NOTIFICATION>{INSIDE.replace(CODE, '')}</NOTIFICATION>{CODE}",
+}
+
+
+@pytest.mark.parametrize("inside", WRAPPED.values(), ids=WRAPPED)
+@pytest.mark.parametrize("root", ["POSTBACK", "postback"])
+def test_the_wrapped_dialect(inside: str, root: str) -> None:
+    assert parse(xml(inside, root)) == SMALL
+
+
+def test_in_the_wrapped_dialect_an_element_with_elements_is_kept_apart() -> None:
+    fields = parse(xml(f"<NOTIFICATION>{INSIDE}<TO><A>1</A></TO></NOTIFICATION>"))
+    assert isinstance(fields.pop("to"), NotText)
+    assert fields == SMALL
+
+
+def test_a_field_may_be_called_as_the_wrapper_is() -> None:
+    assert parse(xml(f"{INSIDE}<notification>7</notification>")) == SMALL | {"notification": "7"}
+
+
 @pytest.mark.parametrize("value", ["[]", "{}", '["a"]', '{"a":1}', "[[]]", "true", "false"])
 def test_a_json_value_that_is_no_text_is_kept_apart(value: str) -> None:
     body = f'{{"origin":"MMS_MT","code":"N101","tracking-id":"T1","handset":{value}}}'
@@ -249,6 +312,17 @@ MALFORMED: dict[str, bytes] = {
     "not UTF-8 in JSON": b'{"origin":"MMS_MT","code":"N101","tracking-id":"\xff"}',
     "not UTF-8 in XML": xml(INSIDE).replace(b"T1", b"\xff\xfe"),
     "an encoding that nobody knows": b'<?xml version="1.0" encoding="klingon"?>' + xml(INSIDE),
+    "an encoding that Python knows and we do not take": (
+        b'<?xml version="1.0" encoding="cp037"?>' + xml(INSIDE)
+    ),
+    "not in UTF-16 though it says so": b'<?xml version="1.0" encoding="utf-16"?>' + xml(INSIDE),
+    "not in ASCII though it says so": (
+        b'<?xml version="1.0" encoding="us-ascii"?>' + xml(INSIDE + "<os>\xe9</os>")
+    ),
+    "an encoding that nobody knows in UTF-16": (
+        '<?xml version="1.0" encoding="klingon"?><postback/>'.encode("utf-16")
+    ),
+    "a form full of percent signs": b"XML=" + b"%" * 60_000,
     "an encoding that is none": b'<?xml version="1.0" encoding="rot13"?>' + xml(INSIDE),
     "text after JSON": as_json(SMALL) + b"x",
     "two JSON objects": as_json(SMALL) * 2,
@@ -298,6 +372,10 @@ VALID = [render(FIELDS) for render in DIALECTS.values()] + [
 def reads_or_refuses(body: bytes) -> None:
     try:
         decode("acme", body)
+    except OtherOriginError as other:
+        with contextlib.suppress(UndecodableError):  # nested too deeply
+            event = passthrough_of(Arrival(1, "acme", "", body), other.fields)
+            decode_passthrough(event.encode())
     except UndecodableError as error:
         refused = (error.reason, str(error))
         assert all(refused)

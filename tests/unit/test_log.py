@@ -84,15 +84,12 @@ def test_what_is_no_phone_number_is_left_alone(line: str) -> None:
 @pytest.mark.parametrize(
     "body",
     [
-        b'{"origin":"%b","code":"N101"}',
-        b'{"origin":%b,"code":"N101"}',
         b'{"origin":"MMS_MT","code":"%b"}',
         b'{"origin":"MMS_MT","code":"N101","tracking-id":"T1","%b":{}}',
         b'{"origin":"MMS_MT","code":"N101","to":["%b"]}',
         b'{"origin":"MMS_MT","code":"N101","to":"%b"}',
         b'{"origin":"MMS_MT","code":"N101","to":"%b',
         b'{"origin":"MMS_MT","code":"N101","to":%bx}',
-        b"<postback><origin>%b</origin><code>N101</code></postback>",
         b"<postback><origin>MMS_MT</origin><code>%b</code></postback>",
         b"<postback><to>%b</postback>",
         b"<postback><to>%b<a/></to></postback>",

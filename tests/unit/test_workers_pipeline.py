@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared import envelope
 from shared.envelope import Arrival
-from shared.errors import UndecodableError
+from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import Key, decode
 from shared.settings import Settings
 from tests.unit.contract import CODES
@@ -85,12 +85,14 @@ _deliveries = st.builds(
 )
 
 
-def decodes(arrival: Arrival) -> bool:
+def result(arrival: Arrival) -> str:
     try:
         decode(arrival.source, arrival.body)
+    except OtherOriginError:
+        return "passed on"
     except UndecodableError:
-        return False
-    return True
+        return "dead"
+    return "merged"
 
 
 def arrivals_of(delivery: Delivery) -> list[Arrival]:
@@ -100,18 +102,21 @@ def arrivals_of(delivery: Delivery) -> list[Arrival]:
 
 
 @given(st.lists(_deliveries, max_size=5))
-async def test_every_postback_ends_in_the_state_or_in_the_dead_letters(
+async def test_every_postback_ends_in_the_state_or_in_the_dead_letters_or_in_an_event(
     window: list[Delivery],
 ) -> None:
     store = ModelStore()
     untold = await absorb(store, window)
     arrivals = [arrival for delivery in window for arrival in arrivals_of(delivery)]
-    assert store.received == [arrival for arrival in arrivals if decodes(arrival)]
+    assert store.received == [arrival for arrival in arrivals if result(arrival) == "merged"]
+    passed = [arrival for arrival in arrivals if result(arrival) == "passed on"]
+    assert len(untold.passthrough) == len(passed)
+    assert untold.postbacks == len(store.received) + len(untold.dead) + len(passed)
     from_batches = [letter for letter in untold.dead if letter.source]
     assert [(letter.received_at, letter.source, letter.body) for letter in from_batches] == [
         (arrival.received_at, arrival.source, arrival.body)
         for arrival in arrivals
-        if not decodes(arrival)
+        if result(arrival) == "dead"
     ]
     whole = [letter.body for letter in untold.dead if not letter.source]
     assert whole == [delivery.body for delivery in window if delivery.body in NO_BATCHES]
@@ -143,6 +148,8 @@ async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
     redelivered = await absorb(store, [each._replace(redelivered=True) for each in deliveries])
     assert plain.events == []
     assert redelivered.events == first.events
+    assert redelivered.passthrough == first.passthrough
+    assert [each.id for each in plain.passthrough] == [each.id for each in first.passthrough]
     assert [letter.body for letter in plain.dead] == [letter.body for letter in first.dead]
 
 

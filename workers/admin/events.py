@@ -17,6 +17,7 @@ from shared.broker import Session, backoff, open_session
 from shared.errors import BrokerUnavailableError
 from shared.event import Event, decode_event
 from shared.log import mask
+from shared.passthrough import PassthroughEvent, decode_passthrough
 from shared.settings import Settings
 from workers.admin import console
 from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of
@@ -46,9 +47,10 @@ def events(
     """Follow events as they are decided, until Ctrl-C.
 
     A routing key is <track>.<outcome>.<operator-id>, where an operator that is not known is
-    "unknown". With --since the log of events is read from then on, and followed; the time is when
-    the event was emitted. When RabbitMQ goes away the command waits for it: with --since it goes on
-    where it was; without, it tells since when events were missed.
+    "unknown", or passthrough.<origin>.<code> for postbacks of other origins. With --since the log
+    of events is read from then on, and followed; the time is when the event was emitted. When
+    RabbitMQ goes away the command waits for it: with --since it goes on where it was; without, it
+    tells since when events were missed.
 
     \b
     Examples:
@@ -70,7 +72,7 @@ async def _follow(
     async with contextlib.aclosing(_messages(settings.load(), pattern, since)) as messages:
         async for message in messages:
             try:
-                event = decode_event(message.body)
+                event = _read(message.body)
             except msgspec.DecodeError as error:
                 console.say(f"skipped a message that is no event: {mask(str(error))}")
                 continue
@@ -149,7 +151,16 @@ async def _session_again(loaded: Settings) -> Session:
             attempt += 1
 
 
-def _masked(event: Event) -> Event:
+def _read(body: bytes) -> Event | PassthroughEvent:
+    try:
+        return decode_event(body)
+    except msgspec.ValidationError:
+        return decode_passthrough(body)
+
+
+def _masked(event: Event | PassthroughEvent) -> Event | PassthroughEvent:
+    if isinstance(event, PassthroughEvent):
+        return _masked_passthrough(event)
     data = event.data
     private = msgspec.structs.replace(
         data,
@@ -163,9 +174,28 @@ def _masked(event: Event) -> Event:
     return msgspec.structs.replace(event, data=private)
 
 
-def _print(event: Event, *, as_json: bool) -> None:
+def _masked_passthrough(event: PassthroughEvent) -> PassthroughEvent:
+    """Nobody knows what the fields of other origins hold, so each is masked."""
+    fields = {name: _masked_value(value) for name, value in event.data.fields.items()}
+    return msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, fields=fields))
+
+
+def _masked_value(value: object) -> object:
+    if isinstance(value, dict):
+        return {name: _masked_value(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_masked_value(inner) for inner in value]
+    masked = mask(str(value))
+    return value if masked == str(value) else masked
+
+
+def _print(event: Event | PassthroughEvent, *, as_json: bool) -> None:
     if as_json:
         console.print_json(event)
+        return
+    if isinstance(event, PassthroughEvent):
+        subject = event.subject or console.NOTHING
+        click.echo(console.one_line(f"{event.time:<27} {event.type:<24} {subject}"))
         return
     data = event.data
     corrects = f" corrects {data.corrects}" if data.corrects else ""

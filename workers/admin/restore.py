@@ -10,6 +10,7 @@ from shared.broker import Session, backoff, open_session
 from shared.errors import (
     BrokerUnavailableError,
     FateUnknownError,
+    OtherOriginError,
     StateUnavailableError,
     UndecodableError,
 )
@@ -38,6 +39,7 @@ class Summary(msgspec.Struct):
 
     Attributes:
         undecodable: postbacks that are dead letters, and messages that are no batch.
+        passthrough: postbacks of other origins, which are events and no part of the state.
         refused: postbacks that Redis will not take however long we wait.
         expired: events not published because what decides them came too long ago.
         records: records that the postbacks belong to; counted no further than `EXACT`.
@@ -49,6 +51,7 @@ class Summary(msgspec.Struct):
     new: int = 0
     duplicates: int = 0
     undecodable: int = 0
+    passthrough: int = 0
     refused: int = 0
     records: int = 0
     events: int = 0
@@ -95,6 +98,9 @@ class Restorer:
             self._summary.postbacks += 1
             try:
                 filing = decode(arrival.source, arrival.body)
+            except OtherOriginError:
+                self._summary.passthrough += 1
+                continue
             except UndecodableError:
                 self._summary.undecodable += 1
                 continue

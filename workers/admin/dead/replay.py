@@ -18,7 +18,7 @@ from pamqp.commands import Basic
 from shared import envelope, settings, topology
 from shared.broker import Session
 from shared.envelope import Arrival
-from shared.errors import UndecodableError
+from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import decode
 from workers.admin import console
 from workers.admin.dead.browse import Browser, Held, browse
@@ -141,6 +141,8 @@ def _meaning(arrival: Arrival) -> tuple[str, bool]:
     """What today's code makes of a postback, and whether it decodes at all."""
     try:
         filing = decode(arrival.source, arrival.body)
+    except OtherOriginError:
+        return "passed on as an event", True
     except UndecodableError as error:
         return f"still {error.reason}", False
     return f"{filing.track} {filing.postback.outcome}", True
