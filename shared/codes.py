@@ -6,6 +6,7 @@ codes ("status was updated") the status text decides. A text that is in no table
 delivery: it may be the provider's word for the opposite.
 """
 
+import re
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -93,6 +94,9 @@ _STATUS_WORDS: Final[dict[str, tuple[str, Outcome]]] = {
     "sent": ("Sent", Outcome.SENT),
 }
 
+# XML writes `Message Sent/Expired` or `Message Failed` where JSON writes the last word alone.
+_XML_WORDING: Final = re.compile(r"^\s*message(\s+sent\s*/|\s)", re.IGNORECASE)
+
 # A phase is the first digit of a rank: later in a message's life is higher, and a delivery
 # outranks every failure, because nothing un-delivers a handset. For templates a failure
 # outranks `ready`: what is corrupt stays corrupt.
@@ -118,10 +122,10 @@ def canonical_status(text: str) -> str:
     """The one spelling of a status text that JSON and XML write differently.
 
     `Message Sent/Delivered`, `delivered` and ` Delivered ` are all `Delivered`. A text that the
-    provider is not known to send comes back unchanged, without the space around it.
+    provider is not known to send keeps its words, without what only XML writes before them.
     """
     known = _status_word(text)
-    return known[0] if known else text.strip()
+    return known[0] if known else _XML_WORDING.sub("", text, count=1).strip() or text.strip()
 
 
 def outcome_of(code: str, status: str | None) -> Outcome:

@@ -175,7 +175,7 @@ def _json_fields(raw: Mapping[str, object]) -> Fields:
     for name, value in raw.items():
         canonical = _SPELLINGS.get(name) or _canonical(name)
         if isinstance(value, str):
-            fields[canonical] = _stripped(value)
+            fields[canonical] = _stripped(value) if "\r" in value else value.strip()
         elif value is None:
             fields[canonical] = ""
         elif isinstance(value, int) and not isinstance(value, bool):

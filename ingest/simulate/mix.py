@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
     @property
     def terminal(self) -> bool:
-        return self.outcome not in {"accepted", "sent"}
+        return self.outcome not in {"accepted", "sent", "deferred"}
 
 
 class Lifecycle(NamedTuple):
@@ -60,6 +60,11 @@ _EXPIRED: Final = _UPDATE._replace(outcome="expired", status="Expired", receipt=
 _REJECTED: Final = _UPDATE._replace(outcome="rejected", status="Rejected", receipt=False)
 _UNSUPPORTED: Final = _EXPIRED._replace(outcome="unsupported", status="Not Supported")
 _UNRECOGNISED: Final = _EXPIRED._replace(outcome="unrecognised", status="Unrecognised")
+_RETRIEVED: Final = _DELIVERED._replace(status="Retrieved")
+_UNREACHABLE: Final = _EXPIRED._replace(outcome="unreachable", status="Unreachable")
+_INDETERMINATE: Final = _EXPIRED._replace(outcome="indeterminate", status="Indeterminate")
+_DEFERRED: Final = _EXPIRED._replace(outcome="deferred", status="Deferred", after=20.0)
+_UNHEARD_OF: Final = _EXPIRED._replace(outcome="sent", status="Held by the carrier", after=20.0)
 _EXPIRY: Final = Step("message", "expired", "N103", 600.0, "Expired", "Not retrieved in time")
 _FAILED: Final = Step("message", "failed", "E101", 4.0, "Failed", "Carrier refused", timed=False)
 _UPDATE_FAILED: Final = Step("message", "failed", "E102", 300.0, "Failed", "Error <MM7 & 4000>")
@@ -74,7 +79,14 @@ _CORRUPT: Final = Step(
 )
 
 LIFECYCLES: Final = (
-    Lifecycle("delivered", 51, (_SENT, _DELIVERED)),
+    Lifecycle("delivered", 47, (_SENT, _DELIVERED)),
+    Lifecycle("retrieved", 2, (_SENT, _RETRIEVED)),
+    Lifecycle("deferred, then delivered", 1, (_SENT, _DEFERRED, _DELIVERED)),
+    Lifecycle("deferred", 0.5, (_SENT, _DEFERRED)),
+    Lifecycle("unreachable", 0.5, (_SENT, _UNREACHABLE)),
+    Lifecycle("indeterminate", 0.5, (_SENT, _INDETERMINATE)),
+    # A status text that is in no table is no delivery.
+    Lifecycle("a status nobody knows", 0.5, (_SENT, _UNHEARD_OF)),
     Lifecycle("accepted first", 5, (_ACCEPTED, _SENT, _DELIVERED)),
     Lifecycle("receipt without status", 4, (_SENT, _UPDATE)),
     Lifecycle("receipt only", 2, (_DELIVERED,)),

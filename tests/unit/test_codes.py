@@ -83,6 +83,10 @@ def test_what_decides_differently_is_spelled_differently() -> None:
 
 def test_an_unknown_status_keeps_its_words() -> None:
     assert canonical_status("  Held by the Carrier ") == "Held by the Carrier"
+    assert canonical_status("Message Sent/Held by the Carrier") == "Held by the Carrier"
+    assert canonical_status("message Lost") == "Lost"
+    assert canonical_status("N/A") == "N/A"
+    assert canonical_status("Message Sent/") == "Message Sent/"
 
 
 @pytest.mark.parametrize("track", [Track.MESSAGE, Track.DISCOVERY])
