@@ -38,7 +38,7 @@ class Told(msgspec.Struct):
 
 
 class _Data(msgspec.Struct):
-    outcome: str
+    outcome: str = ""
 
 
 class _Event(msgspec.Struct):
@@ -48,8 +48,8 @@ class _Event(msgspec.Struct):
     type: str
     source: str
     subject: str
-    sequence: str
     data: _Data
+    sequence: str = ""
 
 
 class EventLog:
@@ -57,6 +57,7 @@ class EventLog:
 
     Attributes:
         told: by subject and track.
+        passthrough: ids of postbacks of other origins that there is an event of.
         events: how many events of this run were read.
         unreadable: messages that name the run and are no events.
     """
@@ -71,6 +72,7 @@ class EventLog:
         self._session: Session | None = None
         self._arrived = asyncio.Event()
         self.told: dict[tuple[str, str], Told] = {}
+        self.passthrough: set[str] = set()
         self.events = 0
         self.unreadable: list[str] = []
 
@@ -136,6 +138,12 @@ class EventLog:
             self.unreadable.append(body[:200].decode(errors="replace"))
             return
         if event.source != self._source:
+            return
+        if track == "passthrough":
+            self.passthrough.add(event.subject)
+            return
+        if not event.sequence or not event.data.outcome:
+            self.unreadable.append(body[:200].decode(errors="replace"))
             return
         self.events += 1
         told = self.told.setdefault((event.subject, track), Told({}, set(), "", ""))

@@ -27,6 +27,8 @@ class Ledger:
         late: POSTs that had waited longer than `ANSWER_LAW` when their answer came, or none.
         answered: distinct postbacks answered 200.
         duplicates: postbacks POSTed again though nothing was wrong.
+        other_origins: for each postback of another origin that was POSTed, by its id, whether it
+            was answered 200.
         resent: POSTs that repeat one that had failed.
         waiting: POSTs that failed and wait to be sent again.
         began: when sending began, seconds since the Unix epoch.
@@ -40,6 +42,7 @@ class Ledger:
         self.late = 0
         self.answered = 0
         self.duplicates = 0
+        self.other_origins: dict[str, bool] = {}
         self.resent = 0
         self.waiting = 0
         self.began = time.time()
@@ -47,15 +50,23 @@ class Ledger:
 
     def enter(self, number: int, result: str, seconds: float) -> bool:
         """Note one attempt for one postback; returns whether it counts as received."""
-        self.attempts[result] += 1
-        self.late += seconds > ANSWER_LAW
-        if result.isdigit():
-            self.times.append(seconds)
+        self._note(result, seconds)
         received = result == "200"
         if received and not self.fates[number] & ANSWERED:
             self.answered += 1
         self.fates[number] |= SENT | ANSWERED if received else SENT
         return received
+
+    def enter_other(self, name: str, result: str, seconds: float) -> None:
+        """Note the attempt for one postback of another origin."""
+        self._note(result, seconds)
+        self.other_origins[name] = result == "200"
+
+    def _note(self, result: str, seconds: float) -> None:
+        self.attempts[result] += 1
+        self.late += seconds > ANSWER_LAW
+        if result.isdigit():
+            self.times.append(seconds)
 
     def give_up(self, number: int) -> None:
         """Note that a POST of this postback failed for the last time."""
@@ -109,6 +120,7 @@ class Ledger:
             "posts": self.posts,
             "attempts": dict(self.attempts.most_common()),
             "duplicates": self.duplicates,
+            "other_origins": len(self.other_origins),
             "resent": self.resent,
             "late": self.late,
             "seconds": round(self.seconds, 3),

@@ -68,6 +68,12 @@ class _Run(NamedTuple):
     type=click.FloatRange(0, 1),
     help="Share of postbacks sent twice though nothing is wrong, 0 to 1. [default: none]",
 )
+@click.option(
+    "--passthrough",
+    default=0.0,
+    type=click.FloatRange(0, 1),
+    help="Share of postbacks followed by one of another origin, 0 to 1. [default: none]",
+)
 @click.option("--shuffle", is_flag=True, help="Send in random order over the whole run.")
 @click.option("--seed", type=click.IntRange(0), help="The same seed draws the same mix.")
 @click.option("--run", "run_name", help="What the run's ids begin with. [default: random]")
@@ -108,6 +114,7 @@ def main(
     rate: float,
     dialect: str,
     duplicates: float,
+    passthrough: float,
     shuffle: bool,
     seed: int | None,
     run_name: str | None,
@@ -157,6 +164,7 @@ def main(
             timeout=timeout,
             resend_after=resend_after,
             duplicates=duplicates,
+            passthrough=passthrough,
             shuffle=shuffle,
             deadline=deadline,
             authorization=shown.authorization,

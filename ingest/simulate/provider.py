@@ -35,6 +35,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         resend_after: seconds from a failure to the next try.
         resends: tries after the first.
         duplicates: share of postbacks that are sent twice though nothing is wrong.
+        passthrough: share of postbacks that are followed by one of another origin, as when SMS and
+            inbound traffic of the same account comes to the same URL.
         shuffle: send in random order over the whole run, instead of message by message.
         deadline: seconds after which to stop sending, and resending; None: never.
         authorization: the header of that name; empty: none.
@@ -47,6 +49,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     resend_after: float = 300.0
     resends: int = 5
     duplicates: float = 0.0
+    passthrough: float = 0.0
     shuffle: bool = False
     deadline: float | None = None
     authorization: str = ""
@@ -225,6 +228,7 @@ async def _work(schedule: _Schedule, sender: "_Sender") -> None:
                 break
             if (again := await sender.post(post)) is not None:
                 schedule.again(again)
+            await sender.post_of_another_origin(post)
         schedule.done()
 
 
@@ -264,6 +268,18 @@ class _Sender:
         self._ledger.waiting += 1
         due = asyncio.get_running_loop().time() + self._options.resend_after
         return post._replace(due=due, resends=post.resends + 1)
+
+    async def post_of_another_origin(self, after: _Post) -> None:
+        """Once after some of the postbacks; what is not answered 200 is not tried again."""
+        drawn = after.number * 2_654_435_761 % 2**32 / 2**32
+        if after.copy or after.resends or drawn >= self._options.passthrough:
+            return
+        name = f"{self._messages.run}-other-{after.number}"
+        fields = {"origin": "SMS_MO", "code": "S001", "tracking-id": name, "text": "STOP & more"}
+        self._ledger.other_origins.setdefault(name, False)
+        started = time.perf_counter()
+        result = await self._attempt(word(fields, self._options.dialect, self._random))
+        self._ledger.enter_other(name, result, time.perf_counter() - started)
 
     def _word(self, post: _Post) -> Wording:
         """A POST's words, the same each time it is resent."""

@@ -80,6 +80,7 @@ def ledger(kept: Ledger, messages: Messages) -> None:
         ("POSTs", f"{kept.posts} in {kept.seconds:.1f} s, {kept.posts / kept.seconds:.0f}/s"),
         *((f"  {result}", f"{times}") for result, times in kept.attempts.most_common()),
         ("  of which duplicates", f"{kept.duplicates}"),
+        ("  of other origins", f"{len(kept.other_origins)}"),
         ("  of which resends", f"{kept.resent}, and {kept.waiting} not made"),
         ("answer time p50, p95, p99", f"{p50}, {p95}, {p99}"),
         ("  longest", longest),
@@ -94,6 +95,7 @@ def report(found: Report) -> None:
         ("messages checked", f"{found.messages}"),
         ("postbacks answered 200", f"{found.answered}"),
         ("postbacks in the state", f"{found.in_state}"),
+        ("passed on", f"{found.passthrough}"),
         ("events", f"{found.events}, of which {found.duplicated_events} duplicated"),
         ("all there after", f"{found.seconds:.1f} s"),
         ("lost", f"{len(found.lost)}"),
@@ -102,7 +104,7 @@ def report(found: Report) -> None:
         ("verdict", "ok" if found.ok else "NOT OK"),
     ]
     if not found.ok:
-        rows[4] = ("gave up waiting after", f"{found.seconds:.1f} s")
+        rows[5] = ("gave up waiting after", f"{found.seconds:.1f} s")
     _print("Check", rows)
     for findings in (found.lost, found.wrong, found.unexpected):
         _print_findings(findings)
@@ -118,6 +120,7 @@ def as_json(kept: Ledger, messages: Messages, found: Report | None) -> dict[str,
             "messages": found.messages,
             "answered": found.answered,
             "in_state": found.in_state,
+            "passthrough": found.passthrough,
             "events": found.events,
             "duplicated_events": found.duplicated_events,
             "lost": len(found.lost),

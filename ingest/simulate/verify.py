@@ -37,6 +37,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     Attributes:
         messages: how many messages were checked: all of which something was sent.
+        passthrough: postbacks of other origins that there is an event of.
         answered: postbacks among theirs that were answered 200 and so must be in the state.
         in_state: postbacks found in the state.
         events: events read, with duplicates.
@@ -49,6 +50,7 @@ class Report(msgspec.Struct, kw_only=True):
     """
 
     messages: int
+    passthrough: int
     answered: int
     in_state: int
     events: int
@@ -97,6 +99,7 @@ async def verify(
         await log.close()
     return Report(
         messages=len(check.sent),
+        passthrough=len(log.passthrough),
         answered=ledger.answered,
         in_state=check.in_state,
         events=log.events,
@@ -135,7 +138,7 @@ class _Check:
             except (StateUnavailableError, BrokerUnavailableError) as error:
                 failure = error
             watch(len(still), len(self.sent))
-            if not still and failure is None:
+            if not (still or any(self._other_origins())) and failure is None:
                 return
             if len(still) < len(missing) or self._log.events > events:
                 progress_at = loop.time()
@@ -163,6 +166,7 @@ class _Check:
             for finding in self._judge(message, record)
         ]
         findings += self._strange_events()
+        findings += self._other_origins()
         async for finding in self._strange_records():
             findings.append(finding)
         return findings
@@ -201,6 +205,14 @@ class _Check:
                 hashes = cast("list[dict[bytes, bytes]]", await pipeline.execute())
         records = map(read_record, keys, hashes)
         return list(zip(messages, records, strict=True))
+
+    def _other_origins(self) -> Iterator[Finding]:
+        """Postbacks of other origins: each that was answered 200 is an event, and no other is."""
+        for name, answered in self._ledger.other_origins.items():
+            if answered and name not in self._log.passthrough:
+                yield Finding(Fault.LOST, name, "of another origin, answered 200, and no event")
+        for name in self._log.passthrough.difference(self._ledger.other_origins):
+            yield Finding(Fault.UNEXPECTED, name, "an event of another origin; never sent")
 
     def _strange_events(self) -> Iterator[Finding]:
         """Events for records that we sent nothing for."""

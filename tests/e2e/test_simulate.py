@@ -16,6 +16,7 @@ from tests.processes import Processes, environment, metric, until
 
 SOME = 200
 ENOUGH = ("--count", "1500", "--format", "mixed", "--duplicates", "0.1", "--shuffle", "--verify")
+ENOUGH_OF_ALL = (*ENOUGH, "--passthrough", "0.02")
 
 
 def start(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
@@ -48,9 +49,10 @@ def test_all_that_was_answered_200_is_accounted_for(
     processes.start_ingest(settings)
     processes.start_worker(settings)
     processes.start_worker(settings)
-    status, report = outcome(start(settings, *ENOUGH))
+    status, report = outcome(start(settings, *ENOUGH_OF_ALL))
     assert status == 0, report
     assert report["check"]["lost"] == report["check"]["wrong"] == 0
+    assert report["check"]["passthrough"] == report["ledger"]["other_origins"] > 10
     assert report["check"]["in_state"] == report["ledger"]["answered_200"] > 1500
 
 

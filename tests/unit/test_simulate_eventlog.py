@@ -55,3 +55,10 @@ def test_what_is_no_event_is_kept_apart(log: EventLog) -> None:
 def test_a_type_that_contradicts_its_data_is_no_outcome_of_ours(log: EventLog) -> None:
     log.keep(event("delivered", "42").replace(b'"outcome": "delivered"', b'"outcome": "failed"'))
     assert log.told["test-0000001", "message"].outcomes == {"delivered (type only)"}
+
+
+def test_a_postback_of_another_origin_is_kept_by_its_id_alone(log: EventLog) -> None:
+    body = event("x", "").replace(b"mms.message.x", b"mms.passthrough.sms_mo")
+    log.keep(body)
+    assert log.passthrough == {"test-0000001"}
+    assert (log.told, log.events, log.unreadable) == ({}, 0, [])
