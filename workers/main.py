@@ -155,26 +155,36 @@ class Worker:
             BaseExceptionGroup: with a `StateUnavailableError` when Redis stayed away, with a
                 `BrokerUnavailableError` or `FateUnknownError` when the session is of no use.
         """
+        publishing = await session.another_channel()
         if self._in_hand:
-            await emit(session, await absorb(self._store, self._in_hand, self._tracing))
+            await emit(publishing, await absorb(self._store, self._in_hand, self._tracing))
             self._in_hand = ()
         consumer = Consumer(session)
         await consumer.start()
         self._consumer = consumer
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._handle_windows(session, consumer))
+            tasks.create_task(self._handle_windows(session, publishing, consumer))
             tasks.create_task(self._pause_while_redis_is_away(consumer))
             tasks.create_task(probe_rabbitmq(session, self._report_answer))
             await hold(session, self._settings, self._report, lambda: not consumer.lost)
             raise BrokerUnavailableError("lost the connection to RabbitMQ or the consumer on it")
 
-    async def _handle_windows(self, session: Session, consumer: Consumer) -> None:
+    async def _handle_windows(
+        self, session: Session, publishing: Session, consumer: Consumer
+    ) -> None:
+        """Handle windows one after the other.
+
+        Events have a channel of their own, `publishing`. RabbitMQ closes it when it refuses a
+        message, and that must not requeue what is being consumed.
+        """
         while True:
             window = await consumer.window()
             async with self._handling:
                 self._in_hand = [each._replace(redelivered=True) for each in window]
                 untold = await absorb(self._store, window, self._tracing)
-                await emit(session, untold)
+                if not publishing.open:
+                    publishing = await session.another_channel()
+                await emit(publishing, untold)
                 self._in_hand = ()
                 await consumer.acknowledge(window)
                 tally.count(untold)

@@ -61,6 +61,11 @@ class Child:
         """Its process id, None before it was started; kept after its end."""
         return self._process.pid if self._process else None
 
+    @property
+    def status(self) -> int | None:
+        """Its exit status, None while it runs or before it was started."""
+        return self._process.poll() if self._process else None
+
     def is_alive(self) -> bool:
         return self._process is not None and self._process.poll() is None
 
