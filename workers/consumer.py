@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
-from shared.broker import Session, connection_errors
+from shared.broker import Session, connection_errors, raise_lost_cancellation
 from shared.topology import STATE_QUEUE
 
 CALL_LIMIT: Final = 5.0
@@ -104,6 +104,7 @@ class Consumer:
 
     async def window(self) -> Sequence[Delivery]:
         """Wait until something has arrived; then one redelivered batch, or as many as are fresh."""
+        raise_lost_cancellation()  # of the window before: the loop that handles them must end
         while not (self._fresh or self._redelivered):
             self._arrived.clear()
             await self._arrived.wait()

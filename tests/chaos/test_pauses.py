@@ -27,7 +27,8 @@ ANSWER_LIMIT: Final = 5.0
 TRUTH_LIMIT: Final = 2.0
 """Seconds after which `/readyz` has to tell the truth."""
 
-SETTLE: Final = 60.0
+SETTLE: Final = 120.0
+"""Seconds that everything may take to arrive; the load of a long pause is some 30,000 postbacks."""
 SLOW: Final = 0.05
 """Seconds that everything takes longer that goes to a slow server, either way."""
 

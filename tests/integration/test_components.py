@@ -1,4 +1,4 @@
-"""The real `mms-ingest`: a component that dies ends it with a logged error, whatever hangs."""
+"""The real commands: a component that dies ends them with a logged error, whatever hangs."""
 
 import os
 import signal
@@ -20,6 +20,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
 import ingest.batcher, ingest.connections, ingest.main, ingest.publisher, shared.watchdog
+import workers.main
 
 ingest.main.FAREWELL = 0.0
 shared.watchdog.END_LIMIT = 3.0
@@ -31,6 +32,10 @@ async def dies(*_):
 
 async def returns(*_):
     await asyncio.sleep(1.5)
+
+async def is_cancelled(*_):
+    await asyncio.sleep(1.5)
+    raise asyncio.CancelledError
 
 async def fails(*_):
     raise ZeroDivisionError
@@ -57,11 +62,13 @@ owners = {
     "drain": (ingest.main, "drain"),
     "admin": (ingest.main.web.AppRunner, "cleanup"),
     "public": (ingest.main.web.ServerRunner, "cleanup"),
+    "consumer": (workers.main.Worker, "_work"),
     "watch": (ingest.connections.Connections, "close_slow"),
 }
 setattr(*owners[component], globals()[behaviour])
-sys.argv = ["mms-ingest"]
-ingest.main.main()
+command = workers.main if component == "consumer" else ingest.main
+sys.argv = ["mms-worker" if component == "consumer" else "mms-ingest"]
+command.main()
 """
 
 
@@ -86,8 +93,16 @@ def alone(tmp_path: Path) -> Settings:
     )
 
 
-@pytest.mark.parametrize("behaviour", ["dies", "returns"])
-@pytest.mark.parametrize("component", ["publisher", "batcher", "drain", "watch"])
+@pytest.mark.parametrize(
+    ("component", "behaviour"),
+    [
+        *((each, "dies") for each in ("publisher", "batcher", "drain", "watch", "consumer")),
+        ("drain", "returns"),
+        ("consumer", "returns"),
+        ("publisher", "is_cancelled"),
+        ("consumer", "is_cancelled"),
+    ],
+)
 def test_a_component_that_ends_ends_the_process(
     alone: Settings, component: str, behaviour: str
 ) -> None:

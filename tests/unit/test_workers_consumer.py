@@ -1,5 +1,7 @@
 """Windows are bounded, and what is acknowledged is what was done with, in whatever order."""
 
+import asyncio
+import contextlib
 import itertools
 from collections.abc import Awaitable, Callable, Sequence
 from types import SimpleNamespace
@@ -55,6 +57,22 @@ async def test_nothing_else_is_acknowledged(tags: list[int], data: st.DataObject
         done, tags = tags[:size], tags[size:]
         await ours.acknowledge(window(*done))
         assert broker.open == set(tags)
+
+
+async def test_a_stop_that_was_lost_while_a_window_was_handled_ends_the_loop() -> None:
+    """As `wait_for` of Python 3.11, which redis-py sends with, may lose it."""
+    ours = consumer(Broker(0))
+
+    async def handle_windows() -> None:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        await ours.window()
+
+    handling = asyncio.create_task(handle_windows())
+    await asyncio.sleep(0)
+    handling.cancel()
+    await asyncio.wait([handling], timeout=5)
+    assert handling.cancelled()
 
 
 async def test_a_window_in_order_is_one_frame() -> None:
