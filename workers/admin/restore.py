@@ -28,7 +28,8 @@ PATIENCE: Final = 10.0
 """Seconds to wait for Redis before giving up; what is merged stays merged."""
 
 EMIT_PATIENCE: Final = 60.0
-"""Seconds to wait for RabbitMQ with events untold: a second run would not know of them."""
+"""Seconds to wait for Redis or RabbitMQ with events unpublished: a second run would not know of
+them."""
 
 EXACT: Final = 1_000_000
 """Up to how many records are told apart; remembering more would take too much memory."""
@@ -84,7 +85,8 @@ class Restorer:
         """Add one archived batch; merges when a window is full.
 
         Raises:
-            StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+            StateUnavailableError: Redis stayed away longer than `PATIENCE`, with events to publish
+                longer than `EMIT_PATIENCE`.
             BrokerUnavailableError, FateUnknownError: events could not be told within
                 `EMIT_PATIENCE`.
         """
@@ -138,7 +140,8 @@ class Restorer:
             self._summary.events += len(events)
 
     async def _merge(self, window: list[Received]) -> list[Merged | Unmergeable]:
-        deadline = asyncio.get_running_loop().time() + PATIENCE
+        patience = PATIENCE if self._teller is None else EMIT_PATIENCE
+        deadline = asyncio.get_running_loop().time() + patience
         attempt = 0
         while True:
             try:
