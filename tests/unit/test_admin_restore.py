@@ -10,6 +10,7 @@ from shared import envelope
 from shared.envelope import Arrival
 from shared.errors import StateUnavailableError
 from shared.event import Event
+from shared.passthrough import PassthroughEvent
 from shared.settings import Settings
 from tests.unit.test_workers_pipeline import ModelStore
 from workers.admin.restore import Restorer, Summary, Teller
@@ -39,9 +40,11 @@ class Recorder(Teller):
     def __init__(self) -> None:
         super().__init__(Settings())
         self.events: list[Event] = []
+        self.passed: list[PassthroughEvent] = []
 
-    async def tell(self, events: list[Event]) -> None:
+    async def tell(self, events: list[Event], passed: list[PassthroughEvent]) -> None:
         self.events += events
+        self.passed += passed
 
 
 def batch(count: int) -> bytes:
@@ -91,3 +94,14 @@ async def test_what_came_too_long_ago_is_merged_and_not_published() -> None:
     store = Forgetful(0)
     assert await rebuild(store, batch(20), AT + 15) == [f"T-{number}" for number in range(15, 20)]
     assert len(store.models) == 20
+
+
+async def test_postbacks_of_other_origins_are_published_again() -> None:
+    bodies = [b'{"origin":"SMS_MO","code":"N401","tracking-id":"T-%d"}' % n for n in range(20)]
+    arrivals = [Arrival(AT + number, "acme", "", body) for number, body in enumerate(bodies)]
+    teller, summary = Recorder(), Summary()
+    restorer = Restorer(Forgetful(0), summary, teller, AT + 15)
+    await restorer.take(envelope.encode(arrivals))
+    await restorer.flush()
+    assert [event.subject for event in teller.passed] == [f"T-{n}" for n in range(15, 20)]
+    assert (summary.passthrough, summary.events) == (20, 5)

@@ -43,8 +43,9 @@ def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: b
     With --emit the events of what it changes are published: for batches that only the archive saw.
     Into an empty Redis that would be every event of the archive's time. The archive may reach back
     further than records are kept; events of what came before MMS_STATE_TTL are only published if
-    --since is given. Killed (not merely stopped), or when Redis or RabbitMQ stays away for a
-    minute, it may leave up to one window of postbacks merged and their events unpublished.
+    --since is given. Postbacks of other origins have no record, so each is published again. Killed
+    (not merely stopped), or when Redis or RabbitMQ stays away for a minute, it may leave up to one
+    window of postbacks merged and their events unpublished.
 
     Exit status 1 when it was stopped, or Redis refused some records.
 

@@ -7,6 +7,7 @@ import msgspec
 
 from shared import envelope
 from shared.broker import Session, backoff, open_session
+from shared.envelope import Arrival
 from shared.errors import (
     BrokerUnavailableError,
     FateUnknownError,
@@ -15,6 +16,7 @@ from shared.errors import (
     UndecodableError,
 )
 from shared.event import Event
+from shared.passthrough import PassthroughEvent, passthrough_of
 from shared.postback import decode
 from shared.settings import Settings
 from workers.due import due_events
@@ -79,6 +81,7 @@ class Restorer:
         self._summary = summary
         self._teller = teller
         self._window: list[Received] = []
+        self._passed: list[PassthroughEvent] = []
         self._seen: set[int] = set()
 
     async def take(self, body: bytes) -> None:
@@ -100,8 +103,8 @@ class Restorer:
             self._summary.postbacks += 1
             try:
                 filing = decode(arrival.source, arrival.body)
-            except OtherOriginError:
-                self._summary.passthrough += 1
+            except OtherOriginError as other:
+                self._pass_on(arrival, other)
                 continue
             except UndecodableError:
                 self._summary.undecodable += 1
@@ -109,8 +112,19 @@ class Restorer:
             self._window.append(Received(arrival, filing, redelivered=False))
             if len(self._seen) < EXACT:
                 self._seen.add(hash(filing.key))
-        if len(self._window) >= WINDOW:
+        if len(self._window) + len(self._passed) >= WINDOW:
             await self.flush()
+
+    def _pass_on(self, arrival: Arrival, other: OtherOriginError) -> None:
+        """No record says whether its event was published, so it is published again."""
+        try:
+            event = passthrough_of(arrival, other.fields)
+        except UndecodableError:
+            self._summary.undecodable += 1
+            return
+        self._summary.passthrough += 1
+        if self._teller is not None and arrival.received_at >= self._earliest:
+            self._passed.append(event)
 
     async def flush(self) -> None:
         """Merge what is waiting.
@@ -119,11 +133,12 @@ class Restorer:
             PostbacksError: as `take`.
         """
         window, self._window = self._window, []
+        passed, self._passed = self._passed, []
         self._summary.records = len(self._seen)
-        if self._summary.dry_run or not window:
+        if self._summary.dry_run:
             return
         events: list[Event] = []
-        for result in await self._merge(window):
+        for result in await self._merge(window) if window else ():
             if isinstance(result, Unmergeable):
                 self._summary.refused += len(result.received)
                 continue
@@ -135,9 +150,9 @@ class Restorer:
                     events.append(event)
                 elif self._teller is not None:
                     self._summary.expired += 1
-        if self._teller is not None and events:
-            await self._teller.tell(events)
-            self._summary.events += len(events)
+        if self._teller is not None and (events or passed):
+            await self._teller.tell(events, passed)
+            self._summary.events += len(events) + len(passed)
 
     async def _merge(self, window: list[Received]) -> list[Merged | Unmergeable]:
         patience = PATIENCE if self._teller is None else EMIT_PATIENCE
@@ -162,7 +177,7 @@ class Teller:
         self._settings = settings
         self._session: Session | None = None
 
-    async def tell(self, events: list[Event]) -> None:
+    async def tell(self, events: list[Event], passed: list[PassthroughEvent]) -> None:
         """Publish all; return when they are confirmed.
 
         Raises:
@@ -174,7 +189,7 @@ class Teller:
             try:
                 if self._session is None:
                     self._session = await open_session(self._settings, name="mms-admin rebuild")
-                await emit(self._session, Untold(events, []))
+                await emit(self._session, Untold(events, [], passthrough=passed))
             except (BrokerUnavailableError, FateUnknownError):
                 await self.aclose()
                 if asyncio.get_running_loop().time() >= deadline:
