@@ -17,6 +17,7 @@ from aiohttp.hdrs import AUTHORIZATION
 from multidict import CIMultiDictProxy
 
 from ingest.address import sender, within
+from ingest.checks import Sender
 from ingest.login import Logins
 from ingest.rate import Bucket
 from shared.errors import OverloadedError, SettingsError
@@ -86,11 +87,23 @@ class Gate:
             return Refusal(403, "not from this address", {})
         if self._tokens and not self._is_token(token):
             return Refusal(403, "the token in the path is missing or wrong", {})
-        if self._logins is not None and (refusal := await _login(self._logins, request)):
+        if self._logins is not None and (
+            refusal := await _login(self._logins, request, self._sender(request))
+        ):
             return refusal
         if self._bucket is not None and (wait := self._bucket.take()):
             return Refusal(429, "too many postbacks", {"Retry-After": str(math.ceil(wait))})
         return None
+
+    def _sender(self, request: web.BaseRequest) -> Sender:
+        """Who sends this; connections of trusted proxies are shared by many."""
+        peer = request.remote or ""
+        forwarded = request.headers.getall("X-Forwarded-For", ()) if self._trusted else ()
+        address = sender(peer, forwarded, self._trusted)
+        direct = address is not None and not within(address, self._trusted) and not forwarded
+        transport = request.transport
+        name = transport.get_extra_info("peername") if direct and transport is not None else ""
+        return Sender(str(address or peer), str(name or ""))
 
     def _is_token(self, token: str) -> bool:
         digest = _digest(token)
@@ -132,11 +145,11 @@ class Guard:
         return (gate, token) if gate is not None and gate.wants_token else (None, "")
 
 
-async def _login(logins: Logins, request: web.BaseRequest) -> Refusal | None:
+async def _login(logins: Logins, request: web.BaseRequest, sender: Sender) -> Refusal | None:
     header = request.headers.get(AUTHORIZATION, "")
     try:
         verdict = logins.known(header)
-        if await logins.verify(header) if verdict is None else verdict:
+        if await logins.verify(header, sender) if verdict is None else verdict:
             return None
     except OverloadedError as error:
         return Refusal(503, str(error), {"Retry-After": BUSY})

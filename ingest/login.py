@@ -2,8 +2,9 @@
 
 A password's hash takes some 50 ms of a core. Credentials that were right are remembered by a keyed
 digest, so that the provider pays once for each process; those that were wrong too, a few of them,
-so that a sender with an old password does not pay each time. What is new goes one at a time to one
-thread, and only a few may wait for it: guessing slows down guessing and nothing else.
+so that a sender with an old password does not pay each time. What is new waits for its turn, see
+`checks`. A user that does not exist costs as many hashes as one that does, so that the time of an
+answer does not tell which users there are.
 """
 
 import asyncio
@@ -15,19 +16,14 @@ import hmac
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
-from shared.errors import OverloadedError
+from ingest.checks import Checks, Sender
+from shared.password import Hashed
 from shared.sources import Login
 
 REMEMBERED: Final = 256
 """Credentials whose verdict is remembered, for each source."""
-
-MAX_WAITING: Final = 16
-"""Credentials that may wait for their verdict, for each source."""
-
-_thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="login")
 
 
 class Logins:
@@ -39,6 +35,9 @@ class Logins:
         self._right: set[bytes] = set()
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
+        self._checks = Checks()
+        users = [one.user for one in logins]
+        self._hashes = max(map(users.count, users), default=0)
 
     def known(self, header: str) -> bool | None:
         """The verdict on an Authorization header that came before; None if it did not."""
@@ -47,7 +46,7 @@ class Logins:
             return True
         return False if digest in self._wrong else None
 
-    async def verify(self, header: str) -> bool:
+    async def verify(self, header: str, sender: Sender) -> bool:
         """The verdict on an Authorization header that did not come before.
 
         Many requests with the same credentials wait for one verdict.
@@ -56,24 +55,32 @@ class Logins:
             OverloadedError: too many other credentials wait for theirs.
         """
         digest = self._digest(header)
-        pending = self._pending.get(digest) or self._begin(digest, header)
+        pending = self._pending.get(digest) or self._begin(digest, header, sender)
         # Shielded: who gives up waiting does not take the verdict from the others.
         return pending is not None and await asyncio.shield(pending)
 
-    def _begin(self, digest: bytes, header: str) -> asyncio.Future[bool] | None:
-        """Have credentials checked; None if there is no such user."""
+    def _begin(self, digest: bytes, header: str, sender: Sender) -> asyncio.Future[bool] | None:
+        """Have credentials checked; None if there are none.
+
+        Raises:
+            OverloadedError: see `Checks`.
+        """
         user, password = _parsed(header)
-        hashed = [one.password for one in self._logins if hmac.compare_digest(one.user, user)]
-        if not hashed:
+        if not user:
             return None
-        if len(self._pending) >= MAX_WAITING:
-            raise OverloadedError("too many passwords wait to be checked")
-        pending = asyncio.get_running_loop().run_in_executor(
-            _thread, lambda: any(each.matches(password) for each in hashed)
-        )
+        hashed = [one.password for one in self._logins if hmac.compare_digest(one.user, user)]
+        pending = self._checks.wait(sender, functools.partial(self._check, hashed, password))
         self._pending[digest] = pending
         pending.add_done_callback(functools.partial(self._remember, digest))
         return pending
+
+    def _check(self, hashed: Sequence[Hashed], password: bytes) -> bool:
+        """Whether one of the hashes is the password's; costs the same for every user."""
+        if any(each.matches(password) for each in hashed):
+            return True
+        for _ in range(self._hashes - len(hashed)):
+            self._logins[0].password.matches(password)  # whatever it says
+        return False
 
     def _remember(self, digest: bytes, verdict: asyncio.Future[bool]) -> None:
         del self._pending[digest]

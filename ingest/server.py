@@ -6,6 +6,7 @@ is wrong in a line of text; the provider resends, people read it with curl.
 
 import asyncio
 import functools
+import logging
 import ssl
 import time
 from typing import Final
@@ -18,7 +19,7 @@ from aiohttp.web_protocol import RequestPayloadError
 from ingest import answers, metrics
 from ingest.answers import answer_to, refusal
 from ingest.batcher import Batcher
-from ingest.coding import decoded
+from ingest.coding import unpacked
 from ingest.connection import Connection
 from ingest.connections import Connections
 from ingest.guard import PATH, Gate, Guard
@@ -26,6 +27,7 @@ from ingest.plain import PlainConnection
 from shared.envelope import Arrival
 from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
 from shared.labels import UNKNOWN
+from shared.log import Rarely
 from shared.settings import Settings
 from shared.tracing import Tracing
 
@@ -57,7 +59,10 @@ class Server:
         self.in_flight = 0
         self.stopping = False
         for source in settings.sources:
-            metrics.ANSWERS["200", source].inc(0)  # from the start, so that its rate has a zero
+            for status in ("200", *map(str, _SENDERS_OWN)):
+                metrics.ANSWERS[status, source].inc(
+                    0
+                )  # from the start, so that its rate has a zero
 
     def aiohttp_server(self, tls: ssl.SSLContext | None = None) -> Connections:
         """The low-level server of aiohttp: no routing or middleware between socket and handler.
@@ -114,6 +119,7 @@ class Server:
             status, response = "200", _durable(fate, close=close)
         else:
             refused = answer_to(fate)
+            _log_refused(refused, source)
             status, response = str(refused.status), answers.rendered(refused, close=close)
         connection.answer(response, close=close)
         metrics.ANSWERS[status, source].inc()
@@ -133,6 +139,8 @@ class Server:
             self.in_flight -= 1
         if self.stopping or _waits_for_continue(request):
             response.force_close()  # the client may send the body that it held back, or not
+        if gate is not None:
+            _log_refused(response, gate.source)
         metrics.ANSWERS[str(response.status), gate.source if gate else UNKNOWN].inc()
         metrics.ANSWER_TIME.observe(time.perf_counter() - started)
         return response
@@ -148,7 +156,8 @@ class Server:
     async def _answered(self, request: web.BaseRequest, gate: Gate, token: str) -> web.Response:
         deadline = _began(request) + ANSWER_LIMIT
         try:
-            if gate.open and request.content.is_eof():  # nothing to wait for, so nothing to limit
+            packed = hdrs.CONTENT_ENCODING in request.headers
+            if gate.open and request.content.is_eof() and not packed:  # nothing to wait for
                 body = await self._body(request)
             else:
                 async with asyncio.timeout_at(deadline):
@@ -177,13 +186,31 @@ class Server:
         except (ConnectionError, RequestPayloadError) as error:
             raise BodyIncompleteError from error
         coding = request.headers.get(hdrs.CONTENT_ENCODING)
-        return body if coding is None else decoded(body, coding, self._max_body)
+        return body if coding is None else await unpacked(body, coding, self._max_body)
 
     async def _durable(self, arrival: Arrival, deadline: float) -> str:
         if self._tracing is None:
             return await self._batcher.submit(arrival, deadline)
         with self._tracing.posted(arrival) as traced:
             return await self._batcher.submit(traced, deadline)
+
+
+_SENDERS_OWN: Final = frozenset({400, 401, 403, 413, 429})
+"""Statuses of refusals that the sender or its source's rule causes."""
+
+
+def _log_refused(response: web.Response, source: str) -> None:
+    """Log a refusal that is no fault of ours. Its text is always one of ours."""
+    if response.status in _SENDERS_OWN:
+        text = (response.text or "").strip()
+        _rarely.warning(
+            f"{source} {response.status} {text}",
+            "postbacks of source %s are refused with %d: %s",
+            *(source, response.status, text),
+        )
+
+
+_rarely: Final = Rarely(logging.getLogger("mms-ingest"))
 
 
 def _began(request: web.BaseRequest) -> float:

@@ -6,9 +6,11 @@ import ipaddress
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
+from deploy.local.ports import HOST
+from ingest.checks import MAX_WAITING
 from ingest.guard import Guard
-from ingest.login import MAX_WAITING
 from shared import password
 from shared.errors import SettingsError
 from shared.password import Hashed
@@ -69,10 +71,12 @@ async def test_basic(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hashes == [b"correct:horse", b"wrong"]  # once each
         for header in (basic("nobody", "correct:horse"), "Basic %", "Bearer x", "Basic", "\xff"):
             assert await server.status(path, Authorization=header) == 401
+        # A user that does not exist costs what one does; what is no Basic costs nothing.
+        assert hashes == [b"correct:horse", b"wrong", b"correct:horse"]
         answer = await server.post(path)
         assert b" 401 " in answer
         assert b"\r\nWWW-Authenticate: Basic " in answer
-        assert len(hashes) == 2
+        assert len(hashes) == 3
         assert len(server.arrivals) == 3
 
 
@@ -97,6 +101,63 @@ async def test_guessing_waits_in_line_and_the_line_is_short() -> None:
         statuses = await asyncio.gather(*guesses)
         assert set(statuses) == {401, 503}
         assert statuses.count(401) >= MAX_WAITING
+
+
+async def test_a_first_login_passes_those_who_guess(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same address: judged by how many guesses were checked before it."""
+    checked: list[bytes] = []
+    matches = Hashed.matches
+
+    def counted(hashed: Hashed, given: bytes) -> bool:
+        checked.append(given)
+        return matches(hashed, given)
+
+    monkeypatch.setattr(Hashed, "matches", counted)
+    async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
+        guessed = asyncio.Event()
+        guesses = 40
+
+        async def guess(number: int) -> None:
+            reader, writer = await asyncio.open_connection(HOST, server.port)
+            try:
+                for attempt in range(1000):
+                    header = basic("mms", f"guess-{number}-{attempt}")
+                    writer.write(
+                        f"POST /postbacks/acme HTTP/1.1\r\nHost: x\r\nAuthorization: {header}\r\n"
+                        "Content-Length: 1\r\n\r\nx".encode()
+                    )
+                    await reader.readuntil(b"\r\n\r\n")
+                    if len(checked) > 3 * guesses:
+                        guessed.set()
+            finally:
+                writer.close()
+
+        async with asyncio.TaskGroup() as guessing:
+            tasks = [guessing.create_task(guess(number)) for number in range(guesses)]
+            await guessed.wait()
+            before = len(checked)
+            right = basic("mms", "correct:horse")
+            assert await server.status("/postbacks/acme", Authorization=right) == 200
+            assert checked[before:].index(b"correct:horse") <= 2
+            # Once known, nobody is before it.
+            assert await server.status("/postbacks/acme", Authorization=right) == 200
+            assert checked.count(b"correct:horse") == 1
+            for task in tasks:
+                task.cancel()
+
+
+async def test_a_refusal_is_counted_and_logged_once_without_what_was_sent(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    labels = {"status": "403", "source": "logged"}
+    async with answering(ruled(logged=Rule(token=(TOKEN,)))) as server:
+        for _ in range(5):
+            assert await server.status(f"/postbacks/logged/{TOKEN[::-1]}", body=b"hush") == 403
+    assert REGISTRY.get_sample_value("mms_ingest_answers_total", labels) == 5
+    lines = [line for line in caplog.messages if "source logged" in line]
+    assert lines == [
+        "postbacks of source logged are refused with 403: the token in the path is missing or wrong"
+    ]
 
 
 async def test_an_allow_list() -> None:

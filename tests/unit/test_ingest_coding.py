@@ -1,5 +1,6 @@
 """Packed bodies: unpacked as far as the limit, whatever is in them."""
 
+import asyncio
 import contextlib
 import gzip
 import tracemalloc
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.coding import decoded
+from ingest.coding import MAX_MEMBERS, decoded, unpacked
 from shared.errors import BodyTooLargeError, BrokenCodingError, UnknownCodingError
 
 LIMIT = 1000
@@ -77,3 +78,23 @@ def test_junk_raises_nothing_unexpected(body: bytes, coding: str) -> None:
 def test_unknown(coding: str) -> None:
     with pytest.raises(UnknownCodingError):
         decoded(b"x", coding, LIMIT)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+def test_a_few_members_are_unpacked_and_many_are_not(coding: str) -> None:
+    one = PACKERS[coding](b"x")
+    assert decoded(one * MAX_MEMBERS, coding, LIMIT) == b"x" * MAX_MEMBERS
+    with pytest.raises(BrokenCodingError, match="members"):
+        decoded(one * (MAX_MEMBERS + 1), coding, LIMIT)
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate"])
+async def test_a_large_body_of_many_empty_members_does_not_hold_up_the_loop(coding: str) -> None:
+    """The loop goes on while it is unpacked, and hardly any of it is."""
+    empty = PACKERS[coding](b"")
+    body = empty * (512 * 1024 // len(empty))
+    unpacking = asyncio.create_task(unpacked(body, coding, len(body)))
+    await asyncio.sleep(0)  # it begins, and hands the work on
+    assert not unpacking.done()
+    with pytest.raises(BrokenCodingError, match="members"):
+        await unpacking
