@@ -119,3 +119,10 @@ class OverdueError(PostbacksError):
 
 class SpoolUnavailableError(PostbacksError):
     """The local spool cannot take this batch; see MMS_SPOOL_PATH and MMS_SPOOL_MAX_BYTES."""
+
+
+class UntrustedServerError(PostbacksError):
+    """A server's certificate is not trusted; name its authority with MMS_TLS_CA."""
+
+    def __init__(self, server: str) -> None:
+        super().__init__(f"{type(self).__doc__} ({server})")

@@ -89,8 +89,9 @@ async def listen(
         SettingsError: the address cannot be used.
     """
     await runner.setup()
+    every = None if host == "::" else host  # asyncio's :: is IPv6 alone, its None both families
     try:
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=shared or None)
+        site = web.TCPSite(runner, every, port, backlog=BACKLOG, reuse_port=shared or None)
         await site.start()
     except OSError as error:
         raise _unusable(host, port, variable, error) from error

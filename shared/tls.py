@@ -28,3 +28,19 @@ def server_context(cert: str, key: str) -> ssl.SSLContext | None:
             " files, the key without a password and made for the certificate"
         ) from None
     return context
+
+
+def client_context(ca: str) -> ssl.SSLContext:
+    """How to speak TLS as a client; certificates and names are verified.
+
+    Args:
+        ca: PEM file of the authorities that sign servers; empty: the system's.
+
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    try:
+        return ssl.create_default_context(cafile=ca or None)
+    except OSError as error:  # ssl.SSLError is one
+        reason = error.strerror or "not PEM"
+        raise SettingsError(f"MMS_TLS_CA {ca} cannot be used ({reason})") from None

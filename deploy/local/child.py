@@ -80,6 +80,10 @@ class Child:
         """Whether it can do its work; asked again and again while it starts."""
         return True
 
+    def gave_up(self) -> bool:
+        """Whether it is known that it will never be ready, though it still runs."""
+        return False
+
     def start(self) -> None:
         """Start it and return when it is ready. Nothing happens if it runs already.
 
@@ -91,6 +95,9 @@ class Child:
         self.launch()
         until = time.monotonic() + self.start_limit
         while not self.ready():
+            if self.gave_up():
+                self.kill()
+                raise self._failed("could not start")
             if not self.is_alive():
                 self.kill()
                 raise self._failed(f"ended at once{self._status()}")

@@ -42,8 +42,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         asyncio.run(_main(arguments.var, demo=arguments.demo))
-    except* PostbacksError as errors:
-        say(f"\nNot running: {_first(errors)}")
+    except (PostbacksError, BaseExceptionGroup) as error:
+        if (known := cli.only_ours(error)) is None:
+            raise
+        say(f"\nNot running: {known}")
         raise SystemExit(1) from None
 
 
@@ -216,12 +218,6 @@ def _sourced(path: Path) -> str:
 def _usual(settings: Settings) -> bool:
     usual = Settings()
     return (settings.amqp_url, settings.redis_url) == (usual.amqp_url, usual.redis_url)
-
-
-def _first(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> PostbacksError:
-    while isinstance(errors, BaseExceptionGroup):
-        errors = errors.exceptions[0]
-    return errors
 
 
 if __name__ == "__main__":

@@ -146,8 +146,14 @@ class RabbitMQ(_Server):
         # Its other listeners, such as that for TLS, and its plugins' start after the first one.
         return started and "Server startup complete" in self.log()
 
+    def gave_up(self) -> bool:
+        # Erlang lives on for most of a minute, to write what it knows of its own processes.
+        return _BOOT_FAILED in self.log()
+
     def prepare(self) -> None:
         super().prepare()
+        if self.place is HERE:
+            _need_localhost()
         self._directory.mkdir(parents=True, exist_ok=True)
         self._path("enabled_plugins").write_text(f"[{','.join(self._plugins)}].\n")
         listener = f"listeners.tcp.1 = {self.place.host}:{self.port}"
@@ -165,7 +171,7 @@ class RabbitMQ(_Server):
 
         Erlang follows them with pages about its own processes.
         """
-        return last_lines(self.log().partition("\nBOOT FAILED\n")[0])
+        return last_lines(self.log().partition(_BOOT_FAILED)[0])
 
     def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
         """What `rabbitmqctl` or another of RabbitMQ's tools prints; needs a node that runs.
@@ -208,6 +214,20 @@ class RabbitMQ(_Server):
             # The start script then becomes the Erlang VM instead of waiting for it in between.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
+
+
+_BOOT_FAILED: Final = "\nBOOT FAILED\n"
+
+
+def _need_localhost() -> None:
+    """Raises: StartError: the name `localhost`, which is part of the node's name, is not known."""
+    try:
+        socket.getaddrinfo("localhost", None, socket.AF_INET)
+    except OSError as error:
+        raise StartError(
+            "RabbitMQ cannot be started: this machine does not know the name localhost;"
+            " add the line `127.0.0.1 localhost` to /etc/hosts"
+        ) from error
 
 
 class Redis(_Server):

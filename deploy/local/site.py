@@ -191,8 +191,10 @@ def main() -> None:
     parser.add_argument("--var", type=Path, default=Path("var/site"), help="folder for the data")
     try:
         asyncio.run(_main(parser.parse_args().var.absolute()))
-    except* PostbacksError as errors:
-        say(f"\nNot running: {errors.exceptions[0]}")
+    except (PostbacksError, BaseExceptionGroup) as error:
+        if (known := cli.only_ours(error)) is None:
+            raise
+        say(f"\nNot running: {known}")
         raise SystemExit(1) from None
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple, TextIO
 
 import click
+import msgspec
 
 from ingest.guard import PATH
 from ingest.simulate import credentials, provider, show
@@ -192,7 +193,8 @@ async def _main(run: _Run, status: list[int]) -> None:
     settings.warn_of_unknown()
     ledger = Ledger(run.messages.postbacks)
     stop = cli.stop_event()
-    await _send(run, ledger, stop)
+    options = msgspec.structs.replace(run.options, tls_ca=loaded.tls_ca)
+    await _send(run._replace(options=options), ledger, stop)
     if not run.as_json:
         show.ledger(ledger, run.messages)
     report = None

@@ -8,6 +8,7 @@ they wait in a heap and go first when their time has come.
 import asyncio
 import heapq
 import itertools
+import logging
 import random
 import time
 from array import array
@@ -22,6 +23,8 @@ from yarl import URL
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Messages
 from ingest.simulate.wording import MIXED, Wording, word
+from shared import tls
+from shared.errors import UntrustedServerError
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         shuffle: send in random order over the whole run, instead of message by message.
         deadline: seconds after which to stop sending, and resending; None: never.
         authorization: the header of that name; empty: none.
+        tls_ca: PEM file of who signs https:// servers; empty: the system's.
     """
 
     dialect: str = MIXED
@@ -53,6 +57,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     shuffle: bool = False
     deadline: float | None = None
     authorization: str = ""
+    tls_ca: str = ""
 
 
 async def send(
@@ -69,6 +74,10 @@ async def send(
         urls: where to POST; several take turns, attempt by attempt.
         ledger: one to watch while it is filled; made here when None.
         stop: set it to send no more; what is under way is still awaited.
+
+    Raises:
+        UntrustedServerError: a server's certificate is not trusted; sending again would not help.
+        SettingsError: `tls_ca` cannot be read.
     """
     options = options or Options()
     ledger = ledger or Ledger(messages.postbacks)
@@ -79,7 +88,8 @@ async def send(
     if options.authorization:
         headers["Authorization"] = options.authorization
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(limit=0),  # as many connections as there are workers
+        # As many connections as there are workers.
+        connector=aiohttp.TCPConnector(limit=0, ssl=tls.client_context(options.tls_ca)),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),  # each attempt has its own limit
         skip_auto_headers=("Content-Type", "Accept-Encoding"),
@@ -289,16 +299,34 @@ class _Sender:
 
     async def _attempt(self, wording: Wording) -> str:
         headers = {"Content-Type": wording.content_type} if wording.content_type else None
+        url = next(self._targets)
         try:
             async with (
                 asyncio.timeout(self._options.timeout),
                 self._client.post(
-                    next(self._targets), data=wording.body, headers=headers, allow_redirects=False
+                    url, data=wording.body, headers=headers, allow_redirects=False
                 ) as response,
             ):
                 await response.read()
                 return str(response.status)
         except TimeoutError:
             return "timeout"
-        except (aiohttp.ClientError, OSError):
+        except aiohttp.ClientConnectorCertificateError as error:
+            raise UntrustedServerError(f"{error.host}:{error.port}: {_reason(error)}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            if not self._ledger.posts:
+                _log.warning("no connection to %s: %s", url.origin(), _reason(error))
             return "no connection"
+
+
+def _reason(error: BaseException) -> str:
+    """What went wrong below aiohttp, without the URL, which may have a token."""
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        error = error.certificate_error
+    elif isinstance(error, aiohttp.ClientConnectorError):
+        error = error.os_error
+    detail = getattr(error, "verify_message", "") or getattr(error, "strerror", "")
+    return str(detail or type(error).__name__)
+
+
+_log: Final = logging.getLogger("mms-simulate")

@@ -12,6 +12,7 @@ import aio_pika
 import pytest
 import redis
 
+from deploy.local import servers
 from deploy.local.child import StartError
 from deploy.local.ports import HOST, is_free
 from deploy.local.servers import RabbitMQ, Redis
@@ -100,6 +101,32 @@ def test_a_rabbitmq_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
         server.stop()
     assert str(server.log_path) in str(failure.value)
     assert is_free(server.port_mapper.port)
+
+
+def test_a_rabbitmq_that_failed_to_boot_is_given_up_though_it_still_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers, "RABBITMQ", tmp_path)
+    command = tmp_path / "rabbitmq-server"
+    command.write_text("#!/bin/sh\necho; echo BOOT FAILED; exec sleep 600\n")
+    command.chmod(0o755)
+    server = RabbitMQ(tmp_path)
+    try:
+        with pytest.raises(StartError, match="could not start"):
+            server.start()
+    finally:
+        server.stop()
+
+
+def test_a_machine_without_the_name_localhost_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(*_: object) -> None:
+        raise socket.gaierror
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(StartError, match="/etc/hosts"):
+        RabbitMQ(tmp_path).prepare()
 
 
 def test_a_taken_port_is_said_to_be_taken(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """TLS in all three directions: to the provider, to RabbitMQ and to Redis, each one verified."""
 
 import asyncio
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -14,10 +15,13 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 
 from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
+from ingest.simulate.lifecycles import generate
+from ingest.simulate.provider import Options, send
 from shared import settings as all_settings
 from shared import state, tls
 from shared.broker import open_session
-from shared.errors import BrokerUnavailableError, SettingsError
+from shared.cli import only_ours
+from shared.errors import BrokerUnavailableError, SettingsError, UntrustedServerError
 from shared.settings import Settings
 from tests.certificates import Authority, Signed
 from tests.conftest import SMALL
@@ -62,6 +66,39 @@ async def test_the_ingress(settings: Settings, authority: Authority, signed: Sig
             await http.post(f"http://{url}", data=BODY)
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await http.post(f"https://{url}", data=BODY)
+
+
+async def test_the_simulator(settings: Settings, authority: Authority, signed: Signed) -> None:
+    secured = msgspec.structs.replace(settings, tls_cert=str(signed.cert), tls_key=str(signed.key))
+    url = f"https://127.0.0.1:{settings.ingest_port}/postbacks"
+    messages = generate(2, seed=1)
+    async with running.ingest(secured):
+        trusting = Options(tls_ca=str(authority.cert))
+        assert not (await send(url, messages, trusting)).unanswered
+        with pytest.raises(ExceptionGroup) as untrusted:  # at once, not after its resends
+            await send(url, messages, Options())
+    error = only_ours(untrusted.value)
+    assert isinstance(error, UntrustedServerError)
+    assert "MMS_TLS_CA" in str(error)
+    assert "127.0.0.1" in str(error)
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+async def test_every_address_of_both_families(settings: Settings) -> None:
+    everywhere = msgspec.structs.replace(settings, ingest_host="::", open=True)
+    async with running.ingest(everywhere), aiohttp.ClientSession() as http:
+        hosts = ["127.0.0.1", "[::1]"] if _has_ipv6() else ["127.0.0.1"]
+        for host in hosts:
+            url = f"http://{host}:{settings.ingest_port}/postbacks"
+            async with http.post(url, data=BODY) as answer:
+                assert answer.status == 200
 
 
 async def test_a_slow_handshake_is_closed(
