@@ -9,7 +9,7 @@ from typing import Final, NoReturn
 import uvloop
 
 from shared import settings, watchdog
-from shared.errors import PostbacksError
+from shared.errors import ComponentEndedError, PostbacksError
 
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -43,27 +43,28 @@ def run(main: Coroutine[object, object, None]) -> None:
     watchdog.enable()
     try:
         uvloop.run(main)
-    except (PostbacksError, BaseExceptionGroup) as error:
-        if (known := only_ours(error)) is None:
+    except PostbacksError as error:
+        fail(error)
+    except BaseExceptionGroup as errors:
+        if (ours := errors.subgroup(PostbacksError)) is None:
             raise
-        fail(known)
+        fail(ours)
+
+
+def fail(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> NoReturn:
+    """Print what went wrong and leave: status 1 for a defect, 2 for what a person can mend."""
+    while isinstance(errors, BaseExceptionGroup):
+        errors = errors.exceptions[0]
+    print(f"{sys.argv[0].rpartition('/')[2]}: {errors}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(1 if isinstance(errors, ComponentEndedError) else 2)
 
 
 def only_ours(error: BaseException) -> PostbacksError | None:
-    """The first error of a group in which all are ours; None if one is not.
-
-    What is raised in an `except*` is in a group again, so a `SystemExit` there becomes a traceback.
-    """
+    """The first error of a group in which all are ours; None if one is not."""
     if not isinstance(error, BaseExceptionGroup):
         return error if isinstance(error, PostbacksError) else None
     known = [only_ours(each) for each in error.exceptions]
     return None if None in known else known[0]
-
-
-def fail(error: PostbacksError) -> NoReturn:
-    """Print what went wrong and leave."""
-    print(f"{sys.argv[0].rpartition('/')[2]}: {error}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2)
 
 
 def stop_event(limit: float = watchdog.END_LIMIT) -> asyncio.Event:
