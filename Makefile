@@ -26,7 +26,7 @@ test: ## unit, integration and end-to-end tests, with servers of their own
 
 chaos: ## every fault there is a test for, on servers of its own, half an hour; and the table
 	$(BOOTSTRAP) servers
-	$(PYTHON) -m pytest tests/chaos --chaos-table tests/chaos/RESULTS.md
+	$(PYTHON) -m pytest tests/chaos --numprocesses 3 --dist loadgroup --chaos-table tests/chaos/RESULTS.md
 	$(PYTHON) -m pytest tests/e2e -m long
 
 matrix: ## `make test` inside other Debians, with other versions of all servers; needs root, half an hour
@@ -39,7 +39,7 @@ bench: ## how fast it is here, beside what people would use instead; about 18 mi
 
 fuzz: ## the ingress and the decoder against nearly valid input, for some minutes
 	$(BOOTSTRAP) venv
-	FUZZ_EXAMPLES=10000 $(PYTHON) -m pytest tests/fuzz --timeout 1200
+	FUZZ_EXAMPLES=10000 $(PYTHON) -m pytest tests/fuzz $(PARALLEL) --timeout 1200
 
 check: ## lint, format, types and unit tests, in less than a minute
 	$(BOOTSTRAP) venv

@@ -3,13 +3,16 @@
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ, Redis
 from tests.chaos.site import Row, Site
 
+_ROW = "chaos row"
 _rows: list[Row] = []
+"""What the tests have entered, in the process that they are started from."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -37,11 +40,11 @@ async def site(breakable: tuple[RabbitMQ, Redis], tmp_path: Path) -> AsyncIterat
 
 
 @pytest.fixture
-def holds() -> Callable[[Row], None]:
+def holds(record_property: Callable[[str, object], None]) -> Callable[[Row], None]:
     """Enter a row into the table; the test fails unless the laws held."""
 
     def enter(row: Row) -> None:
-        _rows.append(row)
+        record_property(_ROW, list(row))
         assert row.answered > 0
         assert row.lost == 0, row.findings[:20]
         assert row.unexpected == 0, row.findings[:20]
@@ -55,6 +58,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(300))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """A report comes with what its test has entered, from another process too."""
+    if report.when == "call":
+        rows = [row for name, row in report.user_properties if name == _ROW]
+        _rows.extend(msgspec.convert(rows, list[Row]))
 
 
 def pytest_terminal_summary(
@@ -77,7 +87,7 @@ def _table() -> str:
     lines = (
         f"| {row.fault} | {row.answered} | {row.lost} | {row.recovered} | {row.duplicated} "
         f"| {row.unexpected} | {row.longest:.2f} s |"
-        for row in _rows
+        for row in sorted(_rows)
     )
     return "\n".join([head, *lines])
 
