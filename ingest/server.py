@@ -139,7 +139,7 @@ class Server:
             self.in_flight -= 1
         if self.stopping or _waits_for_continue(request):
             response.force_close()  # the client may send the body that it held back, or not
-        if gate is not None and request.transport is not None:  # else it left: nobody is refused
+        if gate is not None and request.content.exception() is None:  # else its body broke off
             _log_refused(response, gate.source)
         metrics.ANSWERS[str(response.status), gate.source if gate else UNKNOWN].inc()
         metrics.ANSWER_TIME.observe(time.perf_counter() - started)
