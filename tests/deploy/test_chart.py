@@ -81,6 +81,7 @@ def test_what_an_operator_relies_on() -> None:
             "path: /healthz",
             "kind: PodDisruptionBudget",
             "terminationGracePeriodSeconds: 40",
+            "enableServiceLinks: false",
         ):
             assert wanted in text, f"{name}: {wanted}"
     assert "kind: StatefulSet" in manifests["ingress"]

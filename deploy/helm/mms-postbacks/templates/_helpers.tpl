@@ -23,6 +23,8 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{- define "mms.pod" -}}
 automountServiceAccountToken: false
+# Else Kubernetes sets MMS_INGEST_PORT=tcp://... for a Service that is named mms-ingest.
+enableServiceLinks: false
 # Over the 11 s that a process takes to finish what it has in hand.
 terminationGracePeriodSeconds: 40
 securityContext:
