@@ -26,7 +26,7 @@ test: ## unit, integration and end-to-end tests, with servers of their own
 
 chaos: ## every fault there is a test for, on servers of its own, half an hour; and the table
 	$(BOOTSTRAP) servers
-	$(PYTHON) -m pytest tests/chaos --numprocesses 3 --dist loadgroup --chaos-table tests/chaos/RESULTS.md
+	$(PYTHON) -m pytest tests/chaos $(PARALLEL) --chaos-table tests/chaos/RESULTS.md
 	$(PYTHON) -m pytest tests/e2e -m long
 
 matrix: ## `make test` inside other Debians, with other versions of all servers; needs root, half an hour

@@ -20,9 +20,6 @@ from tests.chaos import network
 from tests.chaos.site import Row, Site, blocking
 from tests.topology import delete_topology
 
-# Their networks have fixed names: one at a time, whatever else runs beside them.
-pytestmark = pytest.mark.xdist_group("networks")
-
 Holds = Callable[[Row], None]
 
 NODES = 3
