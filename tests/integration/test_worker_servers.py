@@ -12,9 +12,11 @@ import msgspec
 import pytest
 from aiormq.abc import DeliveredMessage
 
+import workers.main
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
 from shared import envelope
+from shared.broker import Session
 from shared.envelope import Arrival
 from shared.postback import Key
 from shared.settings import Settings
@@ -24,6 +26,7 @@ from tests.integration.test_redis_away import OldRedis
 from tests.processes import Processes, metric, until
 from workers import pipeline
 from workers.consumer import Consumer
+from workers.emitter import Untold, emit
 from workers.store import Merged, Received, Store, Unmergeable
 
 TRUTH = 2.0
@@ -264,3 +267,28 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
     assert deliveries == [0] * batches + [1] * batches
     assert await waiting(amqp, STATE_QUEUE) == 0
     assert await waiting(amqp, DEAD) == 0
+
+
+async def test_a_publishing_channel_that_rabbitmq_closes_requeues_nothing(
+    settings: Settings, amqp: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when a message is refused: `emit` goes on with another channel, and so does the worker."""
+    redelivered: list[bool | None] = []
+    take = Consumer._take  # noqa: SLF001
+
+    async def noting(self: Consumer, message: DeliveredMessage) -> None:
+        redelivered.append(message.redelivered)
+        await take(self, message)
+
+    async def refused_once(session: Session, untold: Untold) -> None:
+        await session.channel.close()
+        await emit(await session.another_channel(), untold)
+
+    monkeypatch.setattr(Consumer, "_take", noting)
+    monkeypatch.setattr(workers.main, "emit", refused_once)
+    async with running.worker(settings), running.subscriber(settings) as subscriber:
+        for number in range(3):
+            await publish(amqp, number)
+            assert (await subscriber.event()).subject == f"T{number}"
+    assert redelivered == [False] * 3
+    assert await waiting(amqp, STATE_QUEUE) == 0
