@@ -2,6 +2,7 @@
 
 import ipaddress
 from collections.abc import Sequence
+from typing import Final
 
 from shared.sources import Network
 
@@ -33,6 +34,17 @@ def sender(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> A
 def within(address: Address, networks: Sequence[Network]) -> bool:
     """Whether the address is in one of the networks."""
     return any(address in network for network in networks)
+
+
+def owner(address: Address) -> str:
+    """The address, or the /64 that an IPv6 one is in: whoever has one of it has all 2^64."""
+    if isinstance(address, ipaddress.IPv6Address):
+        return str(ipaddress.IPv6Network((int(address), _ONE_OWNER), strict=False))
+    return str(address)
+
+
+_ONE_OWNER: Final = 64
+"""Bits of an IPv6 address that tell one network from another."""
 
 
 def _address(text: str) -> Address | None:

@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.hdrs import AUTHORIZATION
 from multidict import CIMultiDictProxy
 
-from ingest.address import sender, within
+from ingest.address import owner, sender, within
 from ingest.checks import Sender
 from ingest.login import Logins
 from ingest.rate import Bucket
@@ -103,7 +103,7 @@ class Gate:
         direct = address is not None and not within(address, self._trusted) and not forwarded
         transport = request.transport
         name = transport.get_extra_info("peername") if direct and transport is not None else ""
-        return Sender(str(address or peer), str(name or ""))
+        return Sender(peer if address is None else owner(address), str(name or ""))
 
     def _is_token(self, token: str) -> bool:
         digest = _digest(token)
