@@ -3,6 +3,8 @@
 The environment wins over the TOML file. Either may name a file that holds the value: `..._FILE`.
 """
 
+import errno
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,6 +25,10 @@ Rules = dict[tuple[str, str], Given]
 
 NAME_FILES: Final = frozenset({"tls_cert", "tls_key", "tls_ca"})
 """Settings that name a file as it is: with `_FILE` they mean the same."""
+
+
+LARGEST_FILE: Final = 2**20
+"""Bytes that a file of settings, or one that holds a value, may have."""
 
 
 class Collected(NamedTuple):
@@ -61,11 +67,26 @@ def variable(name: str) -> str:
 
 def _table(path: str) -> dict[str, object]:
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        return tomllib.loads(_read(path))
     except OSError as error:
         raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    # Not only what is no TOML: a number of thousands of digits is a bare ValueError.
+    except (ValueError, RecursionError) as error:
         raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from None
+
+
+def _read(path: str) -> str:
+    """A file's text. A device such as /dev/zero has no end, so no more than this is read.
+
+    Raises:
+        OSError: it cannot be read, or is larger than `LARGEST_FILE`.
+        ValueError: it is no text in UTF-8.
+    """
+    with Path(path).open("rb") as file:
+        content = file.read(LARGEST_FILE + 1)
+    if len(content) > LARGEST_FILE:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
+    return content.decode()
 
 
 def _given(table: Mapping[str, object], names: Kinds, path: str | None) -> dict[str, Given]:
@@ -105,7 +126,10 @@ def _text(value: object, kinds: tuple[type, ...], origin: str) -> str:
     if type(value) not in kinds or (value is items and not all(type(one) is str for one in items)):
         wanted = " or ".join(_TYPES[kind] for kind in kinds)
         raise SettingsError(f"{origin} is of the wrong type: it must be {wanted}")
-    return ",".join(map(str, items))
+    try:
+        return ",".join(map(str, items))
+    except ValueError:  # Python writes no number of more than 4,300 digits
+        raise SettingsError(f"{origin} is a number with too many digits") from None
 
 
 _TYPES: Final = {
@@ -119,8 +143,8 @@ _TYPES: Final = {
 
 def _content(path: str, origin: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
+        return _read(path)
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "not a file of text"
         raise SettingsError(f"{origin} does not name a file that can be read: {reason}") from None
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from shared import settings as all_settings
 from shared.bounds import BOUNDS
 from shared.errors import SettingsError
+from shared.given import LARGEST_FILE
 from shared.settings import Row, Settings, describe, load, warn_of_unknown
 from shared.sources import Rule, networks
 
@@ -225,6 +226,23 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(toml: Path) -> None:
     toml.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="MMS_CONFIG"):
         load({"MMS_CONFIG": str(toml)})
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 9000])
+def test_a_number_of_thousands_of_digits_in_the_file_is_an_error_of_ours(
+    number: str, toml: Path
+) -> None:
+    toml.write_text(f"ingest_port = {number}")
+    with pytest.raises(SettingsError, match=r"mms\.toml"):
+        load({"MMS_CONFIG": str(toml)})
+
+
+@pytest.mark.parametrize("variable", ["MMS_CONFIG", "MMS_SPOOL_PATH_FILE"])
+def test_a_file_without_an_end_is_refused(variable: str, toml: Path) -> None:
+    """As /dev/zero, which has no end."""
+    toml.write_bytes(b" " * (LARGEST_FILE + 1))
+    with pytest.raises(SettingsError, match=f"{variable}.*File too large"):
+        load({variable: str(toml)})
 
 
 def test_settings_do_not_change() -> None:
