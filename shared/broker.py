@@ -46,6 +46,7 @@ _LOST: Final = (
     TimeoutError,
     OSError,
     EOFError,
+    StopAsyncIteration,  # aiormq, when the other side has closed before the first answer
     RuntimeError,
     ValueError,
     AMQPError,

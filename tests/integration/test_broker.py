@@ -2,14 +2,18 @@
 
 import asyncio
 import contextlib
+import socket
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+import uvloop
 from aiormq.exceptions import ChannelInvalidStateError
 
 from ingest.publisher import Publisher
 from shared import broker, topology
+from shared.errors import BrokerUnavailableError
 from shared.settings import Settings
 
 
@@ -64,6 +68,27 @@ async def test_what_aiormq_raises_at_the_end_of_a_connection_is_no_stop_and_no_d
     publishing.cancel()
     await asyncio.wait([publishing], timeout=10)
     assert publishing.cancelled()
+
+
+def test_a_server_that_closes_each_connection_at_once_is_one_that_is_away() -> None:
+    """A balancer does that while no node is behind it. uvloop sees the end as early as we run."""
+    with socket.create_server(("127.0.0.1", 0)) as balancer:
+        url = f"amqp://guest:guest@127.0.0.1:{balancer.getsockname()[1]}/"
+        threading.Thread(target=_close_each, args=(balancer,), daemon=True).start()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            for _ in range(_TRIES):  # aiormq has one error more if the end comes early enough
+                with pytest.raises(BrokerUnavailableError):
+                    runner.run(broker.open_session(Settings(amqp_url=url), name="test"))
+        balancer.shutdown(socket.SHUT_RDWR)  # ends the thread
+
+
+_TRIES = 50
+
+
+def _close_each(listening: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            listening.accept()[0].close()
 
 
 def _deaf(
