@@ -166,13 +166,24 @@ class Session:
         Raises:
             BrokerUnavailableError: the connection is no more, or RabbitMQ did not answer.
         """
+        return Session(self.connection, await self._new_channel(), self._node)
+
+    async def reopen_channel(self) -> None:
+        """Go on with a new channel in place of one that RabbitMQ has closed; it has no consumers.
+
+        Raises:
+            BrokerUnavailableError: the connection is no more, or RabbitMQ did not answer.
+        """
+        self.channel = await self._new_channel()
+        self._closing = self.channel.closing
+
+    async def _new_channel(self) -> aiormq.Channel:
         with connection_errors():
             async with asyncio.timeout(CONNECT_LIMIT):
                 channel = await self.connection.channel(
                     publisher_confirms=True, on_return_raises=True
                 )
-                underlay = _concrete(await channel.get_underlay_channel())
-        return Session(self.connection, underlay, self._node)
+                return _concrete(await channel.get_underlay_channel())
 
     async def lost(self, within: float) -> bool:
         """Whether the connection or the channel is no more; waits `within` seconds for it."""

@@ -120,7 +120,7 @@ async def emit(session: Session, untold: Untold) -> None:
 
     Args:
         session: with a channel that nothing consumes on: a message that makes RabbitMQ close the
-            channel is found by opening it again.
+            channel is found by opening another in its place.
 
     Raises:
         FateUnknownError, BrokerUnavailableError: the session broke or is stuck. What was not
@@ -140,7 +140,7 @@ async def emit(session: Session, untold: Untold) -> None:
     outgoing += [_letter(letter) for letter in untold.dead]
     refusals = 0
     while outgoing:
-        session, answers = await _publish(session, [each.message for each in outgoing])
+        answers = await _publish(session, [each.message for each in outgoing])
         again: list[_Outgoing] = []
         refused: list[NotTakenError] = []
         for each, answer in zip(outgoing, answers, strict=True):
@@ -155,28 +155,21 @@ async def emit(session: Session, untold: Untold) -> None:
             refusals = await _pause(refusals, refused[0])
 
 
-async def _publish(
-    session: Session, messages: Sequence[Message]
-) -> tuple[Session, Sequence[Result]]:
-    """Publish all; when RabbitMQ closes the channel for one's sake, find which one it is.
-
-    Returns:
-        The session to go on with, and what became of each message.
-    """
+async def _publish(session: Session, messages: Sequence[Message]) -> list[Result]:
+    """Publish all; when RabbitMQ closes the channel for one's sake, find which one it is."""
     try:
-        return session, await session.publish_all(messages, PUBLISH_LIMIT)
+        return await session.publish_all(messages, PUBLISH_LIMIT)
     except FateUnknownError as error:
         if not session.refused_a_message(error):
             raise
-        session = await session.another_channel()
+        await session.reopen_channel()
         if len(messages) == 1:
-            return session, [UnpublishableError(str(error))]
-    results: list[Result] = []
+            return [UnpublishableError(str(error))]
     half = len(messages) // 2
-    for part in (messages[:half], messages[half:]):
-        session, answers = await _publish(session, part)
-        results += answers
-    return session, results
+    return [
+        *await _publish(session, messages[:half]),
+        *await _publish(session, messages[half:]),
+    ]
 
 
 def _otherwise(refused: Message) -> Message:

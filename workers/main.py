@@ -163,15 +163,13 @@ class Worker:
         await consumer.start()
         self._consumer = consumer
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._handle_windows(session, publishing, consumer))
+            tasks.create_task(self._handle_windows(publishing, consumer))
             tasks.create_task(self._pause_while_redis_is_away(consumer))
             tasks.create_task(probe_rabbitmq(session, self._report_answer))
             await hold(session, self._settings, self._report, lambda: not consumer.lost)
             raise BrokerUnavailableError("lost the connection to RabbitMQ or the consumer on it")
 
-    async def _handle_windows(
-        self, session: Session, publishing: Session, consumer: Consumer
-    ) -> None:
+    async def _handle_windows(self, publishing: Session, consumer: Consumer) -> None:
         """Handle windows one after the other.
 
         Events have a channel of their own, `publishing`. RabbitMQ closes it when it refuses a
@@ -183,7 +181,7 @@ class Worker:
                 self._in_hand = [each._replace(redelivered=True) for each in window]
                 untold = await absorb(self._store, window, self._tracing)
                 if not publishing.open:
-                    publishing = await session.another_channel()
+                    await publishing.reopen_channel()
                 await emit(publishing, untold)
                 self._in_hand = ()
                 await consumer.acknowledge(window)

@@ -149,7 +149,7 @@ async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
     ]
     async with opened(settings) as session:
         await emit(session, Untold([], letters))
-    async with opened(settings) as session:
+        assert session.open  # on a channel in place of those that were closed
         found = await taken(session, topology.DEAD)
     assert {each.body for each in found} == {*bodies, b"bad"}
     (bad,) = [each for each in found if each.body == b"bad"]

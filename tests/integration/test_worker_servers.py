@@ -282,7 +282,9 @@ async def test_a_publishing_channel_that_rabbitmq_closes_requeues_nothing(
 
     async def refused_once(session: Session, untold: Untold) -> None:
         await session.channel.close()
-        await emit(await session.another_channel(), untold)
+        await session.reopen_channel()
+        await emit(session, untold)
+        await session.channel.close()
 
     monkeypatch.setattr(Consumer, "_take", noting)
     monkeypatch.setattr(workers.main, "emit", refused_once)
