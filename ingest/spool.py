@@ -10,6 +10,9 @@ and given up when a removal, or opening the file, finds no room; until the spool
 added any more.
 
 A batch that RabbitMQ can never take is set aside: kept in a table of its own, drained no more.
+
+When somebody deletes or replaces the file while it is open, nothing is added any more. What was in
+it is drained for as long as the process lives.
 """
 
 import asyncio
@@ -25,6 +28,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
+from ingest.open_files import OpenFiles
 from ingest.turns import Turns
 from shared.errors import SettingsError, SpoolUnavailableError
 from shared.formats import FORMAT
@@ -103,6 +107,7 @@ class Spool:
             self._turns = Turns(path)
             self._database = self._thread.submit(self._open, max_bytes).result()
             self.depth = self._thread.submit(self._measure).result()
+            self._files = OpenFiles(path)
         except (OSError, sqlite3.Error) as error:
             self._thread.shutdown()
             message = f"MMS_SPOOL_PATH is {path}, which cannot be used as a spool: {error}"
@@ -115,8 +120,8 @@ class Spool:
         began = self._call_began
         if began is not None and time.monotonic() - began > STUCK:
             return f"the spool {self._path} has not answered for over {STUCK:g} s"
-        if self._refusal is None and not self._reserve.exists():
-            return f"the spool {self._path} refuses: {_FULL}"
+        if (missing := self._missing) is not None:
+            return f"the spool {self._path} refuses: {missing}"
         return self._refusal
 
     async def add(self, batch: bytes, postbacks: int) -> None:
@@ -269,23 +274,39 @@ class Spool:
             self._reserve.unlink(missing_ok=True)
             return _opened(self._path, max_bytes)
 
+    @property
+    def _missing(self) -> str | None:
+        """What is not there that adding needs."""
+        if (path := self._files.missing) is not None:
+            return (
+                f"{path.name} was deleted or replaced while it was open; restart mms-ingest to make"
+                " a new one, when RabbitMQ has what is in this one"
+            )
+        return None if self._reserve.exists() else _FULL
+
     def _insert(self, batch: bytes, postbacks: int) -> None:
-        if not self._reserve.exists():
-            raise OSError(_FULL)
         now = time.time()
-        with self._turns.turn(ADD_LIMIT):
-            self._database.execute(_ADD, (now, postbacks, batch))
+        self._add(lambda: self._database.execute(_ADD, (now, postbacks, batch)))
         batches, total, oldest = self.depth
         self.depth = Depth(batches + 1, total + postbacks, now if oldest is None else oldest)
 
     def _write_filler(self) -> None:
-        if not self._reserve.exists():
-            raise OSError(_FULL)
-        with self._turns.turn(ADD_LIMIT):
+        def step() -> None:
             self._database.execute(
                 "INSERT OR REPLACE INTO filler VALUES (1, zeroblob(?))", (CHECK_BYTES,)
             )
             self._database.execute("DELETE FROM filler")
+
+        self._add(step)
+
+    def _add(self, step: Callable[[], object]) -> None:
+        """Raises: OSError: what adding needs is not there, so that nothing was added for good."""
+        if (missing := self._missing) is None:
+            with self._turns.turn(ADD_LIMIT):
+                step()
+            missing = self._missing  # after the write: then it went into the files in place
+        if missing is not None:
+            raise OSError(missing)
 
     def _select(self, limit: int) -> list[Spooled]:
         rows = self._database.execute(

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -432,6 +433,32 @@ async def test_check_finds_that_it_is_full_without_an_add(path: Path) -> None:
     await spool.check()
     assert not problem(spool)
     assert spool.depth.batches == len(await batches(spool))
+    await spool.aclose()
+
+
+@pytest.mark.parametrize("what", ["spool.db", "spool.db-wal", "spool.db-shm", "replaced", "folder"])
+async def test_a_file_that_somebody_deletes_is_drained_and_never_added_to(
+    what: str, path: Path
+) -> None:
+    """SQLite writes to the deleted file without an error, and it is gone with the process."""
+    spool = Spool(path, LARGE)
+    await spool.add(b"before", 1)
+    if what == "folder":
+        path.parent.rename(path.parent.with_name("moved"))
+    elif what == "replaced":
+        shutil.copy(path, path.with_name("copy"))
+        path.with_name("copy").replace(path)
+    else:
+        path.with_name(what).unlink()
+    assert "was deleted or replaced" in str(problem(spool))
+    with pytest.raises(SpoolUnavailableError, match="was deleted or replaced"):
+        await spool.add(b"after", 1)
+    await spool.check()
+    assert "was deleted or replaced" in str(problem(spool))
+    (left,) = await spool.oldest(10)
+    assert left.batch == b"before"
+    await spool.remove([left.id])
+    assert await batches(spool) == []
     await spool.aclose()
 
 
