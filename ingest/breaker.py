@@ -29,9 +29,13 @@ class Breaker:
     def closed(self) -> bool:
         return self.reason is None
 
+    @property
+    def probe_due(self) -> bool:
+        return not self.closed and self._clock() >= self._next_probe
+
     def may_probe(self) -> bool:
         """Whether a probe is due; the caller that gets True makes it."""
-        if self.closed or self._clock() < self._next_probe:
+        if not self.probe_due:
             return False
         self._next_probe = self._clock() + self._pause
         self._trying = True

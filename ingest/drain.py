@@ -1,8 +1,8 @@
 """Brings the spool back to RabbitMQ, oldest first, while new postbacks go their own way.
 
-While the breaker is open its first batch is the probe. A batch that is larger than RabbitMQ takes
-is no probe and is not published: it is split, and a postback that is too large by itself is set
-aside.
+While the breaker is open its first batch is the probe; if it cannot be read, see `probe`. A batch
+that is larger than RabbitMQ takes is no probe and is not published: it is split, and a postback
+that is too large by itself is set aside.
 """
 
 import asyncio
@@ -44,9 +44,11 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
     told = ""
     while True:
         try:
-            if not (breaker.closed or breaker.may_probe()):
+            if not (breaker.closed or breaker.probe_due):
                 await asyncio.sleep(IDLE)
             elif batches := await _mine(spool, durable, AT_ONCE if breaker.closed else 1):
+                if not (breaker.closed or breaker.may_probe()):
+                    continue  # meanwhile it opened, or another one probed
                 await _remove(spool, await _published(durable, batches))
                 if not breaker.closed:
                     await spool.measure()  # others that share the file may be filling it

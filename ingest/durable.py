@@ -54,7 +54,7 @@ class Durable:
         batch = envelope.encode(arrivals)
         batch_id = envelope.batch_id(batch)
         metrics.BATCH_SIZE.observe(len(arrivals))
-        if self._may_publish() and await self.published(batch, batch_id, len(arrivals)):
+        if self._breaker.closed and await self.published(batch, batch_id, len(arrivals)):
             _log_batch(batch_id, len(arrivals), "confirmed")
             return batch_id
         if self._spool is None:
@@ -99,10 +99,6 @@ class Durable:
             log.info("RabbitMQ takes postbacks again")
         self._breaker.succeeded()
         return True
-
-    def _may_publish(self) -> bool:
-        """With a spool, the drain probes; without one, a request has to."""
-        return self._breaker.closed or (self._spool is None and self._breaker.may_probe())
 
 
 def _log_batch(batch_id: str, postbacks: int, how: str) -> None:

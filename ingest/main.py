@@ -19,6 +19,7 @@ from ingest.connections import make_room
 from ingest.drain import check, drain
 from ingest.durable import Durable
 from ingest.guard import PATH
+from ingest.probe import probe
 from ingest.publisher import Publisher
 from ingest.server import Server
 from ingest.spool import Spool
@@ -93,6 +94,7 @@ class Ingest:
                 cleanup.push_async_callback(self._spool.aclose)
             components = await cleanup.enter_async_context(self._components)
             components.start("publisher", self._publisher.run())
+            components.start("probe", probe(self._breaker, self._publisher, self._spool))
             components.start("watch over slow connections", connections.close_slow())
             if self._spool is not None:
                 components.start("drain", drain(self._spool, self._durable, self._breaker))

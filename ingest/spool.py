@@ -97,6 +97,7 @@ class Spool:
         self._call_began: float | None = None
         self._refusal: str | None = None
         self._last_written = -math.inf
+        self._readable = True
         self.set_aside_postbacks = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         try:
@@ -124,6 +125,13 @@ class Spool:
             return f"the spool {self._path} refuses: {missing}"
         return self._refusal
 
+    @property
+    def readable(self) -> bool:
+        """Whether what is in it can be drained, as far as is known."""
+        began = self._call_began
+        stuck = began is not None and time.monotonic() - began > STUCK
+        return self._readable and not stuck
+
     async def add(self, batch: bytes, postbacks: int) -> None:
         """Write a batch; returns when it is on disk.
 
@@ -150,7 +158,13 @@ class Spool:
         Raises:
             SpoolUnavailableError: the disk or the file is broken.
         """
-        return await self._run(lambda: self._select(limit))
+        try:
+            batches = await self._run(lambda: self._select(limit))
+        except SpoolUnavailableError:
+            self._readable = False
+            raise
+        self._readable = True
+        return batches
 
     async def remove(self, ids: list[int]) -> None:
         """Forget batches that are safe elsewhere.

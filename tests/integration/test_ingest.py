@@ -1,6 +1,7 @@
 """The ingress's answers, with RabbitMQ as it is and as it should not be."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 
 import aio_pika
@@ -167,6 +168,30 @@ async def test_a_full_queue_is_no_200_without_a_spool(
         assert statuses[-1] == 503
         taken = statuses.count(200)
         assert await running.until(lambda: _is(settings, taken))
+
+
+@pytest.mark.parametrize("spool_is", ["off", "broken"])
+async def test_after_a_full_queue_it_is_ready_again_though_nobody_sends_anything(
+    spool_is: str, settings: Settings, http: aiohttp.ClientSession
+) -> None:
+    """A balancer that asks `/readyz` sends nothing to an ingress that is not ready."""
+    tiny = msgspec.structs.replace(settings, queue_max_bytes=Bytes(2000))
+    if spool_is == "off":
+        tiny = msgspec.structs.replace(tiny, spool_path="")
+    async with running.ingest(tiny), running.channel(tiny) as channel:
+        assert await running.until(lambda: _says(tiny, http, "rabbitmq: ok"))
+        if spool_is == "broken":
+            with sqlite3.connect(tiny.spool_path) as other:
+                other.execute("DROP TABLE spool")
+        status = 200
+        while status == 200:
+            async with http.post(url(tiny), data=BODY) as answer:
+                status = answer.status
+        assert status == 503
+        await (await channel.get_queue(topology.STATE_QUEUE)).purge()
+        assert await running.until(lambda: _says(tiny, http, "rabbitmq: ok"))
+        assert await running.answers(f"http://127.0.0.1:{tiny.admin_port}/readyz")
+        await running.post(tiny, BODY)
 
 
 async def test_a_full_queue_spools_and_the_spool_drains_in_order(

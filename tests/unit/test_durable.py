@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from ingest.breaker import LONGEST_PAUSE, Breaker
 from ingest.drain import drain
 from ingest.durable import Durable
+from ingest.probe import LOOK_EVERY, probe
 from ingest.publisher import Publisher
 from ingest.spool import Spool
 from shared import envelope
@@ -134,19 +136,37 @@ async def test_without_a_spool_an_unconfirmed_batch_is_refused(
         await Durable(publisher, breaker, None).commit(BATCH)
 
 
-async def test_without_a_spool_a_request_probes_once_a_pause(
-    publisher: Scripted, breaker: Breaker, clock: Clock
+@pytest.mark.parametrize("spool_is", ["off", "unreadable", "readable"])
+async def test_without_a_spool_to_probe_with_the_next_postback_probes_once_a_pause(
+    spool_is: str,
+    publisher: Scripted,
+    breaker: Breaker,
+    clock: Clock,
+    tmp_path: Path,
 ) -> None:
     durable = Durable(publisher, breaker, None)
     publisher.failure = FAILURES[0]
+    spool = None if spool_is == "off" else Spool(tmp_path / "spool.db", 2**20)
+    if spool is not None and spool_is == "unreadable":
+        with sqlite3.connect(tmp_path / "spool.db") as other:
+            other.execute("DROP TABLE spool")
+        with pytest.raises(SpoolUnavailableError):
+            await spool.oldest(1)
     for _ in range(3):
         with pytest.raises(SpoolUnavailableError):
             await durable.commit(BATCH)
     assert len(publisher.asked) == 1
+    probing = asyncio.create_task(probe(breaker, publisher, spool))
     clock.now += LONGEST_PAUSE
-    publisher.failure = None
-    await durable.commit(BATCH)
-    assert breaker.closed
+    await asyncio.sleep(2 * LOOK_EVERY)
+    assert not breaker.closed  # RabbitMQ is away
+    publisher.problem = None
+    await asyncio.sleep(2 * LOOK_EVERY)
+    assert breaker.closed == (spool_is != "readable")
+    probing.cancel()
+    await asyncio.wait([probing])
+    if spool is not None:
+        await spool.aclose()
 
 
 async def test_a_full_spool_refuses(publisher: Scripted, breaker: Breaker, spool: Spool) -> None:
