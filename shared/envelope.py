@@ -74,6 +74,16 @@ def split(message: bytes, largest: float) -> list[tuple[bytes, int]]:
     return [(_encode(piece), len(piece)) for piece in pieces]
 
 
+def count(message: bytes) -> int:
+    """How many postbacks a batch holds, as its first bytes say; 1 for what is no batch."""
+    first = message[:1]
+    if first == b"\xdc":
+        return int.from_bytes(message[1:3], "big")
+    if first == b"\xdd":
+        return int.from_bytes(message[1:5], "big")
+    return first[0] & 0x0F if b"\x90" <= first <= b"\x9f" else 1
+
+
 def batch_id(message: bytes) -> str:
     """What logs and events call an encoded batch: a function of its bytes, 16 hexadecimal digits.
 

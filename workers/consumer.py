@@ -1,9 +1,9 @@
 """Batches as they come, and their acknowledgement.
 
-Takes whatever has arrived, up to `WINDOW_BYTES`. A batch that was delivered before may be what
-killed the worker that had it: it is handled alone and in random order among its like, so that a
-batch which kills workers again and again does not take its neighbours with it to the delivery
-limit.
+Takes whatever has arrived, up to `WINDOW_BYTES` and `WINDOW_POSTBACKS`. A batch that was delivered
+before may be what killed the worker that had it: it is handled alone and in random order among its
+like, so that a batch which kills workers again and again does not take its neighbours with it to
+the delivery limit.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
+from shared import envelope
 from shared.broker import Session, connection_errors, raise_lost_cancellation
 from shared.topology import STATE_QUEUE
 
@@ -22,6 +23,10 @@ CALL_LIMIT: Final = 5.0
 WINDOW_BYTES: Final = 256 * 1024
 """Bytes of batches in a window, if it holds more than one: some 600 postbacks, done within a tenth
 of a second. What was prefetched beyond it is at hand when the window is done."""
+
+WINDOW_POSTBACKS: Final = 1000
+"""Postbacks in a window, if it holds more than one batch. Bodies may be of a few bytes, and each
+costs as much work and memory as any other."""
 
 
 class Delivery(NamedTuple):
@@ -117,8 +122,12 @@ class Consumer:
         if self._redelivered:
             return [self._redelivered.pop(random.randrange(len(self._redelivered)))]  # noqa: S311
         window = [self._fresh.popleft()]
-        size = len(window[0].body)
-        while self._fresh and (size := size + len(self._fresh[0].body)) <= WINDOW_BYTES:
+        size, postbacks = len(window[0].body), envelope.count(window[0].body)
+        while self._fresh:
+            size += len(self._fresh[0].body)
+            postbacks += envelope.count(self._fresh[0].body)
+            if size > WINDOW_BYTES or postbacks > WINDOW_POSTBACKS:
+                break
             window.append(self._fresh.popleft())
         return window
 

@@ -12,7 +12,11 @@
 -- Returns a string with one letter for each postback: n new, s known by this very arrival (a rebuild
 -- or a batch published twice brought it in, and maybe told nobody), d a duplicate, which came at
 -- another time; in capitals when it decides its track now. Then, if somebody is to be told, the
--- whole record; else an empty list.
+-- record; else an empty list. A record may have 64 postbacks of 64 KiB, and a window may be due to
+-- tell of hundreds. So of one that is larger than LARGEST only the tracks to be told of come, what
+-- decides them first, then their other postbacks from the highest rank down while they fit.
+
+local LARGEST = 32768 -- bytes
 
 local key, keep = KEYS[1], tonumber(ARGV[2])
 local held, top, count = {}, {}, 0
@@ -64,13 +68,46 @@ for i = 4, #ARGV, 2 do
 end
 if changed then redis.call('EXPIRE', key, ARGV[1]) end
 
-local tell = false
+local function size()
+  local bytes = 0
+  for name in pairs(held) do bytes = bytes + redis.call('HSTRLEN', key, name) end
+  return bytes
+end
+
+local function highest_of(tracks)
+  local names = {}
+  for name in pairs(held) do
+    if tracks[string.sub(name, 1, 1)] then names[#names + 1] = name end
+  end
+  table.sort(names, function(one, other)
+    local decides = top[string.sub(one, 1, 1)] == one
+    if decides ~= (top[string.sub(other, 1, 1)] == other) then return decides end
+    return string.sub(one, 2) > string.sub(other, 2)
+  end)
+  local found, bytes = {}, 0
+  for _, name in ipairs(names) do
+    local value = redis.call('HGET', key, name)
+    bytes = bytes + #value
+    if bytes > LARGEST and top[string.sub(name, 1, 1)] ~= name then break end
+    found[#found + 1] = name
+    found[#found + 1] = value
+  end
+  return found
+end
+
+local tell = {} -- tracks
 for i = 1, #letters do
   local name = ARGV[2 * i + 2]
-  if top[string.sub(name, 1, 1)] == name then
+  local track = string.sub(name, 1, 1)
+  if top[track] == name then
     letters[i] = string.upper(letters[i])
     local wish = string.sub(ARGV[3], i, i)
-    tell = tell or wish == '2' or (wish == '1' and letters[i] ~= 'D')
+    if wish == '2' or (wish == '1' and letters[i] ~= 'D') then tell[track] = true end
   end
 end
-return {table.concat(letters), tell and redis.call('HGETALL', key) or {}}
+
+local told = {}
+if next(tell) then
+  told = size() <= LARGEST and redis.call('HGETALL', key) or highest_of(tell)
+end
+return {table.concat(letters), told}

@@ -56,7 +56,8 @@ class Merged(NamedTuple):
     Attributes:
         results: one letter for each postback, as `merge.lua` returns them.
         record: the record after the merge, when a terminal postback that decides its track is to
-            be told of; else None.
+            be told of; else None. Of a large one only its highest-ranked postbacks, see
+            `merge.lua`.
     """
 
     received: Sequence[Received]

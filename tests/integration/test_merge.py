@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from deploy.local.servers import Redis
 from shared import record
+from shared.codes import Track
 from shared.envelope import Arrival
 from shared.postback import Filing, decode
+from shared.record import Record
 from shared.settings import Settings
 from tests.unit import strategies
 from tests.unit.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
@@ -122,3 +124,61 @@ async def test_over_the_limit_the_lowest_go_in_any_order(settings: Settings) -> 
         await store._redis.flushall()  # noqa: SLF001 (the test's own clean slate)
     await store.aclose()
     assert len(records) == 1
+
+
+LARGEST = 32 * 1024
+"""Bytes of a record that come back with a merge, beside what decides its tracks."""
+
+
+def _large(code: str, number: int, size: int) -> Filing:
+    fields = {
+        "origin": "MMS_MT",
+        "code": code,
+        "tracking-id": "large",
+        "timestamp": f"2026-11-24T10:00:{number:02}Z",
+    }
+    extra = {f"x{at}": "x" * 1000 for at in range(size)}
+    return decode("default", msgspec.json.encode(fields | extra))
+
+
+def _bytes(found: Record, track: Track) -> list[int]:
+    return [len(record.entry_value(1, entry.postback)) for entry in found.of(track)]
+
+
+async def _told(store: Store, *filings: Filing) -> Record:
+    (merged,) = await store.merge([received(Merging(filing, 1)) for filing in filings])
+    assert isinstance(merged, Merged)
+    assert merged.record is not None
+    return merged.record
+
+
+async def test_of_a_large_record_so_much_comes_back_with_a_merge(settings: Settings) -> None:
+    """A window of small postbacks must not bring megabytes for each of them into a worker."""
+    store = Store(settings)
+    many = [_large("E101", number, 30) for number in range(40)]
+    await store.merge([received(Merging(filing, 1, 0)) for filing in many])
+    await store.merge([received(Merging(_large("E501", 1, 30), 1, 0))])
+
+    small = _large("E101", 50, 0)
+    told = await _told(store, small)
+    assert [entry.rank for entry in told.of(Track.MESSAGE)] == [small.rank, many[-1].rank]
+    assert told.tracks() == [Track.MESSAGE]
+
+    both = _large("E101", 51, 30), _large("E501", 51, 30)
+    told = await _told(store, *both)
+    for filing in both:
+        assert told.of(filing.track)[0].rank == filing.rank, "what decides is always there"
+
+    whole = await store.record(small.key)
+    assert whole is not None
+    assert len(whole.entries) == 44
+    await store.aclose()
+
+
+async def test_a_record_below_the_limit_comes_back_whole(settings: Settings) -> None:
+    store = Store(settings)
+    many = [_large("N101", number, 1) for number in range(25)]
+    told = await _told(store, *many, _large("N102", 59, 1))
+    assert sum(_bytes(told, Track.MESSAGE)) < LARGEST
+    assert len(told.entries) == 26
+    await store.aclose()

@@ -26,6 +26,16 @@ def test_a_batch_is_read_back_as_it_was(batch: list[Arrival]) -> None:
     assert envelope.decode(envelope.encode(batch)) == batch
 
 
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 500, 65535, 65536])
+def test_a_batch_is_counted_by_its_first_bytes(count: int) -> None:
+    assert envelope.count(envelope.encode([Arrival(1, "", "", b"")] * count)[:5]) == count
+
+
+@given(st.binary(max_size=8))
+def test_anything_can_be_counted(message: bytes) -> None:
+    assert envelope.count(message) >= 0
+
+
 def test_the_wire_format_is_the_contracts() -> None:
     batch = [Arrival(1, "acme", "text/xml", b"\xff\0"), Arrival(2, "default", "", b"{}")]
     assert msgspec.msgpack.decode(envelope.encode(batch)) == [

@@ -11,8 +11,10 @@ from aiormq.abc import DeliveredMessage
 from hypothesis import given
 from hypothesis import strategies as st
 
+from shared import envelope
 from shared.broker import Session
-from workers.consumer import WINDOW_BYTES, Consumer, Delivery
+from shared.envelope import Arrival
+from workers.consumer import WINDOW_BYTES, WINDOW_POSTBACKS, Consumer, Delivery
 
 
 class Broker:
@@ -113,3 +115,22 @@ def delivered(tag: int, body: bytes, *, redelivered: bool) -> DeliveredMessage:
     header = SimpleNamespace(properties=properties)
     known = {"delivery_tag": tag, "redelivered": redelivered, "header": header, "body": body}
     return cast("DeliveredMessage", SimpleNamespace(**known))
+
+
+@given(st.lists(st.integers(1, envelope.MAX_POSTBACKS), max_size=30))
+async def test_windows_of_tiny_postbacks_are_bounded(counts: list[int]) -> None:
+    """Each costs as much memory and work as a large one."""
+    broker = Broker(len(counts))
+    ours = consumer(broker)
+    await ours.start()
+    for tag, count in enumerate(counts, 1):
+        body = envelope.encode([Arrival(1, "default", "", b"x")] * count)
+        await broker.deliver(delivered(tag, body, redelivered=False))
+    windows: list[list[int]] = []
+    while sum(map(len, windows)) < len(counts):
+        windows.append([counts[each.tag - 1] for each in await ours.window()])
+    assert list(itertools.chain(*windows)) == counts
+    for each in windows:
+        assert len(each) == 1 or sum(each) <= WINDOW_POSTBACKS
+    for each, after in itertools.pairwise(windows):  # none is smaller than it must be
+        assert sum(each) + after[0] > WINDOW_POSTBACKS
