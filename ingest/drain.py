@@ -7,6 +7,7 @@ that is too large by itself is set aside.
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -15,6 +16,7 @@ import msgspec
 from ingest import metrics
 from ingest.breaker import Breaker
 from ingest.durable import Durable
+from ingest.publisher import PUBLISH_LIMIT
 from ingest.spool import Spool, Spooled
 from shared import envelope
 from shared.errors import SpoolUnavailableError
@@ -24,7 +26,10 @@ IDLE: Final = 0.25
 """Seconds between two looks at an empty spool or an open breaker."""
 
 AT_ONCE: Final = 16
-"""Batches published together once the breaker is closed."""
+"""Batches published together, at most."""
+
+QUICK: Final = PUBLISH_LIMIT / 4
+"""Seconds; twice as much is published together if RabbitMQ has confirmed within that time."""
 
 CHECK_EVERY: Final = 0.5
 """Seconds between two checks of the spool."""
@@ -42,14 +47,20 @@ async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
     A batch is removed only after its confirm: killed in between, it is published again.
     """
     told = ""
+    at_once = 1
     while True:
         try:
+            if not breaker.closed:
+                at_once = 1  # the probe
             if not (breaker.closed or breaker.probe_due):
                 await asyncio.sleep(IDLE)
-            elif batches := await _mine(spool, durable, AT_ONCE if breaker.closed else 1):
+            elif batches := await _mine(spool, durable, at_once):
                 if not (breaker.closed or breaker.may_probe()):
                     continue  # meanwhile it opened, or another one probed
-                await _remove(spool, await _published(durable, batches))
+                began = time.monotonic()
+                confirmed = await _published(durable, batches)
+                at_once = _next_at_once(at_once, time.monotonic() - began)
+                await _remove(spool, confirmed)
                 if not breaker.closed:
                     await spool.measure()  # others that share the file may be filling it
             else:
@@ -67,6 +78,20 @@ async def check(spool: Spool, rabbitmq_away: Callable[[], bool]) -> None:
         if rabbitmq_away() or spool.problem is not None:
             await spool.check()
         await asyncio.sleep(CHECK_EVERY)
+
+
+def _next_at_once(at_once: int, seconds: float) -> int:
+    """How many batches to publish together, so that a slow RabbitMQ confirms them in time.
+
+    What is not confirmed within `PUBLISH_LIMIT` has to be published again, and opens the breaker.
+
+    Args:
+        at_once: how many there were the last time.
+        seconds: how long they took.
+    """
+    if seconds < QUICK:
+        return min(AT_ONCE, at_once * 2)
+    return at_once if seconds < 2 * QUICK else max(1, at_once // 2)
 
 
 async def _mine(spool: Spool, durable: Durable, limit: int) -> list[Spooled]:

@@ -12,7 +12,7 @@ from ingest.breaker import LONGEST_PAUSE, Breaker
 from ingest.drain import drain
 from ingest.durable import Durable
 from ingest.probe import LOOK_EVERY, probe
-from ingest.publisher import Publisher
+from ingest.publisher import PUBLISH_LIMIT, Publisher
 from ingest.spool import Spool
 from shared import envelope
 from shared.envelope import Arrival
@@ -196,6 +196,44 @@ async def test_the_spool_is_drained_oldest_first_once_the_probe_succeeds(
     assert publisher.asked == batches
     assert breaker.closed
     assert await spool.oldest(1) == []
+
+
+class SlowLink(Scripted):
+    """Each batch takes its time on the way to RabbitMQ, one after the other."""
+
+    seconds = 0.3
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._link = asyncio.Lock()
+
+    async def publish(self, batch: bytes, batch_id: str) -> None:
+        try:
+            async with asyncio.timeout(PUBLISH_LIMIT), self._link:
+                await asyncio.sleep(self.seconds)
+        except TimeoutError as error:
+            self.failure = FateUnknownError("no confirm")
+            raise self.failure from error
+        await super().publish(batch, batch_id)
+
+
+async def test_the_drain_publishes_no_more_at_once_than_is_confirmed_in_time(
+    breaker: Breaker, spool: Spool
+) -> None:
+    """Else most of it is published for nothing, and the breaker opens again and again."""
+    batches = [b"%d" % number for number in range(12)]
+    assert len(batches) * SlowLink.seconds > PUBLISH_LIMIT
+    for batch in batches:
+        await spool.add(batch, 1)
+    publisher = SlowLink()
+    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    async with asyncio.timeout(30):
+        while spool.depth.batches and publisher.failure is None:
+            await asyncio.sleep(0.01)
+    draining.cancel()
+    await asyncio.wait([draining])
+    assert publisher.failure is None
+    assert publisher.asked == batches
 
 
 async def test_while_rabbitmq_is_away_the_drain_probes_with_one_batch_and_keeps_all(
