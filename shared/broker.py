@@ -299,7 +299,11 @@ def _result(message: Message, error: Exception | None) -> Result:
     if error is None or isinstance(error, UnpublishableError):
         return error
     if isinstance(error, PublishError):
-        why = f"no queue is bound to {message.exchange}"
+        why = (
+            f"no queue is bound to {message.exchange}"
+            if message.exchange
+            else f"there is no queue {message.routing_key}"
+        )
     else:
         why = f"a queue of {message.exchange or message.routing_key} refused it"
     refusal = NotTakenError(why)

@@ -10,8 +10,9 @@ _Metric = TypeVar("_Metric", Counter, Histogram)
 OTHER: Final = "other"
 UNKNOWN: Final = "unknown"
 
-# Seven digits may be a phone number, unless they begin with zeros as an old operator-id (0001470).
-_SAFE: Final = re.compile(r"000\d{4}|(?!.*\d{7})[A-Za-z0-9_-]{1,16}")
+# Seven digits may be a phone number, with separators too, unless they begin with zeros as an old
+# operator-id (0001470).
+_SAFE: Final = re.compile(r"000\d{4}|(?!(?:\D*\d){7})[A-Za-z0-9_-]{1,16}")
 
 
 class Children(dict[tuple[str, ...], _Metric]):

@@ -159,13 +159,12 @@ def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
     if not fields:
         return None
     dropped = DROPPED.encode() in fields
-    entries = (
-        _entry(name.decode(), value) for name, value in fields.items() if name != DROPPED.encode()
-    )
+    entries = (_entry(name, value) for name, value in fields.items() if name != DROPPED.encode())
     return Record(key, tuple(sorted(entries, key=lambda entry: entry.rank)), dropped)
 
 
-def _entry(name: str, value: bytes) -> Entry:
+def _entry(field: bytes, value: bytes) -> Entry:
+    name = field.decode(errors="backslashreplace")
     packed = value[_TIME_DIGITS:]
     try:
         postback = _unpack(packed)
@@ -179,7 +178,7 @@ def _entry(name: str, value: bytes) -> Entry:
             received_at=int(value[:_TIME_DIGITS]),
             postback=postback,
         )
-    except (msgspec.DecodeError, KeyError, ValueError) as error:
+    except (msgspec.DecodeError, LookupError, ValueError) as error:
         raise UnreadableRecordError(f"entry {name[:60]}: {unreadable(packed, error)}") from error
 
 

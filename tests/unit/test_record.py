@@ -1,10 +1,13 @@
 """What is known under a key, as a function of the set of its postbacks."""
 
+import contextlib
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.codes import Track
+from shared.errors import UnreadableRecordError
 from shared.postback import Filing, Key, decode
 from shared.record import Record, entry_name, entry_value, read_record, reference_key
 from tests.unit.model import Merging, Model
@@ -185,3 +188,10 @@ def test_an_entry_that_counted_as_delivered_before_is_read_as_what_it_says(
     assert known is not None
     assert {str(entry.postback.outcome) for entry in known.entries} == {outcome, "expired"}
     assert known.known(Track.MESSAGE).outcome == "expired"
+
+
+@given(st.binary(max_size=46) | st.sampled_from([b"", b"m", b"m2", b"\xff" * 46, b"q" + b"2" * 45]))
+def test_a_damaged_name_is_read_or_refused_and_nothing_else(name: bytes) -> None:
+    filing = decode("acme", as_json(BASE | EXPIRED))
+    with contextlib.suppress(UnreadableRecordError):
+        read_record(filing.key, {name: entry_value(AT, filing.postback)})
