@@ -185,8 +185,11 @@ class Server:
             raise BodyTooLargeError from error
         except (ConnectionError, RequestPayloadError) as error:
             raise BodyIncompleteError from error
-        coding = request.headers.get(hdrs.CONTENT_ENCODING)
-        return body if coding is None else await unpacked(body, coding, self._max_body)
+        if hdrs.CONTENT_ENCODING not in request.headers:
+            return body
+        # Several headers of one name are one list (RFC 9110, 5.3).
+        coding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING))
+        return await unpacked(body, coding, self._max_body)
 
     async def _durable(self, arrival: Arrival, deadline: float) -> str:
         if self._tracing is None:

@@ -60,6 +60,19 @@ async def test_a_packed_body(coding: str) -> None:
         assert len(server.arrivals) == 1
 
 
+async def test_codings_in_several_headers_are_one_list() -> None:
+    packed = gzip.compress(gzip.compress(b"x"))
+    head = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+    for twice in (b"gzip", b"gzip"), (b"identity", b"gzip"):
+        codings = b"".join(b"Content-Encoding: %s\r\n" % coding for coding in twice)
+        async with answering(LIMITED) as server:
+            answer = await server.says(
+                head + codings + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
+            )
+            assert answer.split()[1] == b"415"
+            assert not server.arrivals
+
+
 async def test_bombs_cost_next_to_nothing() -> None:
     """Each would be 60 MB; unpacked, they would take seconds."""
     bomb = gzip.compress(bytes(60_000_000))
