@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared import password
-from workers.admin.main import main
+from workers.admin.commands import main
 
 HASHED = password.hashed(b"correct horse")
 

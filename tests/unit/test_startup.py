@@ -1,0 +1,52 @@
+"""Ctrl-C while a command is only being imported."""
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+INTERRUPTED = """
+import os, signal, sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+sys.meta_path.insert(0, Interrupt())
+from {start} import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    ("start", "module"),
+    [("workers.admin.main", "click"), ("workers.admin.main", "workers.admin.plan")],
+)
+def test_ctrl_c_while_importing_prints_no_traceback(start: str, module: str) -> None:
+    done = subprocess.run(
+        (sys.executable, "-c", INTERRUPTED.format(start=start, module=module), "--version"),
+        capture_output=True,
+        cwd=Path(__file__).parents[2],
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, b"", b"")
+
+
+@pytest.mark.parametrize("handler", ["default_int_handler", "SIG_IGN"])
+def test_ctrl_c_does_afterwards_what_it_did_before(handler: str) -> None:
+    """The commands have their own way to end; a script's background ignores it."""
+    check = f"""
+import signal
+from shared.startup import interruptible
+signal.signal(signal.SIGINT, signal.{handler})
+with interruptible():
+    if signal.{handler} == signal.SIG_IGN:
+        signal.raise_signal(signal.SIGINT)
+assert signal.getsignal(signal.SIGINT) == signal.{handler}
+"""
+    subprocess.run((sys.executable, "-c", check), cwd=Path(__file__).parents[2], check=True)

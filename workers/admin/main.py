@@ -1,0 +1,10 @@
+"""Where `mms-admin` starts; see `commands` for what it does."""
+
+from shared.startup import interruptible
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    with interruptible():
+        from workers.admin.commands import main as command  # noqa: PLC0415 - takes a second
+    command()
