@@ -85,6 +85,10 @@ class BrokerUnavailableError(PostbacksError):
     """RabbitMQ cannot be reached; check MMS_AMQP_URL and that the server runs."""
 
 
+class NotDeclaredError(BrokerUnavailableError):
+    """RabbitMQ has no such queue; start an mms-ingest or mms-worker, which declares it."""
+
+
 class UnreadableRecordError(PostbacksError):
     """A stored record has an entry that this release cannot read."""
 

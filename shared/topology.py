@@ -13,7 +13,7 @@ import aio_pika
 import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
-from shared.errors import TopologyConflictError
+from shared.errors import NotDeclaredError, TopologyConflictError
 from shared.settings import Settings
 
 POSTBACKS: Final = "mms.postbacks"
@@ -124,6 +124,39 @@ async def declare_dead(channel: AbstractChannel, settings: Settings) -> None:
         await _declare_queue(channel, queue, bind=True)
     except aiormq.exceptions.ChannelPreconditionFailed as error:
         raise TopologyConflictError(_conflict(DEAD, str(error))) from error
+
+
+async def require(
+    connection: AbstractConnection, settings: Settings, exchange: str, queue: str
+) -> None:
+    """Make sure that an exchange and a queue are there, and change nothing, for who only reads.
+
+    The arguments of `mms.dead` are compared too: with others, reading can remove dead letters.
+
+    Raises:
+        NotDeclaredError: one of them is missing.
+        TopologyConflictError: `mms.dead` differs from what we declare.
+        TimeoutError: RabbitMQ did not answer within `TIME_LIMIT`.
+        AMQPError, ConnectionError: the connection broke.
+    """
+    async with asyncio.timeout(TIME_LIMIT):
+        channel = await connection.channel(publisher_confirms=False)
+        try:
+            await channel.get_exchange(exchange, ensure=True)
+            await channel.get_queue(queue, ensure=True)
+            for each in _queues(settings):
+                if each.name == queue == DEAD:  # it exists, so declaring changes nothing
+                    await _declare_queue(channel, each, bind=False)
+        except aiormq.exceptions.ChannelNotFoundEntity as error:
+            raise NotDeclaredError(
+                f"RabbitMQ does not have the exchange {exchange} and the queue {queue}; start an"
+                " mms-ingest or mms-worker, which declares them"
+            ) from error
+        except aiormq.exceptions.ChannelPreconditionFailed as error:
+            raise TopologyConflictError(_conflict(queue, str(error))) from error
+        finally:
+            with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
+                await channel.close()
 
 
 async def _declare_queue(channel: AbstractChannel, queue: _Queue, *, bind: bool) -> None:

@@ -1,6 +1,7 @@
 """Events and dead letters, published and confirmed before anything is acknowledged."""
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -20,6 +21,7 @@ from shared.event import Event
 from shared.log import Rarely
 from shared.passthrough import PassthroughEvent
 from workers import metrics
+from workers.store import Unmergeable
 
 PUBLISH_LIMIT: Final = 10.0
 """Seconds to wait for a confirm; nobody's request waits for it."""
@@ -67,6 +69,32 @@ def dead_letter(arrival: Arrival, reason: Reason, error: str, batch: str) -> Dea
         content_type=arrival.content_type,
         body=arrival.body,
         traceparent=envelope.traceparent(arrival),
+        batch=batch,
+    )
+
+
+def refused_postbacks(result: Unmergeable) -> list[DeadLetter]:
+    """The dead letters of postbacks that Redis refuses."""
+    return [
+        dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
+        for received in result.received
+    ]
+
+
+def broken_batch(body: bytes, content_type: str, error: str, batch: str) -> DeadLetter:
+    """The dead letter of a message that is no batch of postbacks.
+
+    Args:
+        error: for people; what exactly was wrong.
+        batch: its id, see `envelope.batch_id`.
+    """
+    return DeadLetter(
+        reason=Reason.MALFORMED,
+        error=f"no batch of postbacks: {error}",
+        source="",
+        received_at=time.time_ns() // 1000,
+        content_type=content_type,
+        body=body,
         batch=batch,
     )
 

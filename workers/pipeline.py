@@ -24,7 +24,14 @@ from shared.tracing import Tracing
 from workers import business, metrics
 from workers.consumer import Delivery
 from workers.due import due_events
-from workers.emitter import DeadLetter, Origin, Untold, dead_letter
+from workers.emitter import (
+    DeadLetter,
+    Origin,
+    Untold,
+    broken_batch,
+    dead_letter,
+    refused_postbacks,
+)
 from workers.store import Merged, Received, Store, Unmergeable
 
 PATIENCE: Final = 10.0
@@ -96,7 +103,9 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
         try:
             batch = read(delivery.body)
         except msgspec.DecodeError as error:
-            dead.append(_no_batch(delivery, str(error)))
+            dead.append(
+                broken_batch(delivery.body, delivery.content_type, str(error), delivery.batch)
+            )
             continue
         for arrival in batch:
             try:
@@ -157,7 +166,7 @@ def _changed(results: Sequence[Merged | Unmergeable]) -> _Changed:
         for event, last in due_events(one):
             due.append((event, last))
             _count_outcome(one, event, last.filing.track)
-    return _Changed(merged, due, [each for one in refused for each in _refused(one)])
+    return _Changed(merged, due, [each for one in refused for each in refused_postbacks(one)])
 
 
 def _count_outcome(merged: Merged, event: Event, track: Track) -> None:
@@ -257,22 +266,3 @@ def _results(merged: Merged) -> Iterator[tuple[str, str]]:
     """Each postback's code, and whether it was new."""
     for letter, received in zip(merged.results, merged.received, strict=True):
         yield received.filing.postback.code, "new" if letter in "nN" else "duplicate"
-
-
-def _refused(result: Unmergeable) -> list[DeadLetter]:
-    return [
-        dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
-        for received in result.received
-    ]
-
-
-def _no_batch(delivery: Delivery, error: str) -> DeadLetter:
-    return DeadLetter(
-        reason=Reason.MALFORMED,
-        error=f"no batch of postbacks: {error}",
-        source="",
-        received_at=time.time_ns() // 1000,
-        content_type=delivery.content_type,
-        body=delivery.body,
-        batch=delivery.batch,
-    )

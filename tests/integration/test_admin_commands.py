@@ -5,6 +5,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -18,12 +19,14 @@ import redis.asyncio as redis
 from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
+from deploy.local.servers import RabbitMQ
 from shared import envelope, topology
 from shared.broker import Session, open_session
 from shared.envelope import Arrival
 from shared.errors import Reason
 from shared.settings import Settings
 from workers.admin import archive
+from workers.admin.unpublished import KEY
 from workers.consumer import Delivery
 from workers.emitter import DeadLetter, Untold, emit
 from workers.pipeline import absorb
@@ -43,7 +46,10 @@ class Ran(NamedTuple):
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-async def start(settings: Settings, *arguments: str) -> asyncio.subprocess.Process:
+async def start(
+    settings: Settings, *arguments: str, before: str = ""
+) -> asyncio.subprocess.Process:
+    """Start `mms-admin`; `before` is Python that it runs first."""
     given = {
         f"MMS_{name.upper()}": ",".join(value) if isinstance(value, tuple) else str(value)
         for name in settings.__struct_fields__
@@ -51,7 +57,7 @@ async def start(settings: Settings, *arguments: str) -> asyncio.subprocess.Proce
     }
     return await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-c", COMMAND, *arguments),
+        *("-c", before + COMMAND, *arguments),
         env={**os.environ, **given, "PYTHONPATH": str(Path(__file__).parents[2])},
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
@@ -59,8 +65,8 @@ async def start(settings: Settings, *arguments: str) -> asyncio.subprocess.Proce
     )
 
 
-async def admin(settings: Settings, *arguments: str) -> Ran:
-    process = await start(settings, *arguments)
+async def admin(settings: Settings, *arguments: str, before: str = "") -> Ran:
+    process = await start(settings, *arguments, before=before)
     async with asyncio.timeout(60):
         out, err = await process.communicate()
     return Ran(process.returncode or 0, out.decode(), err.decode())
@@ -331,6 +337,7 @@ async def test_an_export_that_fails_leaves_the_file_as_it_was(
     assert (await admin(away, "dead", "export", str(file))).status == 2
     assert file.read_text() == "precious"
     assert names(tmp_path) == ["letters.jsonl"]
+    await (await open_session(settings, name="test")).close()
     assert (await admin(settings, "dead", "export", str(file))).status == 0
     assert file.read_text() == ""
 
@@ -419,6 +426,81 @@ async def test_rebuild_emits_what_only_the_archive_saw(settings: Settings) -> No
     assert [event["type"] for event in told] == ["mms.message.failed", "mms.message.delivered"]
 
 
+KILLED_WITH_EVENTS_UNPUBLISHED = """
+import os
+import signal
+from workers.admin.restore import Teller
+Teller.tell = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+async def test_what_a_killed_rebuild_left_unpublished_the_next_one_publishes(
+    settings: Settings,
+) -> None:
+    await through(settings, [SENT, FAILED])
+    async with opened(settings) as session:
+        await publish(session, [DELIVERED])
+        await session.channel.queue_purge(topology.STATE_QUEUE)
+    killed = await admin(settings, "rebuild", "--emit", before=KILLED_WITH_EVENTS_UNPUBLISHED)
+    assert killed.status == -signal.SIGKILL
+    summary = (await admin(settings, "rebuild", "--since", "0s", "--emit", "--json")).lines[0]
+    assert (summary["new"], summary["events"]) == (0, 1)
+    told = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
+    assert [event["type"] for event in told] == ["mms.message.failed", "mms.message.delivered"]
+    again = (await admin(settings, "rebuild", "--emit", "--json")).lines[0]
+    assert (again["new"], again["events"]) == (0, 0)
+    async with redis.Redis.from_url(settings.redis_url) as client:
+        assert not await client.exists(KEY)
+
+
+async def test_rebuild_keeps_what_only_the_archive_saw_and_nobody_can_decode(
+    settings: Settings,
+) -> None:
+    async with opened(settings) as session:
+        await publish(session, [SENT, arrival(b"<postback", at=3, source="acme")])
+        await session.publish(
+            b"no batch",
+            exchange=topology.POSTBACKS,
+            properties=Basic.Properties(content_type=envelope.CONTENT_TYPE),
+            limit=10,
+        )
+        await session.channel.queue_purge(topology.STATE_QUEUE)
+    plain = (await admin(settings, "rebuild", "--json")).lines[0]
+    assert (plain["undecodable"], plain["dead_letters"]) == (2, 0)
+    assert (await admin(settings, "dead", "list", "--json")).lines == []
+    summary = (await admin(settings, "rebuild", "--emit", "--json")).lines[0]
+    assert (summary["undecodable"], summary["dead_letters"]) == (2, 2)
+    letters = (await admin(settings, "dead", "list", "--json")).lines
+    assert {(each["reason"], each["source"]) for each in letters} == {
+        ("malformed", "acme"),
+        ("malformed", ""),
+    }
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["events", "--limit", "1"],
+        ["events", "--since", "1h", "--limit", "1"],
+        ["dead", "list"],
+        ["dead", "show", "0123456789ab"],
+        ["dead", "export", "-"],
+        ["dead", "replay", "--dry-run"],
+        ["rebuild", "--dry-run"],
+    ],
+    ids=" ".join,
+)
+async def test_what_only_reads_declares_nothing(
+    settings: Settings, rabbit: RabbitMQ, arguments: list[str]
+) -> None:
+    ran = await admin(settings, *arguments)
+    assert ran.status == 2
+    assert "start an mms-ingest or mms-worker" in ran.err
+    assert ran.err.count("\n") == 1
+    for kind in ("queues", "exchanges"):
+        assert "mms." not in rabbit.ctl(f"list_{kind}", "name")
+
+
 async def test_a_record_that_dropped_some_is_rebuilt_as_it_was(settings: Settings) -> None:
     """More postbacks than a record keeps, then the same archive once and twice more."""
     many = [arrival(body("T-1", "N101", "Sent", handset=f"Phone {n}"), at=n) for n in range(100)]
@@ -464,6 +546,7 @@ async def test_silence_is_not_the_end_of_the_archive(
 
 
 async def test_rebuild_of_an_empty_archive(settings: Settings) -> None:
+    await (await open_session(settings, name="test")).close()
     summary = (await admin(settings, "rebuild", "--json")).lines[0]
     assert (summary["batches"], summary["finished"]) == (0, True)
 

@@ -9,11 +9,10 @@ import pytest
 from shared import envelope
 from shared.envelope import Arrival
 from shared.errors import StateUnavailableError
-from shared.event import Event
-from shared.passthrough import PassthroughEvent
 from shared.settings import Settings
 from tests.unit.test_workers_pipeline import ModelStore
 from workers.admin.restore import Restorer, Summary, Teller
+from workers.emitter import Untold
 from workers.store import Merged, Received, Unmergeable
 
 AT = 1_795_486_200_000_000
@@ -39,12 +38,10 @@ class Recorder(Teller):
 
     def __init__(self) -> None:
         super().__init__(Settings())
-        self.events: list[Event] = []
-        self.passed: list[PassthroughEvent] = []
+        self.told: list[Untold] = []
 
-    async def tell(self, events: list[Event], passed: list[PassthroughEvent]) -> None:
-        self.events += events
-        self.passed += passed
+    async def tell(self, untold: Untold) -> None:
+        self.told.append(untold)
 
 
 def batch(count: int) -> bytes:
@@ -67,9 +64,9 @@ async def rebuild(store: ModelStore, body: bytes, earliest: int = 0) -> list[str
     """The subjects of the events that a rebuild of one batch publishes."""
     teller = Recorder()
     restorer = Restorer(store, Summary(), teller, earliest)
-    await restorer.take(body)
+    await restorer.take(body, 0)
     await restorer.flush()
-    return [event.subject for event in teller.events]
+    return [event.subject for told in teller.told for event in told.events]
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
@@ -101,7 +98,8 @@ async def test_postbacks_of_other_origins_are_published_again() -> None:
     arrivals = [Arrival(AT + number, "acme", "", body) for number, body in enumerate(bodies)]
     teller, summary = Recorder(), Summary()
     restorer = Restorer(Forgetful(0), summary, teller, AT + 15)
-    await restorer.take(envelope.encode(arrivals))
+    await restorer.take(envelope.encode(arrivals), 0)
     await restorer.flush()
-    assert [event.subject for event in teller.passed] == [f"T-{n}" for n in range(15, 20)]
+    (told,) = teller.told
+    assert [event.subject for event in told.passthrough] == [f"T-{n}" for n in range(15, 20)]
     assert (summary.passthrough, summary.events) == (20, 5)

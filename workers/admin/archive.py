@@ -16,10 +16,10 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 
 from shared import topology
-from shared.broker import Session, open_session
+from shared.broker import Session
 from shared.errors import BrokerUnavailableError
 from shared.settings import Settings
-from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of
+from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
 
 PREFETCH: Final = 64
 """Batches that may wait here; each has at most 1 MiB."""
@@ -32,13 +32,24 @@ READ_LIMIT: Final = 30.0
 """Seconds to wait for a message: before an archive counts as empty, and in the middle of one."""
 
 
+async def opened(settings: Settings, prefetch: int = PREFETCH) -> Session:
+    """A session to read the archive on.
+
+    Raises:
+        BrokerUnavailableError: RabbitMQ cannot be reached or has no archive.
+    """
+    return await open_reading(
+        settings, topology.POSTBACKS, topology.ARCHIVE, name="mms-admin rebuild", prefetch=prefetch
+    )
+
+
 async def end(settings: Settings) -> int | None:
     """The offset of the archive's last message; None when there is none.
 
     Raises:
         BrokerUnavailableError: RabbitMQ cannot be reached or does not give what it says it has.
     """
-    session = await open_session(settings, name="mms-admin rebuild end", prefetch=1000)
+    session = await opened(settings, prefetch=1000)
     try:
         counted = await _count(session)
         reader = Reader(session, topology.ARCHIVE)
@@ -68,7 +79,7 @@ async def messages(
     """The archive's messages from a place up to the offset `last`.
 
     Args:
-        session: opened with `PREFETCH`.
+        session: from `opened`.
 
     Raises:
         BrokerUnavailableError: the connection was lost, or the stream gives nothing any more.

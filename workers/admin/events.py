@@ -13,14 +13,14 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 
 from shared import settings, topology
-from shared.broker import Session, backoff, open_session
+from shared.broker import Session, backoff
 from shared.errors import BrokerUnavailableError
 from shared.event import Event, decode_event
 from shared.log import mask
 from shared.passthrough import PassthroughEvent, decode_passthrough
 from shared.settings import Settings
 from workers.admin import console
-from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of
+from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
 from workers.admin.topic import matches
 
 NAME: Final = "mms-admin events"
@@ -90,13 +90,15 @@ async def _messages(
     loaded: Settings, pattern: str, since: datetime | None
 ) -> AsyncGenerator[DeliveredMessage, None]:
     """Messages for ever; opens the next session when one is lost."""
-    session = await open_session(loaded, name=NAME, prefetch=PREFETCH)
+    session = await _opened(loaded)
     place: Place | None = since
+    failures = 0
     while True:
         try:
             reader = await _reading(session, pattern, place)
             while True:
                 message = await reader.next(_FOREVER)
+                failures = 0
                 if message is None:
                     continue
                 yield message
@@ -108,6 +110,8 @@ async def _messages(
             console.say(f"{lost} {error}; waiting for it")
         finally:
             await session.close()
+        await backoff(failures)
+        failures += 1
         session = await _session_again(loaded)
         if since is not None:
             console.say("connected again; going on where it was")
@@ -141,11 +145,17 @@ async def _reading(session: Session, pattern: str, place: Place | None) -> Reade
     return reader
 
 
+async def _opened(loaded: Settings) -> Session:
+    return await open_reading(
+        loaded, topology.EVENTS, topology.EVENT_LOG, name=NAME, prefetch=PREFETCH
+    )
+
+
 async def _session_again(loaded: Settings) -> Session:
     attempt = 0
     while True:
         try:
-            return await open_session(loaded, name=NAME, prefetch=PREFETCH)
+            return await _opened(loaded)
         except BrokerUnavailableError:
             await backoff(attempt)
             attempt += 1

@@ -1,25 +1,27 @@
 """`mms-admin rebuild`: the archive into Redis again, beside live traffic or into an empty one.
 
 Merging is idempotent and knows no order, so replaying all that was ever archived gives the records
-that were there, whatever is there now and whoever else is writing. No events are told, unless they
-are asked for with `--emit`: for batches that reached only the archive.
+that were there, whatever is there now and whoever else is writing. Nothing is published, unless it
+is asked for with `--emit`: for batches that reached only the archive.
 """
 
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncGenerator
 from datetime import datetime
 
 import click
+from aiormq.abc import DeliveredMessage
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared import cli, settings
-from shared.broker import open_session
 from shared.settings import Settings
 from workers.admin import archive, console
 from workers.admin.restore import Restorer, Summary, Teller
 from workers.admin.stream import Place, offset_of
+from workers.admin.unpublished import Span, Unpublished
 from workers.store import Store
 
 
@@ -28,9 +30,7 @@ from workers.store import Store
     "--since", type=console.Since(), help="Begin there: 90s, 30m, 1h, 7d or an ISO 8601 time."
 )
 @click.option("--dry-run", is_flag=True, help="Read and count; Redis is not touched.")
-@click.option(
-    "--emit", "emitting", is_flag=True, help="Also publish the events of what it changes."
-)
+@click.option("--emit", "emitting", is_flag=True, help="Also publish what it changes.")
 @console.json_option
 def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: bool) -> None:
     """Replay the archive of all batches into Redis.
@@ -40,12 +40,14 @@ def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: b
     the archive ended when it began. --since counts from when a batch reached RabbitMQ, which may be
     later than when it was received.
 
-    With --emit the events of what it changes are published: for batches that only the archive saw.
-    Into an empty Redis that would be every event of the archive's time. The archive may reach back
-    further than records are kept; events of what came before MMS_STATE_TTL are only published if
-    --since is given. Postbacks of other origins have no record, so each is published again. Killed
-    (not merely stopped), or when Redis or RabbitMQ stays away for a minute, it may leave up to one
-    window of postbacks merged and their events unpublished.
+    With --emit the events of what it changes are published, and a dead letter for each postback
+    that cannot be decoded: for batches that only the archive saw. Into an empty Redis that would be
+    every event of the archive's time. The archive may reach back further than records are kept;
+    what came before MMS_STATE_TTL is only published if --since is given. Postbacks of other origins
+    and those that cannot be decoded have no record, so each is published again by every run: dead
+    letters that were replayed or purged come back, too. When a run is killed, or Redis or RabbitMQ
+    stays away for a minute, the next one with --emit begins with publishing what that run may have
+    left; events that were published come once more then, with the same ids.
 
     Exit status 1 when it was stopped, or Redis refused some records.
 
@@ -94,31 +96,73 @@ async def _replay(
     *,
     emitting: bool,
 ) -> None:
-    session = await open_session(loaded, name="mms-admin rebuild", prefetch=archive.PREFETCH)
     async with (
         contextlib.aclosing(Store(loaded)) as store,
         contextlib.aclosing(Teller(loaded)) as teller,
-        contextlib.aclosing(archive.messages(session, place, last)) as messages,
+        contextlib.aclosing(Unpublished(loaded)) as unpublished,
     ):
         if not summary.dry_run:
             await store.check_version()
+        emitting = emitting and not summary.dry_run
+        if emitting:
+            for noted, span in (await unpublished.found()).items():
+                if span.last <= last:  # else the archive was made anew
+                    await _publish_again(loaded, summary, store, teller, span)
+                await unpublished.forget(noted)
         earliest = 0 if place != "first" else time.time_ns() // 1000 - round(loaded.state_ttl * 1e6)
-        restorer = Restorer(store, summary, teller if emitting else None, earliest)
-        try:
-            with _progress() as progress:
-                bar = progress.add_task("archive", total=None)
-                async for message in messages:
-                    if progress.tasks[bar].total is None:
-                        progress.update(bar, total=last - offset_of(message) + 1)
-                    await restorer.take(message.body)
-                    progress.advance(bar)
-                    if stop.is_set():
-                        break
-                else:
-                    summary.finished = True
-                await restorer.flush()
-        finally:
-            await session.close()
+        restorer = Restorer(
+            store,
+            summary,
+            teller if emitting else None,
+            earliest,
+            unpublished=unpublished if emitting else None,
+        )
+        summary.finished = await _read(loaded, restorer, place, last, stop)
+        if emitting:
+            await unpublished.done()
+
+
+async def _publish_again(
+    loaded: Settings, summary: Summary, store: Store, teller: Teller, span: Span
+) -> None:
+    """Publish what a run before merged and perhaps did not publish: it was killed."""
+    counts = Summary()
+    restorer = Restorer(store, counts, teller, span.earliest, again=True)
+    await _read(loaded, restorer, span.first, span.last, asyncio.Event())
+    summary.events += counts.events
+    summary.dead_letters += counts.dead_letters
+
+
+async def _read(
+    loaded: Settings, restorer: Restorer, place: Place, last: int, stop: asyncio.Event
+) -> bool:
+    """Restore the archive from a place on; whether it came to `last` before it was stopped."""
+    session = await archive.opened(loaded)
+    try:
+        async with contextlib.aclosing(archive.messages(session, place, last)) as messages:
+            finished = await _each(restorer, messages, last, stop)
+        await restorer.flush()
+        return finished
+    finally:
+        await session.close()
+
+
+async def _each(
+    restorer: Restorer,
+    messages: AsyncGenerator[DeliveredMessage, None],
+    last: int,
+    stop: asyncio.Event,
+) -> bool:
+    with _progress() as progress:
+        bar = progress.add_task("archive", total=None)
+        async for message in messages:
+            if progress.tasks[bar].total is None:
+                progress.update(bar, total=last - offset_of(message) + 1)
+            await restorer.take(message.body, offset_of(message))
+            progress.advance(bar)
+            if stop.is_set():
+                return False
+    return True
 
 
 def _progress() -> Progress:

@@ -12,15 +12,23 @@ from shared.errors import (
     BrokerUnavailableError,
     FateUnknownError,
     OtherOriginError,
+    Reason,
     StateUnavailableError,
     UndecodableError,
 )
-from shared.event import Event
 from shared.passthrough import PassthroughEvent, passthrough_of
 from shared.postback import decode
 from shared.settings import Settings
+from workers.admin.unpublished import Span, Unpublished
 from workers.due import due_events
-from workers.emitter import Untold, emit
+from workers.emitter import (
+    DeadLetter,
+    Untold,
+    broken_batch,
+    dead_letter,
+    emit,
+    refused_postbacks,
+)
 from workers.store import Merged, Received, Store, Unmergeable
 
 WINDOW: Final = 1500
@@ -30,8 +38,7 @@ PATIENCE: Final = 10.0
 """Seconds to wait for Redis before giving up; what is merged stays merged."""
 
 EMIT_PATIENCE: Final = 60.0
-"""Seconds to wait for Redis or RabbitMQ with events unpublished: a second run would not know of
-them."""
+"""Seconds to wait for Redis or RabbitMQ with events unpublished; the next run publishes them."""
 
 EXACT: Final = 1_000_000
 """Up to how many records are told apart; remembering more would take too much memory."""
@@ -42,6 +49,7 @@ class Summary(msgspec.Struct):
 
     Attributes:
         undecodable: postbacks that are dead letters, and messages that are no batch.
+        dead_letters: dead letters that were published: what is undecodable or refused.
         passthrough: postbacks of other origins, which are events and no part of the state.
         refused: postbacks that Redis will not take however long we wait.
         expired: events not published because what decides them came too long ago.
@@ -58,6 +66,7 @@ class Summary(msgspec.Struct):
     refused: int = 0
     records: int = 0
     events: int = 0
+    dead_letters: int = 0
     expired: int = 0
     seconds: float = 0.0
     postbacks_per_second: int = 0
@@ -69,23 +78,40 @@ class Restorer:
     """Decodes and merges batches, counting; in a dry run it leaves Redis alone.
 
     Args:
-        teller: publishes the events that are due; None: they are not published.
-        earliest: microseconds since the Unix epoch; no event of what came before is published.
+        teller: publishes the events and dead letters that are due; None: they are not published.
+        earliest: microseconds since the Unix epoch; nothing of what came before is published.
+        unpublished: where windows are noted before they are merged; None: nowhere.
+        again: whether a run that was killed may have merged what comes, and not published it.
     """
 
     def __init__(
-        self, store: Store, summary: Summary, teller: "Teller | None", earliest: int = 0
+        self,
+        store: Store,
+        summary: Summary,
+        teller: "Teller | None",
+        earliest: int = 0,
+        *,
+        unpublished: Unpublished | None = None,
+        again: bool = False,
     ) -> None:
         self._earliest = earliest
         self._store = store
         self._summary = summary
         self._teller = teller
+        self._unpublished = unpublished
+        self._again = again
         self._window: list[Received] = []
         self._passed: list[PassthroughEvent] = []
+        self._dead: list[DeadLetter] = []
+        self._first: int | None = None
+        self._last = 0
         self._seen: set[int] = set()
 
-    async def take(self, body: bytes) -> None:
+    async def take(self, body: bytes, offset: int) -> None:
         """Add one archived batch; merges when a window is full.
+
+        Args:
+            offset: its place in the archive.
 
         Raises:
             StateUnavailableError: Redis stayed away longer than `PATIENCE`, with events to publish
@@ -94,53 +120,70 @@ class Restorer:
                 `EMIT_PATIENCE`.
         """
         self._summary.batches += 1
+        self._first = offset if self._first is None else self._first
+        self._last = offset
         try:
             batch = envelope.decode(body)
-        except msgspec.DecodeError:
-            self._summary.undecodable += 1
-            return
+        except msgspec.DecodeError as error:
+            self._bury(
+                broken_batch(body, envelope.CONTENT_TYPE, str(error), envelope.batch_id(body))
+            )
+            batch = []
         for arrival in batch:
             self._summary.postbacks += 1
+            self._decode(arrival, body)
+        if len(self._window) + len(self._passed) + len(self._dead) >= WINDOW:
+            await self.flush()
+
+    def _decode(self, arrival: Arrival, batch: bytes) -> None:
+        try:
             try:
                 filing = decode(arrival.source, arrival.body)
             except OtherOriginError as other:
-                self._pass_on(arrival, other)
-                continue
-            except UndecodableError:
-                self._summary.undecodable += 1
-                continue
-            self._window.append(Received(arrival, filing, redelivered=False))
-            if len(self._seen) < EXACT:
-                self._seen.add(hash(filing.key))
-        if len(self._window) + len(self._passed) >= WINDOW:
-            await self.flush()
-
-    def _pass_on(self, arrival: Arrival, other: OtherOriginError) -> None:
-        """No record says whether its event was published, so it is published again."""
-        try:
-            event = passthrough_of(arrival, other.fields)
-        except UndecodableError:
-            self._summary.undecodable += 1
+                self._pass_on(arrival, passthrough_of(arrival, other.fields))
+                return
+        except UndecodableError as error:
+            self._bury(dead_letter(arrival, error.reason, str(error), envelope.batch_id(batch)))
             return
+        except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
+            why = f"processing it failed: {type(error).__name__}"
+            self._bury(dead_letter(arrival, Reason.UNDELIVERABLE, why, envelope.batch_id(batch)))
+            return
+        self._window.append(Received(arrival, filing, redelivered=self._again))
+        if len(self._seen) < EXACT:
+            self._seen.add(hash(filing.key))
+
+    def _pass_on(self, arrival: Arrival, event: PassthroughEvent) -> None:
+        """No record says whether its event was published, so it is published again."""
         self._summary.passthrough += 1
         if self._teller is not None and arrival.received_at >= self._earliest:
             self._passed.append(event)
 
+    def _bury(self, letter: DeadLetter) -> None:
+        """Nothing says whether it was published, so it is published again."""
+        self._summary.undecodable += 1
+        if self._teller is not None and letter.received_at >= self._earliest:
+            self._dead.append(letter)
+
     async def flush(self) -> None:
-        """Merge what is waiting.
+        """Merge what is waiting, then publish what is due.
 
         Raises:
             PostbacksError: as `take`.
         """
         window, self._window = self._window, []
         passed, self._passed = self._passed, []
+        dead, self._dead = self._dead, []
+        first, self._first = self._first, None
         self._summary.records = len(self._seen)
-        if self._summary.dry_run:
+        if self._summary.dry_run or first is None:
             return
-        events: list[Event] = []
-        for result in await self._merge(window) if window else ():
+        events = []
+        span = Span(first, self._last, self._earliest)
+        for result in await self._merge(window, span) if window else ():
             if isinstance(result, Unmergeable):
                 self._summary.refused += len(result.received)
+                dead += refused_postbacks(result)
                 continue
             new = result.results.lower().count("n")
             self._summary.new += new
@@ -150,16 +193,19 @@ class Restorer:
                     events.append(event)
                 elif self._teller is not None:
                     self._summary.expired += 1
-        if self._teller is not None and (events or passed):
-            await self._teller.tell(events, passed)
+        if self._teller is not None and (events or passed or dead):
+            await self._teller.tell(Untold(events, dead, passthrough=passed))
             self._summary.events += len(events) + len(passed)
+            self._summary.dead_letters += len(dead)
 
-    async def _merge(self, window: list[Received]) -> list[Merged | Unmergeable]:
+    async def _merge(self, window: list[Received], span: Span) -> list[Merged | Unmergeable]:
         patience = PATIENCE if self._teller is None else EMIT_PATIENCE
         deadline = asyncio.get_running_loop().time() + patience
         attempt = 0
         while True:
             try:
+                if self._unpublished is not None:
+                    await self._unpublished.note(span)
                 return await self._store.merge(window)
             except StateUnavailableError:
                 if asyncio.get_running_loop().time() >= deadline:
@@ -177,7 +223,7 @@ class Teller:
         self._settings = settings
         self._session: Session | None = None
 
-    async def tell(self, events: list[Event], passed: list[PassthroughEvent]) -> None:
+    async def tell(self, untold: Untold) -> None:
         """Publish all; return when they are confirmed.
 
         Raises:
@@ -189,7 +235,7 @@ class Teller:
             try:
                 if self._session is None:
                     self._session = await open_session(self._settings, name="mms-admin rebuild")
-                await emit(self._session, Untold(events, [], passthrough=passed))
+                await emit(self._session, untold)
             except (BrokerUnavailableError, FateUnknownError):
                 await self.aclose()
                 if asyncio.get_running_loop().time() >= deadline:

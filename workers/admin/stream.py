@@ -12,8 +12,10 @@ from typing import Final
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 
-from shared.broker import Session
+from shared import topology
+from shared.broker import Session, connection_errors, open_session
 from shared.errors import BrokerUnavailableError
+from shared.settings import Settings
 
 CALL_LIMIT: Final = 5.0
 """Seconds that RabbitMQ may take to answer one call."""
@@ -26,6 +28,30 @@ Place = int | str | datetime
 
 A time means the chunk that was being written then: a few messages from before it may come too.
 """
+
+
+async def open_reading(
+    settings: Settings, exchange: str, queue: str, *, name: str, prefetch: int
+) -> Session:
+    """A session for a command that only reads: it declares nothing.
+
+    Args:
+        exchange, queue: must be there, see `topology.require`.
+        name: shown in RabbitMQ's own list of connections.
+        prefetch: messages that may wait here.
+
+    Raises:
+        BrokerUnavailableError: RabbitMQ cannot be reached, or has no such exchange or queue.
+        TopologyConflictError: see `topology.require`.
+    """
+    session = await open_session(settings, name=name, prefetch=prefetch, declaring=False)
+    try:
+        with connection_errors():
+            await topology.require(session.connection, settings, exchange, queue)
+    except BaseException:
+        await session.close()
+        raise
+    return session
 
 
 class Reader:

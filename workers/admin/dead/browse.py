@@ -25,14 +25,14 @@ from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 
 from shared import topology
-from shared.broker import Session, backoff, open_session
+from shared.broker import Session, backoff
 from shared.cli import counted
 from shared.errors import BrokerUnavailableError, PostbacksError
 from shared.settings import Settings
 from workers.admin import console
 from workers.admin.dead.letter import Letter, read_letter
 from workers.admin.dead.lock import lock
-from workers.admin.stream import CALL_LIMIT, Reader
+from workers.admin.stream import CALL_LIMIT, Reader, open_reading
 
 WINDOW: Final = 100
 ANSWER_LIMIT: Final = 3.0
@@ -160,10 +160,13 @@ async def browse(settings: Settings) -> AsyncIterator[Browser]:
     """A pass over the dead letters on a session of its own; at its end the rest goes back.
 
     Raises:
-        BrokerUnavailableError: RabbitMQ cannot be reached.
+        BrokerUnavailableError: RabbitMQ cannot be reached or has no `mms.dead`.
+        TopologyConflictError: its arguments are those of another release.
         DeadLettersInUseError: another command goes through them and does not end.
     """
-    session = await open_session(settings, name="mms-admin dead", prefetch=WINDOW)
+    session = await open_reading(
+        settings, topology.DEAD, topology.DEAD, name="mms-admin dead", prefetch=WINDOW
+    )
     browser = Browser(session)
     try:
         await lock(session)
