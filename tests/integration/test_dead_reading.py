@@ -67,6 +67,37 @@ async def test_a_reader_that_fails_returns_them_in_order(settings: Settings) -> 
     assert await looked_at(settings) == [each.body for each in sent]
 
 
+LOST_DURING_A_CALL = """
+import asyncio
+import aiormq
+
+async def rejected(self, *_, **__):
+    raise {error}
+
+aiormq.Channel.basic_cancel = rejected
+"""
+"""What aiormq raises for a call that waits when the connection is lost."""
+
+
+@pytest.mark.parametrize("error", ["Exception", "asyncio.CancelledError", "EOFError"])
+@pytest.mark.parametrize("arguments", [["list"], ["export", "FILE"], ["replay"]], ids=" ".join)
+async def test_a_connection_that_is_lost_during_a_call_is_one_line(
+    settings: Settings, tmp_path: Path, arguments: list[str], error: str
+) -> None:
+    sent = letters(120)
+    async with opened(settings) as session:
+        await bury(session, sent, Reason.MALFORMED)
+    file = tmp_path / "letters"
+    file.write_text("precious")
+    given = [str(file) if each == "FILE" else each for each in arguments]
+    ran = await admin(settings, "dead", *given, before=LOST_DURING_A_CALL.format(error=error))
+    assert ran.status == 2
+    assert ran.err.count("\n") == 1
+    assert ran.err.startswith("mms-admin: cannot stop reading mms.dead")
+    assert file.read_text() == "precious"
+    assert sorted(await looked_at(settings)) == sorted(each.body for each in sent)
+
+
 async def test_two_at_once_both_see_all(settings: Settings) -> None:
     async with opened(settings) as session:
         await bury(session, letters(), Reason.MALFORMED)

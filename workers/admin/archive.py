@@ -13,10 +13,9 @@ from collections.abc import AsyncGenerator
 from typing import Final
 
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError
 
 from shared import topology
-from shared.broker import Session
+from shared.broker import Session, connection_errors
 from shared.errors import BrokerUnavailableError
 from shared.settings import Settings
 from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
@@ -116,9 +115,7 @@ async def _nothing(session: Session, reader: Reader, last: int) -> bool:
 
 
 async def _count(session: Session) -> int:
-    try:
+    with connection_errors(f"cannot ask for {topology.ARCHIVE}"):
         async with asyncio.timeout(CALL_LIMIT):
             answer = await session.channel.queue_declare(topology.ARCHIVE, passive=True)
-    except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-        raise BrokerUnavailableError(f"cannot ask for {topology.ARCHIVE}: {error}") from error
     return answer.message_count or 0

@@ -10,10 +10,9 @@ from typing import Final
 import click
 import msgspec
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError
 
 from shared import settings, topology
-from shared.broker import Session, backoff
+from shared.broker import Session, backoff, connection_errors
 from shared.errors import BrokerUnavailableError
 from shared.event import Event, decode_event
 from shared.log import mask
@@ -126,7 +125,7 @@ async def _reading(session: Session, pattern: str, place: Place | None) -> Reade
         await reader.start(place)
         return reader
     channel = session.channel
-    try:
+    with connection_errors(f"cannot bind a queue to {topology.EVENTS}"):
         async with asyncio.timeout(CALL_LIMIT):
             declared = await channel.queue_declare(
                 exclusive=True,
@@ -136,10 +135,6 @@ async def _reading(session: Session, pattern: str, place: Place | None) -> Reade
             )
             queue = str(declared.queue)
             await channel.queue_bind(queue, topology.EVENTS, routing_key=pattern)
-    except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-        raise BrokerUnavailableError(
-            f"cannot bind a queue to {topology.EVENTS}: {error}"
-        ) from error
     reader = Reader(session, queue)
     await reader.start()
     return reader

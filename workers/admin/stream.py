@@ -10,7 +10,6 @@ from datetime import datetime
 from typing import Final
 
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError
 
 from shared import topology
 from shared.broker import Session, connection_errors, open_session
@@ -73,15 +72,13 @@ class Reader:
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer or has no such queue.
         """
-        try:
+        with connection_errors(f"cannot consume {self._queue}"):
             async with asyncio.timeout(CALL_LIMIT):
                 answer = await self._session.channel.basic_consume(
                     self._queue,
                     self._take,
                     arguments=None if place is None else {"x-stream-offset": place},
                 )
-        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot consume {self._queue}: {error}") from error
         self._tag = str(answer.consumer_tag)
 
     async def stop(self) -> None:
@@ -90,11 +87,9 @@ class Reader:
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer.
         """
-        try:
+        with connection_errors(f"cannot stop reading {self._queue}"):
             async with asyncio.timeout(CALL_LIMIT):
                 await self._session.channel.basic_cancel(self._tag)
-        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot stop reading {self._queue}: {error}") from error
 
     async def next(self, limit: float) -> DeliveredMessage | None:
         """The next message, or None when none came within `limit` seconds.
@@ -127,10 +122,8 @@ class Reader:
             BrokerUnavailableError: the session is no more.
         """
         tag = message.delivery_tag or 0
-        try:
+        with connection_errors("cannot acknowledge"):
             await self._session.channel.basic_ack(tag, multiple=multiple, wait=False)
-        except (AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot acknowledge: {error}") from error
 
     async def give_back(self, tag: int = 0) -> None:
         """Return a message to its queue, or whatever is not acknowledged; stop reading first.
@@ -141,10 +134,8 @@ class Reader:
         Raises:
             BrokerUnavailableError: the session is no more, so it is returned all the same.
         """
-        try:
+        with connection_errors("cannot give back"):
             await self._session.channel.basic_nack(tag, multiple=not tag, requeue=True, wait=False)
-        except (AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot give back: {error}") from error
 
     def _check(self) -> None:
         if not self._session.open or self._tag not in self._session.channel.consumers:

@@ -22,12 +22,11 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError
 
 from shared import topology
-from shared.broker import Session, backoff
+from shared.broker import Session, backoff, connection_errors
 from shared.cli import counted
-from shared.errors import BrokerUnavailableError, PostbacksError
+from shared.errors import PostbacksError
 from shared.settings import Settings
 from workers.admin import console
 from workers.admin.dead.letter import Letter, read_letter
@@ -147,11 +146,9 @@ class Browser:
                         await backoff(attempt - BUSY_LOOKS, longest=0.5)
 
     async def _count(self) -> int:
-        try:
+        with connection_errors(f"cannot ask for {topology.DEAD}"):
             async with asyncio.timeout(CALL_LIMIT):
                 answer = await self.session.channel.queue_declare(topology.DEAD, passive=True)
-        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot ask for {topology.DEAD}: {error}") from error
         return answer.message_count or 0
 
 
