@@ -23,6 +23,10 @@ WRITE_LIMIT: Final = 5.0
 """Seconds that a client may leave answers unread when there is no room for more of them, and
 seconds that closing a connection may take."""
 
+ERROR_TEXT: Final = 400
+"""Characters of what aiohttp says of a request that is no HTTP; it repeats what was sent, all of
+it, and escapes it."""
+
 
 class PlainConnection(RequestHandler):
     """One connection.
@@ -116,7 +120,8 @@ class PlainConnection(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer, as aiohttp does, what is no HTTP, and to a defect of ours."""
-        response = super().handle_error(request, status, exc, message)
+        short = message and message[:ERROR_TEXT]
+        response = super().handle_error(request, status, exc, short)
         response.headers[hdrs.SERVER] = SERVER
         return response
 

@@ -469,6 +469,14 @@ async def test_no_answer_names_a_version(request_: bytes) -> None:
         writer.close()
 
 
+async def test_what_is_no_http_is_not_sent_back() -> None:
+    """All that was read was escaped and sent back, and waited in memory for who does not read."""
+    async with answering(LIMITED) as server:
+        answer = await server.says(b"\xff" * 50_000)
+        assert answer.split()[1] == b"400"
+        assert len(answer) < 1000
+
+
 def test_room_for_connections() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
