@@ -5,6 +5,7 @@ do its work and 503 when it cannot. It has a line for each thing that the proces
 `degraded: why` (the work is done all the same) or `not ready: why`.
 """
 
+import errno
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,13 +104,14 @@ def check_free(host: str, port: int, variable: str) -> None:
     Raises:
         SettingsError: somebody does, or the address is not ours.
     """
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        family, kind, protocol, _, address = found[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(address)
-        except OSError as error:
-            raise _unusable(host, port, variable, error) from error
+    except OSError as error:
+        raise _unusable(host, port, variable, error) from error
 
 
 async def listen_to_parent(runner: web.BaseRunner, path: Path) -> None:
@@ -119,6 +121,8 @@ async def listen_to_parent(runner: web.BaseRunner, path: Path) -> None:
 
 
 def _unusable(host: str, port: int, variable: str, error: OSError) -> SettingsError:
+    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+        variable = variable.replace("_PORT", "_HOST")  # the address is wrong, not the port
     return SettingsError(
         f"{host}:{port} cannot be listened on ({error.strerror}); change {variable}"
     )

@@ -99,4 +99,6 @@ def redis_errors() -> Iterator[None]:
         reason = mask(str(error) or type(error).__name__)
         if isinstance(error, KeyError):
             reason = f"no node of the cluster has slot {reason}"
-        raise StateUnavailableError(f"Redis is not available: {reason}") from error
+        raise StateUnavailableError(
+            f"Redis is not available: {reason.rstrip('. ')}; check MMS_REDIS_URL and that it runs"
+        ) from error

@@ -26,11 +26,11 @@ from shared.sources import Network, Rules
 
 
 class Seconds(float):
-    """A span of time; written `500ms`, `30s`, `15m`, `12h`, `7d`, or as a number of seconds."""
+    """A span of time, written `500ms`, `30s`, `15m`, `12h`, `7d`, or as a number of seconds."""
 
 
 class Bytes(int):
-    """A size; written `64KiB`, `1MiB`, `4GiB`, or as a number of bytes."""
+    """A size, written `64KiB`, `1MiB`, `4GiB`, or as a number of bytes."""
 
 
 class Names(tuple[str, ...]):
@@ -208,8 +208,10 @@ def _parse(kind: type, name: str, text: str, origin: str) -> object:
     except ValueError:
         hidden = name in SECRET or origin.endswith("_FILE")
         shown = "set" if hidden else repr(text[:_LONGEST_SHOWN])
-        wanted = kind.__doc__ if kind in _DESCRIBED else _PLAIN[kind]
-        message = f"{origin} is {shown}, which cannot be read. {wanted}"
+        wanted = (kind.__doc__ or "") if kind in _DESCRIBED else _PLAIN[kind]
+        message = (
+            f"{origin} is {shown}, which cannot be read. It takes {wanted[:1].lower()}{wanted[1:]}"
+        )
         raise SettingsError(message) from None
 
 

@@ -10,7 +10,7 @@ User and password go before the hosts, once: `redis+cluster://user:password@host
 
 import re
 from typing import Final, NamedTuple, TypedDict
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.cluster import ClusterNode, RedisCluster
@@ -54,6 +54,9 @@ def client(url: str, limit: float, ca: str = "") -> State:
             return _cluster(_parsed(rest), limit, tls)
         if kind == "sentinel":
             return _sentinel(_parsed(rest), limit, tls)
+        int(
+            urlsplit(url).path.removeprefix("/") or 0
+        )  # redis-py would take 0 for what is no number
         if secure and ca:
             url += f"{'&' if '?' in url else '?'}ssl_ca_certs={quote(ca)}"
         return by_hiredis(
@@ -64,8 +67,8 @@ def client(url: str, limit: float, ca: str = "") -> State:
 
 
 _WANTED: Final = (
-    "it is none of redis://, redis+cluster:// and redis+sentinel://,"
-    " or a part of it is no host:port (a Sentinel's ends with /<name of the master>/<database>);"
+    "it is none of redis://, redis+cluster:// and redis+sentinel://, a part of it is no host:port,"
+    " or its database is no number (a Sentinel's ends with /<name of the master>/<database>);"
     " in a password write / as %2F, # as %23, ? as %3F, @ as %40"
 )
 

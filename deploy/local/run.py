@@ -75,7 +75,7 @@ class Local(NamedTuple):
     """
 
     settings: Settings
-    environment: Mapping[str, str]
+    environment: dict[str, str]
     servers: Sequence[RabbitMQ | Redis]
     services: Sequence[Service]
 
@@ -162,7 +162,9 @@ class Run:
         say(f"\nThe simulated traffic has ended:\n\n{self._demo_child.log().rstrip()}\n")
 
     def _write_env(self) -> None:
-        lines = [f"export {k}={shlex.quote(v)}\n" for k, v in self._local.environment.items()]
+        processes = ",".join(f"{HOST}:{service.admin_port}" for service in self._local.services)
+        known = self._local.environment | environment({"processes": processes})  # for doctor
+        lines = [f"export {k}={shlex.quote(v)}\n" for k, v in known.items()]
         (self._var / "env").write_text("".join(lines))
 
     def _greet(self) -> None:

@@ -250,6 +250,7 @@ class Redis(_Server):
     ) -> None:
         self.port = port or free_port()
         self._directory = directory
+        self._is_sentinel = configuration is not None
         kind = _DURABLE if configuration is None else (str(configuration), "--sentinel")
         where = ("--port", str(self.port), "--bind", HOST, "--dir", str(directory))
         super().__init__(
@@ -264,7 +265,9 @@ class Redis(_Server):
         return f"redis://{HOST}:{self.port}/0"
 
     def ready(self) -> bool:
-        return self.ask(b"PING\r\n").startswith(b"+PONG")  # not while it loads its data
+        answers = self.ask(b"PING\r\n").startswith(b"+PONG")  # not while it loads its data
+        # Another server may have taken the port a moment ago; its answer says nothing about ours.
+        return answers and (self._is_sentinel or "Ready to accept connections" in self.log())
 
     def prepare(self) -> None:
         super().prepare()

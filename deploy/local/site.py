@@ -107,7 +107,8 @@ class Site:
 
     def write_env(self) -> None:
         """For `.` in a shell: how to reach the servers, and the proxy instead of an ingress."""
-        known = self.urls | environment({"ingest_port": self._proxy.port})
+        processes = ",".join(f"{HOST}:{port}" for port in self._admin_ports())  # for doctor
+        known = self.urls | environment({"ingest_port": self._proxy.port, "processes": processes})
         lines = [f"export {name}={shlex.quote(value)}\n" for name, value in known.items()]
         (self._var / "env").write_text("".join(lines))
 

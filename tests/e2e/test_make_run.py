@@ -1,6 +1,7 @@
 """`make run` as a newcomer meets it: its banner, its curl line, its events, its end."""
 
 import http.client
+import json
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ import pytest
 
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ
+from deploy.local.services import command
 from shared.postback import Key
 from shared.settings import Settings
 from tests.integration.running import channel
@@ -65,10 +67,22 @@ async def test_a_first_and_a_second_run(start: Start, tmp_path: Path) -> None:
     assert second.interrupt() == 0, second.said
 
 
-def test_with_servers_of_ones_own_it_starts_none(start: Start, settings: Settings) -> None:
+def test_with_servers_of_ones_own_it_starts_none(
+    start: Start, settings: Settings, tmp_path: Path
+) -> None:
     run = start(MMS_AMQP_URL=settings.amqp_url, MMS_REDIS_URL=settings.redis_url)
     tracking_id = _paste(run.line("curl"))
     run.line(tracking_id, within=10)
+    environment = dict(re.findall(r"export (\w+)=(\S+)", (tmp_path / "var" / "env").read_text()))
+    doctor = subprocess.run(
+        (command("mms-admin"), "doctor", "--json"),
+        env=os.environ | environment,
+        check=False,
+        capture_output=True,
+        text=True,
+    ).stdout
+    looked_at = [json.loads(line)["check"] for line in doctor.splitlines()]
+    assert sum(check.startswith("process 127.0.0.1:") for check in looked_at) == 2, looked_at
     children = _descendants(run.pid)
     assert sorted(_name(pid) for pid in children) == ["mms-ingest", "mms-worker"]
     assert not any("starting RabbitMQ" in line or "starting Redis" in line for line in run.said)

@@ -136,6 +136,15 @@ def test_a_taken_port_is_said_to_be_taken(tmp_path: Path) -> None:
             server.start()
 
 
+def test_another_redis_on_the_port_is_not_taken_for_it(
+    redis_server: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two `make run` that start at once find the same port free."""
+    monkeypatch.setattr(servers, "is_free", lambda _: True)
+    with pytest.raises(StartError, match="ended at once"):
+        Redis(tmp_path, port=redis_server.port).start()
+
+
 def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys\n"

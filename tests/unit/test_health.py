@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 import pytest
+from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
-from shared.health import Degraded, application
+from shared.errors import SettingsError
+from shared.health import Degraded, application, check_free, listen
 
 
 @pytest.mark.parametrize(
@@ -25,3 +27,15 @@ async def test_readyz(needs: Mapping[str, str | None], status: int, text: str) -
     async with TestClient(TestServer(application(lambda: needs))) as client:
         answer = await client.get("/readyz")
         assert (answer.status, await answer.text()) == (status, text)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "256.1.1.1"])
+async def test_an_address_that_is_not_ours_is_named_and_not_the_port(host: str) -> None:
+    with pytest.raises(SettingsError, match="change MMS_INGEST_HOST"):
+        check_free(host, 18080, "MMS_INGEST_PORT")
+    runner = web.AppRunner(web.Application())
+    try:
+        with pytest.raises(SettingsError, match="change MMS_INGEST_HOST"):
+            await listen(runner, host, 18080, "MMS_INGEST_PORT")
+    finally:
+        await runner.cleanup()
