@@ -144,7 +144,7 @@ async def _remove(spool: Spool, confirmed: list[Spooled]) -> None:
         try:
             await spool.remove([each.id for each in confirmed])
         except SpoolUnavailableError as error:
-            log.warning("%s", error)
+            _rarely.warning("remove", "%s", error)
             await asyncio.sleep(AFTER_FAILURE)
         else:
             metrics.DRAINED.inc(sum(each.postbacks for each in confirmed))

@@ -11,6 +11,7 @@ import aiohttp
 import msgspec
 import pytest
 import redis
+import uvloop
 from redis.asyncio.sentinel import SentinelConnectionPool
 
 from deploy.local.ports import free_port
@@ -66,6 +67,29 @@ async def test_the_ingress(settings: Settings, authority: Authority, signed: Sig
             await http.post(f"http://{url}", data=BODY)
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await http.post(f"https://{url}", data=BODY)
+
+
+@pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
+def test_who_speaks_as_soon_as_it_is_connected_is_heard(
+    run: Callable[..., None], settings: Settings, authority: Authority, signed: Signed
+) -> None:
+    """On both loops, for uvloop may read before the handshake has begun."""
+    secured = msgspec.structs.replace(settings, tls_cert=str(signed.cert), tls_key=str(signed.key))
+    trusting = ssl.create_default_context(cafile=authority.cert)
+    request = b"POST /postbacks HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % len(BODY)
+
+    def answer() -> bytes:
+        plain = socket.create_connection(("127.0.0.1", settings.ingest_port), 3)
+        with trusting.wrap_socket(plain, server_hostname="127.0.0.1") as connection:
+            connection.sendall(request + BODY)
+            return connection.recv(15)
+
+    async def ask() -> None:
+        async with running.ingest(secured):
+            for _ in range(30):
+                assert await asyncio.to_thread(answer) == b"HTTP/1.1 200 OK"
+
+    run(ask())
 
 
 async def test_the_simulator(settings: Settings, authority: Authority, signed: Signed) -> None:
