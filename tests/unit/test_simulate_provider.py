@@ -76,6 +76,27 @@ async def test_each_postback_is_sent_once_when_all_is_well() -> None:
     assert receiving.most_under_way == 8
 
 
+async def test_an_answer_without_an_end_is_not_read_to_its_end() -> None:
+    """It would fill the memory until the time limit."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(65536))
+                await writer.drain()
+        writer.close()
+
+    messages = some(3)
+    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        ledger = await provider.send(
+            f"http://{host}:{port}/postbacks", messages, Options(timeout=5, resends=0)
+        )
+    assert ledger.attempts == {"200": messages.postbacks}
+
+
 async def test_what_is_refused_is_sent_again_until_it_is_answered_200() -> None:
     async def third_time(time: int) -> int:
         return 200 if time == 3 else 503
