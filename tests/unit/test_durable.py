@@ -1,6 +1,7 @@
 """The order of choice for a batch: RabbitMQ's confirm, else the spool, else a refusal."""
 
 import asyncio
+import logging
 import math
 import sqlite3
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from shared.errors import (
     SpoolUnavailableError,
     UnpublishableError,
 )
+from shared.log import Rarely
 from shared.settings import Settings
 
 BATCH = [Arrival(1, "acme", "text/xml", b"<postback/>"), Arrival(2, "acme", "", b"{}")]
@@ -196,6 +198,36 @@ async def test_the_spool_is_drained_oldest_first_once_the_probe_succeeds(
     assert publisher.asked == batches
     assert breaker.closed
     assert await spool.oldest(1) == []
+
+
+async def test_a_disk_that_takes_no_removal_is_logged_once_and_nothing_is_published_again(
+    publisher: Scripted,
+    breaker: Breaker,
+    spool: Spool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("ingest.drain.AFTER_FAILURE", 0.0)
+    monkeypatch.setattr("ingest.drain._rarely", Rarely(logging.getLogger("ingest.drain")))
+    tries = 0
+    enough = asyncio.Event()
+
+    async def remove(_ids: list[int]) -> None:
+        nonlocal tries
+        tries += 1
+        if tries == 20:
+            enough.set()
+        raise SpoolUnavailableError("the disk is broken")
+
+    monkeypatch.setattr(spool, "remove", remove)
+    await spool.add(b"batch", 1)
+    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    async with asyncio.timeout(10):
+        await enough.wait()
+    draining.cancel()
+    await asyncio.wait([draining])
+    assert publisher.asked == [b"batch"]
+    assert [record.message for record in caplog.records] == ["the disk is broken"]
 
 
 class SlowLink(Scripted):
