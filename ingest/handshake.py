@@ -36,6 +36,7 @@ class Handshake(asyncio.Protocol):
         self._connections = connections
         self._context = context
         self._make = make
+        self._arrived = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         pipe = cast("asyncio.Transport", transport)
@@ -44,11 +45,17 @@ class Handshake(asyncio.Protocol):
         else:
             pipe.abort()
 
+    def data_received(self, data: bytes) -> None:
+        # The loop may read before `_secure` has begun, whether it is paused or not (uvloop).
+        self._arrived += data
+
     async def _secure(self, transport: asyncio.Transport) -> None:
         early = _Early()
         secure = None
+        loop = asyncio.get_running_loop()
         try:
-            secure = await asyncio.get_running_loop().start_tls(
+            loop.call_soon(self._pass_on, transport)  # runs once TLS is the transport's protocol
+            secure = await loop.start_tls(
                 transport,
                 early,
                 self._context,
@@ -56,7 +63,9 @@ class Handshake(asyncio.Protocol):
                 ssl_handshake_timeout=HANDSHAKE_LIMIT,
                 ssl_shutdown_timeout=WRITE_LIMIT,
             )
-        except OSError:  # no TLS, too slow, or gone: nothing to say, and it comes in any number
+        except (OSError, RuntimeError):
+            # No TLS, too slow, or gone (for uvloop a RuntimeError, if it was before TLS began):
+            # nothing to say, and it comes in any number.
             pass
         finally:
             if secure is None or early.lost:
@@ -68,6 +77,20 @@ class Handshake(asyncio.Protocol):
             protocol.connection_made(secure)
             if early.data:
                 protocol.data_received(bytes(early.data))
+
+    def _pass_on(self, transport: asyncio.Transport) -> None:
+        """Give TLS what came before it was there; it keeps it until its handshake begins."""
+        if (protocol := transport.get_protocol()) is self:
+            return  # the connection was gone before TLS began
+        tls = cast(
+            "asyncio.BufferedProtocol", protocol
+        )  # both loops' is one; uvloop's does not say
+        while self._arrived:
+            buffer = memoryview(tls.get_buffer(len(self._arrived)))
+            size = min(len(buffer), len(self._arrived))
+            buffer[:size] = self._arrived[:size]
+            del self._arrived[:size]
+            tls.buffer_updated(size)
 
 
 class _Early(asyncio.Protocol):
