@@ -9,7 +9,8 @@ the event was published:
 * it was known by this very arrival: a rebuild, or a batch that was published twice, brought it in
   without an event. A rebuild itself reads every arrival a second time, so for it this says nothing.
 
-`merge.lua` answers with the whole record wherever this rule may need it.
+`merge.lua` answers with the record wherever this rule may need it; what decides a track is read
+from the record, because a name in Redis may be an older release's.
 """
 
 from typing import Final
@@ -29,11 +30,12 @@ def due_events(merged: Merged, *, replayed: bool = False) -> list[tuple[Event, R
     """
     if merged.record is None:
         return []
+    highest = {entry.track: entry.rank for entry in merged.record.entries}  # the last one stands
     tracks: dict[Track, Received] = {}
-    for result, received in zip(merged.results, merged.received, strict=True):
-        if not received.filing.rank.terminal:
+    for result, received in zip(merged.results.lower(), merged.received, strict=True):
+        filing = received.filing
+        if not filing.rank.terminal or filing.rank != highest.get(filing.track):
             continue
-        new = result == "N" or (result == "S" and not replayed)
-        if new or (result in "SD" and received.redelivered):
-            tracks[received.filing.track] = received
+        if result == "n" or (result == "s" and not replayed) or received.redelivered:
+            tracks[filing.track] = received
     return [(event_of(merged.record, track), tracks[track]) for track in _TRACKS if track in tracks]

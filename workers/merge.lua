@@ -15,8 +15,12 @@
 -- record; else an empty list. A record may have 64 postbacks of 64 KiB, and a window may be due to
 -- tell of hundreds. So of one that is larger than LARGEST only the tracks to be told of come, what
 -- decides them first, then their other postbacks from the highest rank down while they fit.
+--
+-- Release 0.1.0 named some postbacks as deliveries that are none. What such a name is above may
+-- decide its track, so the record is returned for whoever can read what the postbacks say.
 
 local LARGEST = 32768 -- bytes
+local DELIVERED = '4' -- the phase of a rank
 
 local key, keep = KEYS[1], tonumber(ARGV[2])
 local held, top, count = {}, {}, 0
@@ -99,11 +103,12 @@ local tell = {} -- tracks
 for i = 1, #letters do
   local name = ARGV[2 * i + 2]
   local track = string.sub(name, 1, 1)
-  if top[track] == name then
-    letters[i] = string.upper(letters[i])
-    local wish = string.sub(ARGV[3], i, i)
-    if wish == '2' or (wish == '1' and letters[i] ~= 'D') then tell[track] = true end
+  local wish = string.sub(ARGV[3], i, i)
+  local due = wish == '2' or (wish == '1' and letters[i] ~= 'd')
+  if due and (top[track] == name or string.sub(top[track], 2, 2) == DELIVERED) then
+    tell[track] = true
   end
+  if top[track] == name then letters[i] = string.upper(letters[i]) end
 end
 
 local told = {}

@@ -15,11 +15,11 @@ from shared.codes import Track
 from shared.envelope import Arrival
 from shared.event import decode_event
 from shared.postback import Key, decode
-from shared.record import Record
+from shared.record import Record, entry_name, entry_value
 from shared.settings import Seconds, Settings
 from shared.topology import EVENT_LOG, EVENTS, STATE_QUEUE
 from tests.integration import running
-from workers.consumer import Consumer
+from workers.consumer import Consumer, Delivery
 from workers.pipeline import absorb
 from workers.store import Received, Store
 
@@ -330,3 +330,23 @@ async def _logged(settings: Settings, subjects: set[str]) -> None:
         queue = await channel.get_queue(EVENT_LOG)
         await queue.consume(take, arguments={"x-stream-offset": "first"})
         await asyncio.wait_for(done.wait(), running.PATIENCE)
+
+
+async def test_a_failure_after_what_release_0_1_0_took_for_a_delivery_has_its_event(
+    settings: Settings,
+) -> None:
+    """That release ranked every status text that it did not know as a delivery."""
+    deferred = decode("default", postback("N102", "Deferred", timestamp="2026-11-24T10:00:00Z"))
+    name = b"m4" + entry_name(deferred)[2:].encode()
+    expired = decode("default", EXPIRED)
+    store = Store(settings)
+    try:
+        await store._redis.hset(  # noqa: SLF001 (as that release wrote it)
+            MESSAGE.redis, name, entry_value(1, deferred.postback)
+        )
+        batch = envelope.encode([Arrival(1, "default", "", EXPIRED)])
+        untold = await absorb(store, [Delivery(1, "", batch, redelivered=False)])
+    finally:
+        await store.aclose()
+    assert [each.sequence for each in untold.events] == [str(expired.rank)]
+    assert untold.events[0].type == "mms.message.expired"

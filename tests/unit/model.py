@@ -16,6 +16,9 @@ TELL_NOBODY: Final = 0
 TELL_NEW: Final = 1
 TELL_ALWAYS: Final = 2
 
+DELIVERED: Final = 4
+"""The phase of a delivery."""
+
 
 class Merging(NamedTuple):
     """A postback that is to be merged.
@@ -45,7 +48,8 @@ class Model:
 
         Returns:
             One letter for each: n new, s the same arrival again, d duplicate; in capitals when it
-            decides its track now. And the record when somebody is to be told of it.
+            decides its track now. And the record when somebody is to be told of it, or may have to
+            be: what counts as delivered may be an older release's mistake.
         """
         added = [self._add(each) for each in batch]
         letters = "".join(  # what decides shows when all are in
@@ -53,8 +57,8 @@ class Model:
             for letter, each in zip(added, batch, strict=True)
         )
         told = any(
-            (letter in "NS" and each.wish != TELL_NOBODY)
-            or (letter == "D" and each.wish == TELL_ALWAYS)
+            (letter.isupper() or self._highest(each.filing.track).phase == DELIVERED)
+            and (each.wish == TELL_ALWAYS or (letter in "NSns" and each.wish == TELL_NEW))
             for letter, each in zip(letters, batch, strict=True)
         )
         return letters, self.record() if told else None
