@@ -25,8 +25,8 @@ from shared.log import Rarely
 IDLE: Final = 0.25
 """Seconds between two looks at an empty spool or an open breaker."""
 
-AT_ONCE: Final = 16
-"""Batches published together, at most."""
+AT_ONCE: Final = 128
+"""Batches published together, at most; large ones are fewer, see `spool.READ_BYTES`."""
 
 QUICK: Final = PUBLISH_LIMIT / 4
 """Seconds; twice as much is published together if RabbitMQ has confirmed within that time."""

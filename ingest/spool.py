@@ -48,6 +48,14 @@ STUCK: Final = 1.0
 CHECK_BYTES: Final = 64 * 1024
 """Bytes that `check` writes: those of a large postback."""
 
+READ_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of batches that are read together, if they are several."""
+
+EXACT: Final = 1000
+"""Batches up to which `depth` is counted at each removal; beyond, every `MEASURE_EVERY` seconds."""
+
+MEASURE_EVERY: Final = 0.5
+
 _PAGE: Final = 4096
 _FULL: Final = "its disk is full; make room"
 _T = TypeVar("_T")
@@ -99,6 +107,7 @@ class Spool:
         self._last_written = -math.inf
         self._readable = True
         self.set_aside_postbacks = 0
+        self._measured_at = -math.inf
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spool")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,7 +162,7 @@ class Spool:
                 await self._write(self._write_filler)
 
     async def oldest(self, limit: int) -> list[Spooled]:
-        """Up to `limit` batches, oldest first.
+        """Up to `limit` batches, oldest first, and no more than `READ_BYTES` if it is several.
 
         Raises:
             SpoolUnavailableError: the disk or the file is broken.
@@ -326,11 +335,21 @@ class Spool:
         rows = self._database.execute(
             "SELECT id, batch, postbacks FROM spool ORDER BY id LIMIT ?", (limit,)
         )
-        return [Spooled(*row) for row in rows]
+        batches: list[Spooled] = []
+        size = 0
+        for row in rows:
+            spooled = Spooled(*row)
+            size += len(spooled.batch)
+            if batches and size > READ_BYTES:
+                break
+            batches.append(spooled)
+        return batches
 
     def _delete(self, ids: list[int]) -> None:
         self._make_room_and(lambda: self._delete_rows(ids))
-        self.depth = self._measure()
+        # Counting many batches takes longer than removing some of them.
+        if self.depth.batches < EXACT or time.monotonic() >= self._measured_at + MEASURE_EVERY:
+            self.depth = self._measure()
 
     def _delete_rows(self, ids: list[int]) -> None:
         self._database.executemany("DELETE FROM spool WHERE id = ?", [(id_,) for id_ in ids])
@@ -382,6 +401,7 @@ class Spool:
             step()
 
     def _measure(self) -> Depth:
+        self._measured_at = time.monotonic()
         row = self._database.execute(
             "SELECT count(*), coalesce(sum(postbacks), 0), min(spooled_at) FROM spool"
         ).fetchone()

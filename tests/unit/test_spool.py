@@ -492,3 +492,33 @@ def test_what_cannot_be_a_spool_is_refused_by_the_settings_name(what: str, tmp_p
     with pytest.raises(SettingsError, match="MMS_SPOOL_PATH") as caught:
         Spool(path, LARGE)
     assert os.fspath(path) in str(caught.value)
+
+
+async def test_what_is_read_together_is_bounded_in_bytes(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ingest.spool.READ_BYTES", 10)
+    for batch in (b"a" * 4, b"b" * 6, b"c", b"d" * 20):
+        await spool.add(batch, 1)
+    assert [each.batch for each in await spool.oldest(9)] == [b"a" * 4, b"b" * 6]
+    await spool.remove([each.id for each in await spool.oldest(9)])
+    assert [each.batch for each in await spool.oldest(9)] == [b"c"]
+    await spool.remove([each.id for each in await spool.oldest(9)])
+    assert [each.batch for each in await spool.oldest(9)] == [b"d" * 20]
+
+
+async def test_the_depth_of_a_large_spool_is_counted_from_time_to_time(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counting all at each removal would make draining a large spool slower than filling it."""
+    monkeypatch.setattr("ingest.spool.EXACT", 3)
+    monkeypatch.setattr("ingest.spool.MEASURE_EVERY", 3600.0)
+    for number in range(6):
+        await spool.add(b"%d" % number, 1)
+    await spool.measure()
+    await spool.remove([each.id for each in await spool.oldest(2)])
+    assert spool.depth.batches == 6
+    assert (await spool.measure()).batches == 4
+    monkeypatch.setattr("ingest.spool.EXACT", 10)
+    await spool.remove([each.id for each in await spool.oldest(2)])
+    assert spool.depth.batches == 2
