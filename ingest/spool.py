@@ -58,6 +58,9 @@ MEASURE_EVERY: Final = 0.5
 
 _PAGE: Final = 4096
 _FULL: Final = "its disk is full; make room"
+_AT_ITS_LIMIT: Final = (
+    "it has reached MMS_SPOOL_MAX_BYTES or its disk is full; bring RabbitMQ back, or make room"
+)
 _T = TypeVar("_T")
 
 
@@ -283,7 +286,9 @@ class Spool:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, call)
         except (sqlite3.Error, OSError) as error:
-            raise SpoolUnavailableError(f"the spool {self._path} refuses: {error}") from error
+            full = getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_FULL
+            why = _AT_ITS_LIMIT if full else error
+            raise SpoolUnavailableError(f"the spool {self._path} refuses: {why}") from error
 
     def _open(self, max_bytes: int) -> sqlite3.Connection:
         """The file; on a full disk, for draining alone, with the room that was reserved."""

@@ -140,8 +140,9 @@ def main(
     what was lost, wrong, duplicated or unexpected.
 
     \b
-    Exit status: 0 all is well; 1 something was lost, wrong or unexpected, or (without
-    --verify) a postback was never answered 200; 2 the command could not do its work.
+    Exit status: 0 all is well; 1 something was lost, wrong or unexpected, nothing was
+    answered 200, or (without --verify) a postback was not; 2 the command could not do
+    its work.
     Ctrl-C stops sending and goes on with the ledger and the check; once more ends it.
 
     \b

@@ -101,13 +101,19 @@ def report(found: Report) -> None:
         ("lost", f"{len(found.lost)}"),
         ("wrong", f"{len(found.wrong)}"),
         ("unexpected", f"{len(found.unexpected)}"),
-        ("verdict", "ok" if found.ok else "NOT OK"),
+        ("verdict", _verdict(found)),
     ]
-    if not found.ok:
+    if not found.ok and found.answered:
         rows[5] = ("gave up waiting after", f"{found.seconds:.1f} s")
     _print("Check", rows)
     for findings in (found.lost, found.wrong, found.unexpected):
         _print_findings(findings)
+
+
+def _verdict(found: Report) -> str:
+    if not found.answered:
+        return "NOT OK: nothing was answered 200, so there was nothing to check"
+    return "ok" if found.ok else "NOT OK"
 
 
 def as_json(kept: Ledger, messages: Messages, found: Report | None) -> dict[str, object]:

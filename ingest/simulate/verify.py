@@ -62,7 +62,8 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        return not (self.lost or self.wrong or self.unexpected)
+        """Whether there was something to check, and nothing is amiss."""
+        return self.answered > 0 and not (self.lost or self.wrong or self.unexpected)
 
 
 async def verify(

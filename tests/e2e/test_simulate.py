@@ -83,6 +83,16 @@ def test_an_ingress_killed_in_the_middle_costs_only_resends(
     assert report["ledger"]["resent"] > 0
 
 
+def test_a_check_of_nothing_is_no_success(settings: Settings, processes: Processes) -> None:
+    """As with a wrong URL or a wrong token."""
+    processes.start_ingest(settings)
+    stranger = ("--source", "nobody", "--count", "2", "--deadline", "1s", "--settle", "1s")
+    status, report = outcome(start(settings, *stranger, "--verify"))
+    assert report["ledger"]["answered_200"] == 0
+    assert not report["check"]["ok"]
+    assert status == 1
+
+
 def test_what_nobody_works_on_is_reported_as_lost(settings: Settings, processes: Processes) -> None:
     """The check can fail: there is no worker."""
     processes.start_ingest(settings)

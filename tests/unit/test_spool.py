@@ -150,6 +150,8 @@ async def test_a_full_spool_refuses_keeps_what_it_has_and_takes_more_when_draine
     added = await fill(spool, b"x" * 10_000)
     assert 0.5 * 2**18 < added * 10_000 < 2**18
     assert size_of(path) <= 2**18
+    with pytest.raises(SpoolUnavailableError, match="reached MMS_SPOOL_MAX_BYTES"):
+        await spool.add(b"x" * 10_000, 1)
     assert len(await batches(spool)) == added == spool.depth.batches
     await spool.remove([each.id for each in await spool.oldest(5)])
     await spool.add(b"y" * 10_000, 1)
