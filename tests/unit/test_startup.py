@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
@@ -21,14 +22,31 @@ from {start} import main
 main()
 """
 
+COMMANDS = {
+    each.name: each.module
+    for each in distribution("mms-postbacks").entry_points
+    if each.group == "console_scripts"
+}
+"""The module that each installed command starts in."""
+
 
 @pytest.mark.parametrize(
-    ("start", "module"),
-    [("workers.admin.main", "click"), ("workers.admin.main", "workers.admin.plan")],
+    ("command", "module"),
+    [
+        ("mms-admin", "click"),
+        ("mms-admin", "workers.admin.plan"),
+        ("mms-ingest", "click"),
+        ("mms-ingest", "ingest.server"),
+        ("mms-simulate", "click"),
+        ("mms-simulate", "ingest.simulate.verify"),
+        ("mms-worker", "click"),
+        ("mms-worker", "workers.probes"),
+    ],
 )
-def test_ctrl_c_while_importing_prints_no_traceback(start: str, module: str) -> None:
+def test_ctrl_c_while_importing_prints_no_traceback(command: str, module: str) -> None:
+    program = INTERRUPTED.format(start=COMMANDS[command], module=module)
     done = subprocess.run(
-        (sys.executable, "-c", INTERRUPTED.format(start=start, module=module), "--version"),
+        (sys.executable, "-c", program, "--version"),
         capture_output=True,
         cwd=Path(__file__).parents[2],
         timeout=60,

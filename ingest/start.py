@@ -1,0 +1,10 @@
+"""Where `mms-ingest` starts; see `main` for what it does."""
+
+from shared.startup import interruptible
+
+
+def main() -> None:
+    """Run the ingress."""
+    with interruptible():
+        from ingest.main import main as command  # noqa: PLC0415 - takes a second
+    command()

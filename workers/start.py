@@ -1,0 +1,10 @@
+"""Where `mms-worker` starts; see `main` for what it does."""
+
+from shared.startup import interruptible
+
+
+def main() -> None:
+    """Run the worker."""
+    with interruptible():
+        from workers.main import main as command  # noqa: PLC0415 - takes a second
+    command()
