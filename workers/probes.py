@@ -33,8 +33,8 @@ Report = Callable[[str | None], None]
 class RedisProbe:
     """Knows whether Redis is available: it answers, takes writes, and has not failed a merge.
 
-    Some failures do not show in a probe, for example one full node of a cluster. So a merge that
-    fails counts too, until a merge succeeds; see `WatchedStore`.
+    Some failures do not show in a probe, for example that the user may not run scripts. So a merge
+    that fails counts too, until a merge succeeds; see `WatchedStore`.
     """
 
     def __init__(self, settings: Settings) -> None:

@@ -32,6 +32,16 @@ CALLS: Final = 1000
 REFERENCES: Final = 64
 """Tracking-ids kept for one reference of the customer's: those heard of last."""
 
+PROBE: Final = "mms:probe"
+"""The key that is written to see whether Redis takes writes; of a cluster, `mms:probe:<number>`."""
+
+PROBE_TTL: Final = 60
+"""Seconds after which Redis removes a probe's key."""
+
+PROBE_KEYS: Final = 1000
+"""Keys that are tried to find one for each primary of a cluster. Of 100 primaries of equal size all
+have one of them; a primary with very few slots may have none, and is only pinged."""
+
 
 class Received(NamedTuple):
     """A postback that is to be merged.
@@ -131,15 +141,20 @@ class Store:
         return [member.decode() for member in cast("list[bytes]", members)]
 
     async def check(self) -> None:
-        """Return if Redis answers and takes writes; of a cluster, if all its primaries answer.
+        """Return if Redis answers and takes writes; of a cluster, if each of its primaries does.
 
         Raises:
             StateUnavailableError: it does not; says why.
         """
         with redis_errors():
-            await self._redis.set("mms:probe", b"", ex=60)
             if isinstance(self._redis, RedisCluster):
                 await self._redis.ping(target_nodes=RedisCluster.PRIMARIES)
+                async with self._redis.pipeline(transaction=False) as pipeline:
+                    for key in _probe_keys(self._redis):
+                        pipeline.set(key, b"", ex=PROBE_TTL)
+                    await pipeline.execute()
+            else:
+                await self._redis.set(PROBE, b"", ex=PROBE_TTL)
 
     async def check_version(self) -> None:
         """Return if this server's version is one that we support.
@@ -219,6 +234,23 @@ class _Call(NamedTuple):
     script: str
     key: str
     arguments: tuple[str | bytes | int, ...]
+
+
+def _probe_keys(cluster: RedisCluster) -> list[str]:
+    """A key of each primary: while one is full or read-only, the others take writes.
+
+    Raises:
+        SlotNotCoveredError: redis-py's; no node has the slot of one of the keys tried.
+    """
+    primaries = {node.name for node in cluster.get_primaries()}
+    keys: dict[str, str] = {}
+    for number in range(PROBE_KEYS):
+        if primaries <= keys.keys():
+            break
+        key = f"{PROBE}:{number}"
+        if (node := cluster.get_node_from_key(key)) is not None:
+            keys.setdefault(node.name, key)
+    return list(keys.values())
 
 
 def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unmergeable:

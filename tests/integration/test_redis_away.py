@@ -50,6 +50,20 @@ async def test_a_cluster_that_is_lost_and_back(tmp_path: Path) -> None:
         await store.aclose()
 
 
+async def test_one_primary_of_a_cluster_that_takes_no_writes(tmp_path: Path) -> None:
+    with redis_cluster(tmp_path) as nodes:
+        store = Store(Settings(redis_url=url(nodes)))
+        for option, refusal in (("maxmemory", "OOM|maxmemory"), ("min-replicas-to-write", "NOREP")):
+            for node in nodes:
+                await store.check()
+                ask(node, "CONFIG", "SET", option, "1")
+                with pytest.raises(StateUnavailableError, match=refusal):
+                    await store.check()
+                ask(node, "CONFIG", "SET", option, "0")
+        await store.check()
+        await store.aclose()
+
+
 async def test_a_cluster_that_was_never_there(tmp_path: Path) -> None:
     nodes = [Redis(tmp_path / "redis")]
     store = Store(Settings(redis_url=url(nodes)))
