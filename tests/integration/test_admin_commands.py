@@ -188,9 +188,16 @@ async def test_a_server_that_is_away_is_one_line_and_status_2(settings: Settings
     away = settings.__class__(
         amqp_url="amqp://guest:guest@127.0.0.1:1/", redis_url="redis://127.0.0.1:1/0"
     )
-    for arguments in (["show", "T-1"], ["events"], ["dead", "list"], ["rebuild"]):
-        ran = await admin(away, *arguments)
-        assert ran.status == 2
+    for arguments in (
+        "show T-1",
+        "events",
+        "dead list",
+        "dead replay",
+        "dead purge --yes",
+        "rebuild",
+    ):
+        ran = await admin(away, *arguments.split())
+        assert (ran.status, ran.out) == (2, "")
         assert ran.err.startswith("mms-admin: ")
         assert ran.err.count("\n") == 1
 

@@ -98,6 +98,35 @@ async def test_a_connection_that_is_lost_during_a_call_is_one_line(
     assert sorted(await looked_at(settings)) == sorted(each.body for each in sent)
 
 
+LOST_AFTER_TWO = """
+from workers.admin.dead.browse import Browser
+
+remove, removed = Browser.remove, []
+
+async def remove_two(browser, held):
+    if len(removed) == 2:
+        await browser._count()  # RabbitMQ has done what it was asked before
+        await browser.session.connection.close()
+    await remove(browser, held)
+    removed.append(held)
+
+Browser.remove = remove_two
+"""
+
+
+async def test_a_purge_that_loses_its_connection_says_how_many_it_had_removed(
+    settings: Settings,
+) -> None:
+    async with opened(settings) as session:
+        await bury(session, letters(5), Reason.MALFORMED)
+    lost = await admin(settings, "dead", "purge", "--yes", before=LOST_AFTER_TWO)
+    assert (lost.status, lost.out) == (2, "")
+    error, removed = lost.err.splitlines()
+    assert error.startswith("mms-admin: cannot acknowledge")
+    assert removed == "up to 2 dead letters were removed before that"
+    assert len(await looked_at(settings)) == 3
+
+
 async def test_two_at_once_both_see_all(settings: Settings) -> None:
     async with opened(settings) as session:
         await bury(session, letters(), Reason.MALFORMED)

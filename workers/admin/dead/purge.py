@@ -41,8 +41,16 @@ def purge(
         question = f"Remove {counted(count, 'dead letter')} for good?"
         if count and not click.confirm(question, err=True):
             raise SystemExit(1)
-    removed = console.run(_remove(wanted, agreed)) if agreed is None or agreed else 0
-    click.echo(f"{counted(removed, 'dead letter')} removed")
+    removed: list[str] = []
+    if agreed is None or agreed:
+        try:
+            console.run(_remove(wanted, agreed, removed))
+        except BaseException:
+            if removed:  # RabbitMQ confirms no removal: the last of them may still be there
+                letters = counted(len(removed), "dead letter was", "dead letters were")
+                console.say(f"up to {letters} removed before that")
+            raise
+    click.echo(f"{counted(len(removed), 'dead letter')} removed")
     if letter_id is not None and not removed:
         raise SystemExit(1)
 
@@ -59,11 +67,10 @@ async def _look(wanted: Filter) -> tuple[set[str], int]:
     return ids, count
 
 
-async def _remove(wanted: Filter, agreed: set[str] | None) -> int:
-    removed = 0
+async def _remove(wanted: Filter, agreed: set[str] | None, removed: list[str]) -> None:
+    """Remove the letters that are meant; `removed` gets the id of each, also if this fails."""
     async with browse(settings.load()) as browser:
         async for held in browser.letters():
             if wanted.takes(held.letter) and (agreed is None or held.letter.id in agreed):
                 await browser.remove(held)
-                removed += 1
-    return removed
+                removed.append(held.letter.id)

@@ -64,8 +64,11 @@ def replay(
     tally: Tally = Counter()
     try:
         console.run(_replay(wanted, tally, dry_run=dry_run))
-    finally:
-        _print(tally, dry_run=dry_run, as_json=as_json)
+    except BaseException:
+        if tally:
+            _print(tally, dry_run=dry_run, as_json=as_json)
+        raise
+    _print(tally, dry_run=dry_run, as_json=as_json)
     if letter_id is not None and not tally:
         console.say(f"There is no dead letter {letter_id}.")
         raise SystemExit(1)
