@@ -33,13 +33,18 @@ async def check_version(redis: State) -> str:
         else:
             reply = await redis.execute_command("HELLO")
     name, version = read_hello(reply)
-    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-    if numbers < OLDEST.get(name, OLDEST["redis"]):
+    if not supported(name, version):
         raise UnsupportedRedisError(
             f"MMS_REDIS_URL leads to {name} {version}; mms-postbacks needs Redis 7 or newer, or"
             " Valkey 8: upgrade the server"
         )
     return f"{name} {version}"
+
+
+def supported(name: str, version: str) -> bool:
+    """Whether a server of this name and version is new enough."""
+    numbers = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
+    return numbers >= OLDEST.get(name, OLDEST["redis"])
 
 
 def read_hello(reply: object) -> tuple[str, str]:

@@ -48,6 +48,9 @@ _EXCHANGES: Final = {
 }
 
 
+EXCHANGES: Final = tuple(_EXCHANGES)
+
+
 def _queues(settings: Settings) -> list[_Queue]:
     quorum: dict[str, str | int] = {
         "x-queue-type": "quorum",

@@ -103,6 +103,15 @@ async def test_a_queue_is_gone_or_differs(
     assert Examined(declared)["topology"].found == f"gone: {topology.ARCHIVE}"
 
 
+async def test_an_exchange_that_is_gone_is_not_declared(
+    declared: Settings, amqp: aio_pika.abc.AbstractChannel
+) -> None:
+    await amqp.exchange_delete(topology.EVENTS)
+    for _ in range(2):  # the first run has not brought it back
+        finding = Examined(declared)["topology"]
+        assert (finding.state, finding.found) == (State.WRONG, f"gone: exchange {topology.EVENTS}")
+
+
 async def test_a_user_without_rights(declared: Settings, rabbit: RabbitMQ) -> None:
     rabbit.ctl("add_user", "reader", "secret-word")
     rabbit.ctl("set_permissions", "reader", "^mms", "", "^mms")

@@ -12,6 +12,8 @@ from shared.errors import StateUnavailableError, UnsupportedRedisError
 from shared.postback import decode
 from shared.settings import Settings
 from tests.redis_cluster import ask, redis_cluster, url
+from workers.admin.doctor.finding import ok
+from workers.admin.doctor.state import check_redis
 from workers.store import Merged, Received, Store
 
 
@@ -104,11 +106,17 @@ async def test_a_connection_lost_between_two_scripts(
     await store.aclose()
 
 
-class OldRedis:
-    """Answers as a Redis of another version: `HELLO` with that version, all else with OK."""
+def bulk(text: bytes) -> bytes:
+    """A text in RESP."""
+    return b"$%d\r\n%b\r\n" % (len(text), text)
 
-    def __init__(self, version: bytes) -> None:
+
+class OldRedis:
+    """Answers as another server: `HELLO` with its name and version, all else with OK."""
+
+    def __init__(self, version: bytes, name: bytes = b"redis") -> None:
         self._version = version
+        self._name = name
         self.asked: list[bytes] = []
 
     async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -118,9 +126,13 @@ class OldRedis:
                 size = int((await reader.readline())[1:])
                 words.append((await reader.readexactly(size + 2))[:-2])
             self.asked.append(words[0])
-            hello = b"*4\r\n$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$%d\r\n%b\r\n"
-            answer = hello % (len(self._version), self._version)
-            writer.write(answer if words[0] == b"HELLO" else b"+OK\r\n")
+            hello = (b"server", self._name, b"version", self._version)
+            answers = {
+                b"HELLO": b"*4\r\n" + b"".join(map(bulk, hello)),
+                b"CONFIG": b"*0\r\n",
+                b"INFO": bulk(b"redis_version:7.2.4\r\nrole:master\r\n"),
+            }
+            writer.write(answers.get(words[0], b"+OK\r\n"))
         writer.close()
 
 
@@ -131,3 +143,12 @@ async def test_an_old_redis_is_refused_by_its_version() -> None:
         with pytest.raises(UnsupportedRedisError, match=r"redis 6\.2\.14; .* needs Redis 7"):
             await store.check_version()
         await store.aclose()
+
+
+async def test_doctor_shows_what_valkey_calls_itself() -> None:
+    """Its INFO has a `redis_version` too: that of the Redis that it is compatible with."""
+    async with await asyncio.start_server(OldRedis(b"8.1.1", b"valkey"), "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        settings = Settings(redis_url=f"redis://127.0.0.1:{port}/0")
+        findings = [each async for each in check_redis(settings)]
+        assert findings[0] == ok("redis version", "valkey 8.1.1")

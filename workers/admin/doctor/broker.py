@@ -109,6 +109,13 @@ async def _shared(
             missing.append(name)
         except _BROKEN as error:
             yield wrong(f"queue {name}", f"cannot be looked at: {reason(error)}", _advice(error))
+    for name in topology.EXCHANGES:
+        try:
+            await _on_channel(connection, _exchange_there(name))
+        except ChannelNotFoundEntity:
+            missing.append(f"exchange {name}")
+        except _BROKEN as error:
+            yield wrong(f"exchange {name}", f"cannot be looked at: {reason(error)}", _advice(error))
     if not there:
         yield warning(
             "topology",
@@ -159,7 +166,10 @@ async def _publishes(connection: AbstractConnection) -> Finding:
 
 
 async def _declared(connection: AbstractConnection, settings: Settings) -> Finding:
-    """Compare what is there with what we would declare; nothing is bound, so nothing changes."""
+    """Compare what is there with what we would declare.
+
+    Nothing changes: all of it is there, and nothing is bound.
+    """
     try:
         await topology.declare(connection, settings, bind=False)
     except TopologyConflictError as error:
@@ -167,6 +177,19 @@ async def _declared(connection: AbstractConnection, settings: Settings) -> Findi
     except _BROKEN as error:
         return wrong("topology", f"cannot be compared: {reason(error)}", _advice(error))
     return ok("topology", "exchanges, queues and streams are as declared")
+
+
+def _exchange_there(name: str) -> Step:
+    """Ask whether an exchange is there, without declaring it.
+
+    Raises:
+        ChannelNotFoundEntity: it is not.
+    """
+
+    async def step(channel: AbstractChannel) -> None:
+        await channel.exchange_declare(name, passive=True)
+
+    return step
 
 
 async def _rights(connection: AbstractConnection) -> Finding:

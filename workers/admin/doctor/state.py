@@ -15,14 +15,13 @@ from redis.asyncio.cluster import RedisCluster
 
 from shared.cli import counted
 from shared.errors import SettingsError
-from shared.redis_version import read_hello
+from shared.redis_version import read_hello, supported
 from shared.settings import Settings
 from shared.state import State, client, close
 from workers.admin.doctor.finding import (
     CALL_LIMIT,
     UNTRUSTED,
     Finding,
-    at_least,
     judged,
     ok,
     reason,
@@ -30,7 +29,6 @@ from workers.admin.doctor.finding import (
     wrong,
 )
 
-OLDEST: Final = (7, 0)
 CLOCK: Final = 2.0
 """Seconds that clocks may differ; time of arrival decides between equal postbacks, and lag is now
 minus received."""
@@ -128,18 +126,18 @@ async def _permissions(redis: State) -> Finding:
 
 
 async def _server(redis: State, name: str, target: dict[str, Any]) -> AsyncIterator[Finding]:
+    # INFO's redis_version is, in Valkey, the version of Redis that it is compatible with.
+    server, version = read_hello(await redis.execute_command("HELLO", **target))
+    yield judged(
+        f"{name} version",
+        f"{server} {version}",
+        good=supported(server, version),
+        advice="Upgrade to Redis 7 or newer, or to Valkey 8 or newer.",
+    )
     try:
         info = await redis.execute_command("INFO", **target)
     except exceptions.NoPermissionError:
-        _, version = read_hello(await redis.execute_command("HELLO", **target))
-        info = {"redis_version": version, "role": "master"}
-    version = str(info["redis_version"])
-    yield judged(
-        f"{name} version",
-        version,
-        good=at_least(version, OLDEST),
-        advice=f"Upgrade to {OLDEST[0]}.{OLDEST[1]} or newer.",
-    )
+        info = {"role": "master"}
     if info.get("role") != "master":
         yield wrong(
             f"{name} role",
