@@ -54,6 +54,14 @@ Express = Callable[["Connection", RawRequestMessage, StreamReader], bool]
 _END_OF_HEADERS: Final = b"\r\n\r\n"
 
 
+class StoppedSendingError(RequestPayloadError, TimeoutError):
+    """A client that stopped sending in the middle of a body.
+
+    To aiohttp, which may be dropping the rest of a body that was refused, it is the end of the time
+    for that: a `TimeoutError`. Any other error it would log.
+    """
+
+
 class Connection(PlainConnection):
     """One connection.
 
@@ -119,7 +127,7 @@ class Connection(PlainConnection):
         self._ended = True
         self._lingering_time = 0.0
         if self._newest is not None and not self._newest.is_eof():
-            self._newest.set_exception(RequestPayloadError("the client stopped sending"))
+            self._newest.set_exception(StoppedSendingError("the client stopped sending"))
         return True
 
     def connection_lost(self, exc: BaseException | None) -> None:

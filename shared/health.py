@@ -6,6 +6,7 @@ do its work and 503 when it cannot. It has a line for each thing that the proces
 """
 
 import errno
+import os
 import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -121,8 +122,8 @@ async def listen_to_parent(runner: web.BaseRunner, path: Path) -> None:
 
 
 def _unusable(host: str, port: int, variable: str, error: OSError) -> SettingsError:
-    if isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL:
+    # asyncio of Python 3.13 says without a number that none of the host's addresses is ours.
+    if isinstance(error, socket.gaierror) or error.errno in {errno.EADDRNOTAVAIL, None}:
         variable = variable.replace("_PORT", "_HOST")  # the address is wrong, not the port
-    return SettingsError(
-        f"{host}:{port} cannot be listened on ({error.strerror}); change {variable}"
-    )
+    reason = error.strerror or os.strerror(errno.EADDRNOTAVAIL)
+    return SettingsError(f"{host}:{port} cannot be listened on ({reason}); change {variable}")

@@ -193,7 +193,7 @@ def test_nobody_is_there(settings: Settings, tmp_path: Path) -> None:
         amqp_url=f"amqp://guest:secret-word@127.0.0.1:{free_port()}/",
         redis_url=f"redis://127.0.0.1:{free_port()}/0",
         spool_path=str(tmp_path / "spool.db"),
-        spool_max_bytes=Bytes(2**60),
+        spool_max_bytes=Bytes(8 * 2**40),  # no disk here has so much
     )
     examined = Examined(nowhere)
     assert examined.status == 1

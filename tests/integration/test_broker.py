@@ -96,8 +96,8 @@ def _deaf(
     reached: asyncio.Event,
     error: Exception | None,
 ) -> Callable[..., Coroutine[None, None, Any]]:
-    async def deaf(*arguments: object) -> object:
-        answer = await call(*arguments)
+    async def deaf(*arguments: object, **named: object) -> object:
+        answer = await call(*arguments, **named)
         reached.set()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.sleep(0.2)

@@ -1,6 +1,7 @@
 """The ingress's answers, with RabbitMQ as it is and as it should not be."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import AsyncIterator, Callable
 
@@ -181,7 +182,9 @@ async def test_after_a_full_queue_it_is_ready_again_though_nobody_sends_anything
     async with running.ingest(tiny), running.channel(tiny) as channel:
         assert await running.until(lambda: _says(tiny, http, "rabbitmq: ok"))
         if spool_is == "broken":
-            with sqlite3.connect(tiny.spool_path) as other:
+            with contextlib.closing(
+                sqlite3.connect(tiny.spool_path, isolation_level=None)
+            ) as other:
                 other.execute("DROP TABLE spool")
         status = 200
         while status == 200:

@@ -391,6 +391,23 @@ async def test_who_only_stops_sending_gets_its_answers(version: bytes, header: b
             assert not server.complaints
 
 
+async def test_who_stops_sending_a_body_that_was_refused_is_no_news(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Its rest is being dropped when the client stops."""
+    async with answering(LIMITED) as server:
+        for _ in range(3):
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nabc")
+            async with asyncio.timeout(5):
+                assert b" 404 " in await reader.readuntil(b"\r\n\r\n")
+                writer.write_eof()
+                await reader.read()
+            writer.close()
+        assert not server.complaints
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
 @pytest.mark.parametrize("body", [b"Content-Length: 1\r\n\r\nx", b"Content-Length: 0\r\n\r\n"])
 async def test_an_answer_gives_the_next_headers_no_more_time(

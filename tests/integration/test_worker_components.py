@@ -88,7 +88,7 @@ def test_a_component_that_ends_ends_the_process(
         said = process.stderr.read()
         assert process.wait(30) == 1
     assert said.count(f"the {component} ended unexpectedly") == 1
-    assert said.count("ZeroDivisionError\n") == (behaviour == "dies")
+    assert said.count("\nZeroDivisionError\n") == (behaviour == "dies")
     assert "Timeout" not in said  # by itself, not by the watchdog
 
 

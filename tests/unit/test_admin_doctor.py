@@ -40,7 +40,7 @@ async def test_a_spool_that_is_no_database(spooling: Settings, tmp_path: Path) -
 
 async def test_what_waits_in_the_spool(spooling: Settings, tmp_path: Path) -> None:
     path = tmp_path / "spool.db"
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("CREATE TABLE spool (spooled_at REAL, postbacks INTEGER)")
         database.execute("INSERT INTO spool VALUES (1, 7)")
     database.close()

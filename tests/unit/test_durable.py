@@ -1,6 +1,7 @@
 """The order of choice for a batch: RabbitMQ's confirm, else the spool, else a refusal."""
 
 import asyncio
+import contextlib
 import logging
 import math
 import sqlite3
@@ -150,7 +151,9 @@ async def test_without_a_spool_to_probe_with_the_next_postback_probes_once_a_pau
     publisher.failure = FAILURES[0]
     spool = None if spool_is == "off" else Spool(tmp_path / "spool.db", 2**20)
     if spool is not None and spool_is == "unreadable":
-        with sqlite3.connect(tmp_path / "spool.db") as other:
+        with contextlib.closing(
+            sqlite3.connect(tmp_path / "spool.db", isolation_level=None)
+        ) as other:
             other.execute("DROP TABLE spool")
         with pytest.raises(SpoolUnavailableError):
             await spool.oldest(1)

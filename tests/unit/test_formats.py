@@ -4,6 +4,7 @@
 fails here says that a queue, an archive, a spool or a Redis somewhere can no longer be read.
 """
 
+import contextlib
 import json
 import sqlite3
 from collections.abc import Callable
@@ -155,14 +156,14 @@ async def test_a_spool_of_the_first_release_and_of_a_newer_one(tmp_path: Path) -
     first = Spool(path, 2**20)
     await first.add(BATCH, 4)
     await first.aclose()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (formats.FORMAT,)
         database.execute("PRAGMA user_version = 0")  # 0.1.0 did not write it
     database.close()
     second = Spool(path, 2**20)
     assert [each.batch for each in await second.oldest(9)] == [BATCH]
     await second.aclose()
-    with sqlite3.connect(path) as database:
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"PRAGMA user_version = {formats.FORMAT + 1}")
     database.close()
     with pytest.raises(SettingsError, match="newer release"):
