@@ -50,7 +50,19 @@ class OtherOriginError(PostbacksError):
 
 
 class SettingsError(PostbacksError):
-    """A setting has a value that cannot be used; see `--help` for what each one takes."""
+    """A setting has a value that cannot be used; see `--help` for what each one takes.
+
+    The message may repeat a name or a path that somebody wrote. Characters in it that cannot be
+    printed become escapes, so it is always one line and cannot control a terminal.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "".join(
+                each if each.isprintable() else each.encode("unicode_escape").decode()
+                for each in message
+            )
+        )
 
 
 class UnsupportedRedisError(SettingsError):

@@ -222,6 +222,33 @@ def test_a_file_that_cannot_be_used_is_refused_by_name_and_place(
     assert str(toml) in str(caught.value)
 
 
+CONTROL = "\x1b[31m\n\x7f\u202e"
+"""A colour, a new line, and what writes from right to left."""
+
+NASTY = r"\x1b[31m\n\x7f\u202e"
+
+
+def test_an_error_repeats_no_control_characters(toml: Path) -> None:
+    key = '"\\u001b[31m\\n\\u007f\\u202e"'
+    nasty = toml.with_name(f"{CONTROL}.toml")
+    for path, content, repeated in (
+        (toml, f"{key} = 1", f"do not exist: {NASTY}"),
+        (toml, f"[source.{key}]\ntoken = 1", f"[source.{NASTY}] is of the wrong type"),
+        (nasty, "prefetch = ", f"{NASTY}.toml, which is no TOML"),
+        (nasty, "unknown = 1", f"{NASTY}.toml has settings that do not exist"),
+        (nasty, "prefetch = true", f"{NASTY}.toml is of the wrong type"),
+    ):
+        path.write_text(content)
+        with pytest.raises(SettingsError) as raised:
+            load({"MMS_CONFIG": str(path)})
+        assert repeated in str(raised.value)
+        assert str(raised.value).isprintable()
+    for name in (f"{CONTROL}.gone", "\udcff.gone"):
+        with pytest.raises(SettingsError) as raised:
+            load({"MMS_CONFIG": str(toml.with_name(name))})
+        assert str(raised.value).isprintable()
+
+
 def test_a_file_that_is_not_there_or_no_text_is_refused(toml: Path) -> None:
     with pytest.raises(SettingsError, match="MMS_CONFIG"):
         load({"MMS_CONFIG": str(toml)})
