@@ -256,10 +256,10 @@ def _answers(said: bytes) -> list[tuple[int, bytes]]:
         size = int(length[1]) if length else 0
         if len(said) < size:
             break
-        if b"\r\nConnection: close" in head and status == 400:
-            answers.append((status, b""))  # aiohttp's text quotes what it had received
-        else:
-            answers.append((status, said[:size]))
+        text = said[:size]
+        if status == 400 and not text.endswith(b"\n"):  # aiohttp's quotes what one read had
+            text = b""
+        answers.append((status, text))
         said = said[size:]
     return answers
 

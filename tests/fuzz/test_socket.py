@@ -44,7 +44,7 @@ GUARDED = Settings(
     },
     trusted_proxies=Networks((ipaddress.ip_network("127.0.0.0/8"),)),
 )
-STATUSES = {200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 503}
+STATUSES = {100, 200, 400, 401, 403, 404, 405, 408, 413, 415, 429, 503}
 
 _junk = st.binary(max_size=300)
 _paths = (
