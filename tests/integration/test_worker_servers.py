@@ -32,8 +32,8 @@ from workers.store import Merged, Received, Store, Unmergeable
 TRUTH = 2.0
 """Seconds within which `/readyz` tells the truth."""
 
-SLACK = 1.0
-"""Seconds more that a busy machine may take."""
+SLACK = 6.0
+"""Seconds more for a machine that is busy with other tests; the releases before took 46 s."""
 
 Channel = aio_pika.abc.AbstractChannel
 FreshRedis = Callable[..., Redis]
