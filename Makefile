@@ -24,7 +24,7 @@ test: ## unit, integration and end-to-end tests, with servers of their own
 	$(BOOTSTRAP) servers
 	$(PYTHON) -m pytest -m 'not long' $(PARALLEL)
 
-chaos: ## every fault there is a test for, on servers of its own, half an hour; and the table
+chaos: ## every fault there is a test for, on servers of its own, about 20 minutes; and the table
 	$(BOOTSTRAP) servers
 	$(PYTHON) -m pytest tests/chaos $(PARALLEL) --chaos-table tests/chaos/RESULTS.md
 	$(PYTHON) -m pytest tests/e2e -m long
