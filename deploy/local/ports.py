@@ -1,10 +1,13 @@
 """Ports on 127.0.0.1: the usual one if it is free, else another, and the same again next time."""
 
 import json
+import random
 import socket
 from pathlib import Path
 
 HOST = "127.0.0.1"
+
+_dice = random.SystemRandom()  # tests that seed the usual one must not all get the same ports
 
 
 def is_free(port: int) -> bool:
@@ -19,11 +22,13 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that is free now; soon enough used, it still is."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port that is free now; soon enough used, it still is.
+
+    Below those that Linux gives to outgoing connections, one of which may take it any moment.
+    """
+    while not is_free(port := _dice.randrange(20_000, 32_000)):
+        pass
+    return port
 
 
 class Ports:
