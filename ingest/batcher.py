@@ -37,7 +37,7 @@ _ENDED: Final = PostbacksError("not durable: the ingress is stopping; send the p
 
 Commit = Callable[[Sequence[Arrival]], Awaitable[str]]
 Told = Callable[[str | PostbacksError], None]
-"""Is told an arrival's fate, once: the id of the batch in which it is durable, or why it is not."""
+"""Is called once with a result: the id of the batch that is durable, or why none is."""
 
 
 class Batcher:
