@@ -105,6 +105,8 @@ async def test_a_pause(site: Site, who: str, seconds: float, slow: str) -> None:
                 if who in {"rabbitmq", "redis", "worker"} and seconds > TRUTH_LIMIT:
                     await asyncio.sleep(TRUTH_LIMIT)
                     await tells_the_truth(ingress, load)
+                    if who != "worker":
+                        await worker_tells_the_truth(worker, able=False)
                     await asyncio.sleep(seconds - TRUTH_LIMIT)
                 else:
                     await asyncio.sleep(seconds)
@@ -112,7 +114,7 @@ async def test_a_pause(site: Site, who: str, seconds: float, slow: str) -> None:
                     child.resume()
                 await asyncio.sleep(TRUTH_LIMIT)
                 await tells_the_truth(ingress, load)
-                assert await blocking(worker.ask, "/readyz") != (0, "")
+                await worker_tells_the_truth(worker, able=slow != "spool")
                 to_rabbitmq.heal()
                 await asyncio.sleep(1.0)
             finally:
@@ -143,6 +145,17 @@ async def tells_the_truth(ingress: Service, load: Pipelining) -> None:
             if before == after:
                 assert (status == 200) == (after == 200), (status, text)
                 return
+
+
+async def worker_tells_the_truth(worker: Service, *, able: bool) -> None:
+    """Its `/readyz` is 200 exactly when it can process: both its servers answer it."""
+    async with asyncio.timeout(4 * ANSWER_LIMIT):
+        while True:
+            status, _ = await blocking(worker.ask, "/readyz")
+            assert status != 0  # it answers
+            if (status == 200) == able:
+                return
+            await asyncio.sleep(0.1)
 
 
 async def eventually_all_ready(*services: Service) -> bool:
