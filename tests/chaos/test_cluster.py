@@ -25,7 +25,7 @@ Holds = Callable[[Row], None]
 NODES = 3
 COOKIE = "MMSPOSTBACKS"
 
-BACK = 60.0
+BACK = 180.0
 """Seconds until a node that came back has caught up with each queue and stream."""
 
 Copies = dict[str, tuple[set[str], set[str]]]
