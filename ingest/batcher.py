@@ -17,9 +17,9 @@ from typing import Final
 
 import msgspec
 
-from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.errors import OverdueError, OverloadedError, PostbacksError
 from shared.log import Rarely
+from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 
 SWEEP: Final = 0.25
 """Seconds between two looks for what is overdue."""

@@ -13,23 +13,24 @@ import click
 from aiohttp import web
 
 from ingest import metrics
+from ingest.access_control.policy import PATH
 from ingest.batcher import Batcher
 from ingest.breaker import Breaker
-from ingest.connections import make_room
-from ingest.drain import check, drain
-from ingest.durable import Durable
-from ingest.guard import PATH
+from ingest.commit import Durable
+from ingest.http.connections import make_room
+from ingest.http.server import Server
 from ingest.probe import probe
 from ingest.publisher import Publisher
-from ingest.server import Server
-from ingest.spool import Spool
-from shared import cli, fleet, health, settings, tracing
-from shared.components import Components
+from ingest.spool.drain import check, drain
+from ingest.spool.spool import Spool
 from shared.errors import OverloadedError
-from shared.health import Degraded
 from shared.log import configure
-from shared.settings import Settings
-from shared.tls import server_context
+from shared.process import admin_server, children, cli, tracing
+from shared.process.admin_server import Degraded
+from shared.process.supervisor import Components
+from shared.process.tls import server_context
+from shared.settings import settings
+from shared.settings.settings import Settings
 
 ADMIN_PORT: Final = 9090
 
@@ -83,7 +84,7 @@ class Ingest:
         connections = self._server.aiohttp_server(tls)
         public = web.ServerRunner(connections, shutdown_timeout=GRACE)
         admin = web.AppRunner(
-            health.application(self._readiness, self._refresh),
+            admin_server.application(self._readiness, self._refresh),
             access_log=None,
             shutdown_timeout=ADMIN_GRACE,
         )
@@ -124,12 +125,14 @@ class Ingest:
             log.warning("this machine allows fewer open files (ulimit -n) than MMS_MAX_CONNECTIONS")
         host, port = self._settings.ingest_host, self._settings.ingest_port
         if self._child is not None:
-            await health.listen_to_parent(admin, self._child)
+            await admin_server.listen_to_parent(admin, self._child)
         else:
             admin_port = self._settings.admin_port or ADMIN_PORT
-            await health.listen(admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT")
+            await admin_server.listen(
+                admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT"
+            )
         shared = self._child is not None
-        await health.listen(public, host, port, "MMS_INGEST_PORT", shared=shared)
+        await admin_server.listen(public, host, port, "MMS_INGEST_PORT", shared=shared)
         scheme = "https" if self._settings.tls_cert else "http"
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
@@ -167,7 +170,7 @@ class Ingest:
 
 @click.command(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
-@fleet.options
+@children.options
 def main(processes: int, child: Path | None) -> None:
     """Receive the provider's postbacks over HTTP and make them durable.
 
@@ -182,10 +185,10 @@ async def _main(processes: int, child: Path | None) -> None:
     configure(loaded.log_level, loaded.log_format)
     if child is None:
         settings.warn_of_unknown()
-    stop = fleet.stop_event(child, processes)
+    stop = children.stop_event(child, processes)
     if processes > 1:
-        health.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")
+        admin_server.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")
         port = loaded.admin_port or ADMIN_PORT
-        await fleet.Fleet(processes, loaded.admin_host, port).run(stop)
+        await children.Fleet(processes, loaded.admin_host, port).run(stop)
     else:
         await Ingest(loaded, child).run(stop)

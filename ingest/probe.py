@@ -10,7 +10,7 @@ from typing import Final
 
 from ingest.breaker import Breaker
 from ingest.publisher import Publisher
-from ingest.spool import Spool
+from ingest.spool.spool import Spool
 
 LOOK_EVERY: Final = 0.25
 """Seconds between two looks whether a probe is due."""

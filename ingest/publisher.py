@@ -10,10 +10,11 @@ from typing import Final
 
 from pamqp.commands import Basic
 
-from shared import envelope, topology
-from shared.broker import Session, backoff, hold, open_session
 from shared.errors import BrokerUnavailableError, NotTakenError, TopologyConflictError
-from shared.settings import Settings
+from shared.postback import envelope
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, backoff, hold, open_session
+from shared.settings.settings import Settings
 
 PUBLISH_LIMIT: Final = 2.0
 """Seconds to wait for RabbitMQ's confirm of a batch."""

@@ -10,9 +10,9 @@ import pytest
 from deploy.local.child import running
 from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
-from shared.settings import Bytes, Settings
-from tests.processes import Processes
-from tests.topology import delete_topology
+from shared.settings.settings import Bytes, Settings
+from tests.support.processes import Processes
+from tests.support.topology import delete_topology
 
 SMALL = Bytes(64 * 2**20)
 

@@ -14,9 +14,9 @@ from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
-from shared import envelope
-from shared.broker import Session, connection_errors, raise_lost_cancellation
-from shared.topology import STATE_QUEUE
+from shared.postback import envelope
+from shared.rabbitmq.session import Session, connection_errors, raise_lost_cancellation
+from shared.rabbitmq.topology import STATE_QUEUE
 
 CALL_LIMIT: Final = 5.0
 

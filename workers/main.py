@@ -12,15 +12,16 @@ from typing import Final
 import click
 from aiohttp import web
 
-from shared import cli, fleet, health, settings, tracing
-from shared.broker import Session, backoff, hold, open_session
-from shared.components import Components
 from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
 from shared.log import configure
-from shared.settings import Settings
-from workers import metrics, pipeline, tally
+from shared.process import admin_server, children, cli, tracing
+from shared.process.supervisor import Components
+from shared.rabbitmq.session import Session, backoff, hold, open_session
+from shared.settings import settings
+from shared.settings.settings import Settings
+from workers import metrics, pipeline, window_metrics
 from workers.consumer import Consumer, Delivery
-from workers.emitter import emit
+from workers.outbox import emit
 from workers.pipeline import absorb
 from workers.probes import RedisProbe, WatchedStore, probe_rabbitmq
 
@@ -70,7 +71,7 @@ class Worker:
                 `UnsupportedRedisError`, Redis is too old. Nothing is consumed then.
         """
         admin = web.AppRunner(
-            health.application(self._readiness, self._refresh),
+            admin_server.application(self._readiness, self._refresh),
             access_log=None,
             shutdown_timeout=ADMIN_GRACE,
         )
@@ -98,10 +99,10 @@ class Worker:
 
     async def _listen(self, admin: web.AppRunner) -> None:
         if self._child is not None:
-            await health.listen_to_parent(admin, self._child)
+            await admin_server.listen_to_parent(admin, self._child)
             return
         port = self._settings.admin_port or ADMIN_PORT
-        await health.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
+        await admin_server.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
 
     async def _work(self) -> None:
         while True:
@@ -185,7 +186,7 @@ class Worker:
                 await emit(publishing, untold)
                 self._in_hand = ()
                 await consumer.acknowledge(window)
-                tally.count(untold)
+                window_metrics.count(untold)
 
     async def _pause_while_redis_is_away(self, consumer: Consumer) -> None:
         """Stop consuming as soon as Redis is away, and requeue only if it stays away.
@@ -242,7 +243,7 @@ class Worker:
 
 @click.command(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
-@fleet.options
+@children.options
 def main(processes: int, child: Path | None) -> None:
     """Take postbacks from RabbitMQ, keep the state in Redis and emit events.
 
@@ -258,10 +259,10 @@ async def _main(processes: int, child: Path | None) -> None:
     if child is None:
         settings.warn_of_unknown()
     _look_for_cycles_rarely()
-    stop = fleet.stop_event(child, processes)
+    stop = children.stop_event(child, processes)
     if processes > 1:
         port = loaded.admin_port or ADMIN_PORT
-        await fleet.Fleet(processes, loaded.admin_host, port).run(stop)
+        await children.Fleet(processes, loaded.admin_host, port).run(stop)
     else:
         await Worker(loaded, child).run(stop)
 

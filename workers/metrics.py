@@ -4,9 +4,9 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.codes import CODES
 from shared.errors import Reason
-from shared.labels import Children
+from shared.postback.codes import CODES
+from shared.process.metric_labels import Children
 
 BATCHES: Final = Children(
     Counter(

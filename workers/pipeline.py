@@ -11,20 +11,19 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from shared import envelope
-from shared.broker import backoff
-from shared.codes import Track
-from shared.envelope import Arrival
 from shared.errors import OtherOriginError, Reason, StateUnavailableError, UndecodableError
-from shared.event import Event
 from shared.log import Rarely
-from shared.passthrough import PassthroughEvent, passthrough_of
-from shared.postback import decode
-from shared.tracing import Tracing
-from workers import business, metrics
+from shared.postback import envelope
+from shared.postback.codes import Track
+from shared.postback.envelope import Arrival
+from shared.postback.event import Event
+from shared.postback.normalise import decode
+from shared.postback.passthrough import PassthroughEvent, passthrough_of
+from shared.process.tracing import Tracing
+from shared.rabbitmq.session import backoff
+from workers import metrics, outcome_metrics
 from workers.consumer import Delivery
-from workers.due import due_events
-from workers.emitter import (
+from workers.outbox import (
     DeadLetter,
     Origin,
     Untold,
@@ -33,6 +32,7 @@ from workers.emitter import (
     refused_postbacks,
 )
 from workers.store import Merged, Received, Store, Unmergeable
+from workers.verdicts import due_events
 
 PATIENCE: Final = 10.0
 """Seconds to wait for Redis with batches in hand before they are given back."""
@@ -180,7 +180,7 @@ def _count_outcome(merged: Merged, event: Event, track: Track) -> None:
         return
     before = next((e for e in merged.record.of(track) if str(e.rank) not in new), None)
     terminal = before is not None and before.rank.terminal
-    business.decided(merged.record, track, before.postback if before and terminal else None)
+    outcome_metrics.decided(merged.record, track, before.postback if before and terminal else None)
 
 
 def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:

@@ -10,10 +10,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
-from shared.broker import Session, connection_errors, raise_lost_cancellation
 from shared.errors import BrokerUnavailableError, StateUnavailableError
-from shared.settings import Settings
-from shared.topology import STATE_QUEUE
+from shared.rabbitmq.session import Session, connection_errors, raise_lost_cancellation
+from shared.rabbitmq.topology import STATE_QUEUE
+from shared.settings.settings import Settings
 from workers.store import Merged, Received, Store, Unmergeable
 
 PAUSE: Final = 0.5

@@ -1,6 +1,6 @@
 """Where `mms-worker` starts; see `main` for what it does."""
 
-from shared.startup import interruptible
+from shared.process.startup import interruptible
 
 
 def main() -> None:

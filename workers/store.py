@@ -12,16 +12,16 @@ from typing import Final, NamedTuple, cast
 from redis import exceptions
 from redis.asyncio.cluster import RedisCluster
 
-from shared import record
-from shared.envelope import Arrival
 from shared.errors import StateUnavailableError, UnreadableRecordError
 from shared.log import mask
-from shared.postback import Filing, Key
-from shared.record import Record
-from shared.redis_errors import passes, redis_errors
-from shared.redis_version import check_version
-from shared.settings import Settings
-from shared.state import client, close
+from shared.postback import record
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import Filing, Key
+from shared.postback.record import Record
+from shared.redis.client import client, close
+from shared.redis.errors import passes, redis_errors
+from shared.redis.version import check_version
+from shared.settings.settings import Settings
 
 TIME_LIMIT: Final = 3.0
 """Seconds that Redis may take to answer a pipeline, or to accept a connection."""

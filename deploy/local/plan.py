@@ -5,7 +5,7 @@ from pathlib import Path
 
 from deploy.local.ports import HOST, Ports
 from deploy.local.servers import RabbitMQ, Redis
-from shared.settings import Settings
+from shared.settings.settings import Settings
 
 
 def is_given(name: str, given: Settings, environ: Mapping[str, str]) -> bool:

@@ -25,10 +25,11 @@ from deploy.local.ports import HOST, Ports
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service, command
 from deploy.local.watch import watch
-from ingest.guard import PATH
-from shared import cli, settings
+from ingest.access_control.policy import PATH
 from shared.errors import PostbacksError
-from shared.settings import Settings
+from shared.process import cli
+from shared.settings import settings
+from shared.settings.settings import Settings
 from workers.admin.upgrade import upgrade
 
 DEMO: Final = ("--count", "200", "--rate", "20", "--format", "mixed", "--duplicates", "0.1")

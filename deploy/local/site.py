@@ -25,10 +25,11 @@ from deploy.local.plan import environment, private_servers
 from deploy.local.ports import HOST, Ports, is_free
 from deploy.local.prometheus import Prometheus
 from deploy.local.services import Service
-from ingest.guard import PATH
-from shared import cli, settings
+from ingest.access_control.policy import PATH
 from shared.errors import PostbacksError
-from shared.settings import Settings
+from shared.process import cli
+from shared.settings import settings
+from shared.settings.settings import Settings
 from workers.admin.upgrade import upgrade
 
 DEPLOY: Final = Path(__file__).parents[1]

@@ -13,13 +13,13 @@ import aiormq
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 
-from shared import topology
-from shared.broker import Session, backoff, open_session
 from shared.errors import BrokerUnavailableError, Reason
-from shared.event import Event, decode_event
 from shared.log import mask
-from shared.passthrough import PassthroughEvent, decode_passthrough
-from shared.settings import Settings
+from shared.postback.event import Event, decode_event
+from shared.postback.passthrough import PassthroughEvent, decode_passthrough
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, backoff, open_session
+from shared.settings.settings import Settings
 
 KEEP: Final = 10_000
 """Events that wait for a slow terminal; beyond it the oldest are not shown."""

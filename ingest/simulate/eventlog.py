@@ -8,10 +8,10 @@ import msgspec
 from aiormq.abc import DeliveredMessage
 from aiormq.exceptions import AMQPError
 
-from shared.broker import Session, open_session
 from shared.errors import BrokerUnavailableError
-from shared.settings import Settings
-from shared.topology import EVENT_LOG
+from shared.rabbitmq.session import Session, open_session
+from shared.rabbitmq.topology import EVENT_LOG
+from shared.settings.settings import Settings
 
 PREFETCH: Final = 2000
 ACKNOWLEDGE_EVERY: Final = 500

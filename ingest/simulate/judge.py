@@ -16,9 +16,9 @@ import msgspec
 from ingest.simulate.eventlog import Told
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message
-from shared.cli import counted
-from shared.postback import Postback
-from shared.record import Record
+from shared.postback.normalise import Postback
+from shared.postback.record import Record
+from shared.process.cli import counted
 
 
 class Fault(StrEnum):

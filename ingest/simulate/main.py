@@ -9,16 +9,17 @@ from typing import NamedTuple, TextIO
 import click
 import msgspec
 
-from ingest.guard import PATH
+from ingest.access_control.policy import PATH
 from ingest.simulate import credentials, provider, show
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import RUN, Messages, generate
 from ingest.simulate.provider import Options
 from ingest.simulate.verify import Report, verify
 from ingest.simulate.wording import DIALECTS, MIXED
-from shared import cli, settings
 from shared.errors import PostbacksError
-from shared.settings import Settings
+from shared.process import cli
+from shared.settings import settings
+from shared.settings.settings import Settings
 
 
 class _Span(click.ParamType[float]):

@@ -23,8 +23,8 @@ from yarl import URL
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Messages
 from ingest.simulate.wording import MIXED, Wording, word
-from shared import tls
 from shared.errors import UntrustedServerError
+from shared.process import tls
 
 LONGEST_ANSWER: Final = 65536
 """Bytes of an answer's body that are read; beyond it the connection is closed."""

@@ -18,10 +18,10 @@ from ingest.simulate.judge import Fault, Finding, judge
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message, Messages
 from shared.errors import BrokerUnavailableError, StateUnavailableError
-from shared.postback import Key
-from shared.record import Record, read_record
-from shared.settings import Settings
-from shared.state import State, client, close
+from shared.postback.normalise import Key
+from shared.postback.record import Record, read_record
+from shared.redis.client import State, client, close
+from shared.settings.settings import Settings
 
 CHUNK: Final = 500
 TIME_LIMIT: Final = 10.0

@@ -14,8 +14,9 @@ import msgspec
 from pamqp.commands import Basic
 
 from deploy.local.child import Child
-from shared import envelope, topology
-from shared.broker import Session
+from shared.postback import envelope
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session
 from tests.bench import traffic
 from tests.bench.measure import Meter, micro
 from tests.bench.peers.common import FASTSTREAM_QUEUE

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.child import running
-from shared.postback import decode
+from shared.postback.normalise import decode
 from tests.bench import backlog, traffic, wrk
 from tests.bench.backlog import drain
 from tests.bench.measure import Meter, Spread, micro, number

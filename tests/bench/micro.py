@@ -14,12 +14,12 @@ from xml.etree import ElementTree as ET
 
 import pydantic
 
-from shared import envelope
-from shared.codes import Track
-from shared.dialects import parse
-from shared.event import event_of
-from shared.postback import Rank, decode, file
-from shared.record import entry_name, entry_value, read_record
+from shared.postback import envelope
+from shared.postback.codes import Track
+from shared.postback.dialects import parse
+from shared.postback.event import event_of
+from shared.postback.normalise import Rank, decode, file
+from shared.postback.record import entry_name, entry_value, read_record
 from tests.bench import traffic
 
 ROUNDS: Final = 7

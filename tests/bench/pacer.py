@@ -23,7 +23,7 @@ import uvloop
 from msgspec import Meta
 
 from deploy.local.ports import HOST
-from shared.topology import EVENTS
+from shared.rabbitmq.topology import EVENTS
 from tests.bench import traffic
 
 WATCHED: Final = "99999"

@@ -20,10 +20,10 @@ from deploy.local.child import Child, running
 from deploy.local.ports import HOST, free_port
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
-from shared import settings as our_settings
-from shared import topology
-from shared.broker import Session, open_session
-from shared.settings import Settings
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, open_session
+from shared.settings import settings as our_settings
+from shared.settings.settings import Settings
 from tests.bench.peers.common import QUEUES
 
 ROOT: Final = Path(__file__).parents[2]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from shared.envelope import Arrival
+from shared.postback.envelope import Arrival
 
 PATH: Final = "/postbacks"
 

@@ -8,7 +8,7 @@ import pytest
 
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ, Redis
-from tests.chaos.site import Row, Site
+from tests.support.site import Row, Site
 
 _ROW = "chaos row"
 _rows: list[Row] = []

@@ -14,11 +14,11 @@ import pytest
 from deploy.local.child import running
 from deploy.local.ports import free_port
 from deploy.local.servers import HERE, PortMapper, RabbitMQ
-from shared import topology
-from shared.broker import open_session
-from tests.chaos import network
-from tests.chaos.site import Row, Site, blocking
-from tests.topology import delete_topology
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import open_session
+from tests.support import network
+from tests.support.site import Row, Site, blocking
+from tests.support.topology import delete_topology
 
 Holds = Callable[[Row], None]
 

@@ -12,9 +12,9 @@ import aiohttp
 import pytest
 
 from deploy.local.services import Service
-from shared import topology
-from tests.chaos.hostile import Hostile, good, table
-from tests.chaos.site import Site
+from shared.rabbitmq import topology
+from tests.support.hostile import Hostile, good, table
+from tests.support.site import Site
 
 NEIGHBOURS: Final = 100
 DEADLINE: Final = 10.0

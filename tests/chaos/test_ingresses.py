@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from deploy.local.ports import free_port
-from shared.settings import Bytes
-from tests.chaos.site import Row, Site, blocking
+from shared.settings.settings import Bytes
+from tests.support.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]
 

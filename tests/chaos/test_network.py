@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.proxy import Proxy, proxied
-from tests.chaos.site import Row, Site
+from tests.support.proxy import Proxy, proxied
+from tests.support.site import Row, Site
 
 Holds = Callable[[Row], None]
 

@@ -17,9 +17,9 @@ from yarl import URL
 
 from deploy.local.child import Child
 from deploy.local.services import Service
-from tests.chaos.pipelining import Pipelining
-from tests.chaos.proxy import Proxy, proxied
-from tests.chaos.site import Site, blocking
+from tests.support.pipelining import Pipelining
+from tests.support.proxy import Proxy, proxied
+from tests.support.site import Site, blocking
 
 ANSWER_LIMIT: Final = 5.0
 """Seconds within which every request is answered, by the law."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import aiohttp
 import pytest
 
-from tests.chaos.site import Row, Site
+from tests.support.site import Row, Site
 
 Holds = Callable[[Row], None]
 

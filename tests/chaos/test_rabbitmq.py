@@ -6,9 +6,9 @@ from collections.abc import Callable
 import aio_pika
 import pytest
 
-from shared import topology
-from shared.settings import Bytes
-from tests.chaos.site import Row, Site, blocking
+from shared.rabbitmq import topology
+from shared.settings.settings import Bytes
+from tests.support.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]
 

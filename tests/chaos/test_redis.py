@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.local.servers import Redis
-from tests.chaos.site import Row, Site, blocking
+from tests.support.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]
 

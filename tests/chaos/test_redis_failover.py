@@ -12,10 +12,10 @@ import pytest
 from deploy.local.child import running
 from deploy.local.ports import HOST
 from deploy.local.servers import Redis
-from tests.chaos.site import Row, Site, blocking
-from tests.doctor import Examined
-from tests.processes import until
-from tests.redis_cluster import redis_cluster, says
+from tests.support.doctor import Examined
+from tests.support.processes import until
+from tests.support.redis_cluster import redis_cluster, says
+from tests.support.site import Row, Site, blocking
 from workers.admin.doctor.finding import State
 
 Holds = Callable[[Row], None]

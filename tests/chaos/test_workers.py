@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.chaos.site import Row, Site, blocking
+from tests.support.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from deploy.local.services import command
-from tests.deploy.chart import lint, rendered
+from tests.support.chart import lint, rendered
 
 KUBERNETES = ("1.25", "1.37")
 """The oldest that the chart names and the newest whose schemas we have."""

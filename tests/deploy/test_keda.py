@@ -15,8 +15,8 @@ import pytest
 import yaml
 from cloudcoil.models.keda import v1alpha1
 
-from shared import topology
-from tests.deploy.chart import CHART, rendered
+from shared.rabbitmq import topology
+from tests.support.chart import CHART, rendered
 
 Object = dict[str, Any]
 

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 import yaml
 
-from tests.deploy.chart import CHART, rendered
+from tests.support.chart import CHART, rendered
 
 RULES = CHART.parents[1] / "prometheus" / "rules.yml"
 SCHEMA = json.loads((CHART / "values.schema.json").read_text())

@@ -10,9 +10,9 @@ import pytest
 
 from deploy.local import site
 from deploy.local.services import command
-from ingest.server import ANSWER_LIMIT
+from ingest.http.server import ANSWER_LIMIT
 from ingest.simulate.provider import Options
-from shared.settings import Settings
+from shared.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"

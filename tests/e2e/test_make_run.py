@@ -17,12 +17,12 @@ import pytest
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ
 from deploy.local.services import command
-from shared.postback import Key
-from shared.settings import Settings
-from tests.integration.running import channel
+from shared.postback.normalise import Key
+from shared.settings.settings import Settings
 from tests.integration.test_topology_upgrade import declare_old, publish, taken
-from tests.live import Live
-from tests.processes import until
+from tests.support.live import Live
+from tests.support.processes import until
+from tests.support.running import channel
 from workers.store import Store
 
 Start = Callable[..., Live]

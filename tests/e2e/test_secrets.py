@@ -7,9 +7,9 @@ import msgspec
 import pytest
 
 from deploy.local.services import command
-from shared import password
-from shared.settings import Settings
-from tests.processes import Processes, until
+from shared.settings import password
+from shared.settings.settings import Settings
+from tests.support.processes import Processes, until
 
 HUSH = "hush-0123456789abcdef"
 COMMANDS = ("mms-ingest", "mms-worker", "mms-admin", "mms-simulate")

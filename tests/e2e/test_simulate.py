@@ -10,9 +10,9 @@ import msgspec
 import pytest
 
 from deploy.local.services import Service, command
-from shared import password
-from shared.settings import Settings
-from tests.processes import Processes, environment, metric, until
+from shared.settings import password
+from shared.settings.settings import Settings
+from tests.support.processes import Processes, environment, metric, until
 
 SOME = 200
 ENOUGH = ("--count", "1500", "--format", "mixed", "--duplicates", "0.1", "--shuffle", "--verify")

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from deploy.local.services import command
-from shared.settings import Settings
-from tests.live import Live
-from tests.processes import environment, until
+from shared.settings.settings import Settings
+from tests.support.live import Live
+from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
 

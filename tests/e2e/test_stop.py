@@ -7,8 +7,8 @@ import signal
 import pytest
 
 from deploy.local.services import Service
-from shared.settings import Settings
-from tests.processes import Processes, until
+from shared.settings.settings import Settings
+from tests.support.processes import Processes, until
 
 
 def ended(service: Service) -> bool:

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import envelope
-from shared.envelope import Arrival
 from shared.errors import OtherOriginError, UndecodableError
-from shared.passthrough import PassthroughEvent, passthrough_of
-from shared.postback import Filing, decode
-from tests.fuzz.budget import fuzzed
-from tests.fuzz.mutation import mutated
-from tests.unit.strategies import DIALECTS, postback_fields
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import Filing, decode
+from shared.postback.passthrough import PassthroughEvent, passthrough_of
+from tests.support.budget import fuzzed
+from tests.support.mutation import mutated
+from tests.support.strategies import DIALECTS, postback_fields
 
 KEPT = 300
 MOST_GROWTH = 64 * 1024

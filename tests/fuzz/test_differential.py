@@ -25,13 +25,13 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from deploy.local.ports import HOST
-from ingest import connections
-from shared import password
-from shared.settings import Bytes, Names, Settings
-from shared.sources import Login, Rule
-from tests.fuzz.budget import EXAMPLES, fuzzed
+from ingest.http import connections
+from shared.settings import password
+from shared.settings.settings import Bytes, Names, Settings
+from shared.settings.sources import Login, Rule
 from tests.fuzz.test_socket import serving
-from tests.integration.answering import SLOW, Answering
+from tests.support.answering import SLOW, Answering
+from tests.support.budget import EXAMPLES, fuzzed
 
 _fuzzed = settings(fuzzed, max_examples=EXAMPLES // 5)  # each is two conversations
 PATIENCE: Final = 15.0

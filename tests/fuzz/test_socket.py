@@ -19,12 +19,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from deploy.local.ports import HOST
-from shared import password
-from shared.settings import Bytes, Names, Networks, Settings
-from shared.sources import Login, Rule, networks
-from tests.fuzz.budget import fuzzed, resident
-from tests.fuzz.mutation import mutated
-from tests.integration.answering import Answering, answering
+from shared.settings import password
+from shared.settings.settings import Bytes, Names, Networks, Settings
+from shared.settings.sources import Login, Rule, networks
+from tests.support.answering import Answering, answering
+from tests.support.budget import fuzzed, resident
+from tests.support.mutation import mutated
 
 KEPT = 100
 ROUNDS = 4
@@ -175,8 +175,8 @@ def serving(settings: Settings, **options: Any) -> Iterator[Answering]:
 def test_it_answers_or_closes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.server.ANSWER_LIMIT", 0.2)
-    monkeypatch.setattr("ingest.connections.LINGER", 0.1)
+    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr("ingest.http.connections.LINGER", 0.1)
     with serving(GUARDED) as server:
         client = Client(server.port)
 

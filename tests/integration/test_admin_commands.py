@@ -20,15 +20,16 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from deploy.local.servers import RabbitMQ
-from shared import envelope, topology
-from shared.broker import Session, open_session
-from shared.envelope import Arrival
 from shared.errors import Reason
-from shared.settings import Settings
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, open_session
+from shared.settings.settings import Settings
 from workers.admin import archive
 from workers.admin.unpublished import KEY
 from workers.consumer import Delivery
-from workers.emitter import DeadLetter, Untold, emit
+from workers.outbox import DeadLetter, Untold, emit
 from workers.pipeline import absorb
 from workers.store import Store
 

@@ -19,11 +19,11 @@ import pytest
 from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import command
-from shared import topology
-from shared.broker import open_session
-from shared.settings import Bytes, Settings
-from tests.doctor import Examined
-from tests.processes import Processes, environment, until
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import open_session
+from shared.settings.settings import Bytes, Settings
+from tests.support.doctor import Examined
+from tests.support.processes import Processes, environment, until
 from workers.admin.doctor.command import CHECK_LIMIT
 from workers.admin.doctor.finding import Finding, State
 from workers.admin.doctor.state import RIGHTS

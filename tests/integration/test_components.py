@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from deploy.local.ports import free_port
-from shared.settings import Settings
-from tests.processes import environment, until
+from shared.settings.settings import Settings
+from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
 
 # Runs the command; in 1.5 s the named coroutine does what it is told to.
 PROGRAM = """
 import asyncio, sys
-import ingest.batcher, ingest.connections, ingest.main, ingest.publisher, shared.watchdog
+import ingest.batcher, ingest.http.connections, ingest.main, ingest.publisher, shared.process.watchdog
 import workers.main
 
 ingest.main.FAREWELL = 0.0
-shared.watchdog.END_LIMIT = 3.0
-shared.cli.stop_event.__defaults__ = (3.0,)
+shared.process.watchdog.END_LIMIT = 3.0
+shared.process.cli.stop_event.__defaults__ = (3.0,)
 
 async def dies(*_):
     await asyncio.sleep(1.5)
@@ -63,7 +63,7 @@ owners = {
     "admin": (ingest.main.web.AppRunner, "cleanup"),
     "public": (ingest.main.web.ServerRunner, "cleanup"),
     "consumer": (workers.main.Worker, "_work"),
-    "watch": (ingest.connections.Connections, "close_slow"),
+    "watch": (ingest.http.connections.Connections, "close_slow"),
 }
 setattr(*owners[component], globals()[behaviour])
 command = workers.main if component == "consumer" else ingest.main

@@ -11,12 +11,12 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from deploy.local.servers import RabbitMQ
-from shared.broker import Session, open_session
-from shared.confirms import Message
 from shared.errors import FateUnknownError, NotTakenError, UnpublishableError
-from shared.settings import Settings
-from shared.topology import STATE_QUEUE
-from tests.chaos.proxy import Proxy, proxied
+from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.session import Session, open_session
+from shared.rabbitmq.topology import STATE_QUEUE
+from shared.settings.settings import Settings
+from tests.support.proxy import Proxy, proxied
 
 LIMIT = 10.0
 
@@ -114,7 +114,7 @@ async def test_a_defect_of_ours_is_no_broken_connection(
     session: Session, taking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not be tried again for ever."""
-    monkeypatch.setattr("shared.confirms._Answers", None)
+    monkeypatch.setattr("shared.rabbitmq.confirms._Answers", None)
     with pytest.raises(TypeError):
         await session.publish_all([message(taking)], LIMIT)
 

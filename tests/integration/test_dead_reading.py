@@ -8,12 +8,12 @@ import msgspec
 import pytest
 
 from deploy.local.servers import RabbitMQ
-from shared.broker import open_session
-from shared.envelope import Arrival
 from shared.errors import Reason
-from shared.settings import Bytes, Settings
-from tests.integration import running
+from shared.postback.envelope import Arrival
+from shared.rabbitmq.session import open_session
+from shared.settings.settings import Bytes, Settings
 from tests.integration.test_admin_commands import admin, arrival, bury, opened, start
+from tests.support import running
 from workers.admin.dead.browse import browse
 
 COUNT = 350

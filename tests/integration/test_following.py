@@ -7,9 +7,9 @@ import subprocess
 import msgspec
 
 from deploy.local.services import command
-from shared.settings import Settings
-from tests.integration import running
-from tests.processes import Processes, environment, until
+from shared.settings.settings import Settings
+from tests.support import running
+from tests.support.processes import Processes, environment, until
 
 NUMBER = "15550100001"
 DELIVERED = msgspec.json.encode(

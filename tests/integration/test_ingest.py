@@ -11,10 +11,11 @@ import msgspec
 import pytest
 
 from deploy.local.servers import RabbitMQ
-from shared import envelope, topology
-from shared.broker import forget_max_message_sizes
-from shared.settings import Bytes, Names, Settings
-from tests.integration import running
+from shared.postback import envelope
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import forget_max_message_sizes
+from shared.settings.settings import Bytes, Names, Settings
+from tests.support import running
 
 BODY = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T-1","status":"Delivered"}'
 
@@ -123,7 +124,7 @@ async def test_a_chunked_body_over_the_limit_gets_413(
 async def test_a_body_that_does_not_come_gets_408(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.server.ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 0.2)
     async with running.ingest(settings):
         reader, writer = await asyncio.open_connection("127.0.0.1", settings.ingest_port)
         writer.write(b"POST /postbacks HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")

@@ -15,15 +15,15 @@ import msgspec
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from ingest import connections, handshake, plain
-from ingest.connection import READ_AHEAD
-from ingest.connections import MAX_HEADERS, MAX_LINE
-from ingest.plain import PlainConnection
-from shared.settings import Bytes, Names, Settings
-from shared.sources import Rule
-from shared.tls import server_context
-from tests.certificates import Authority, Signed
-from tests.integration.answering import SLOW, answering
+from ingest.http import connection, connections, tls_handshake
+from ingest.http.connection import PlainConnection
+from ingest.http.connections import MAX_HEADERS, MAX_LINE
+from ingest.http.fast_path import READ_AHEAD
+from shared.process.tls import server_context
+from shared.settings.settings import Bytes, Names, Settings
+from shared.settings.sources import Rule
+from tests.support.answering import SLOW, answering
+from tests.support.certificates import Authority, Signed
 
 HEAD = b"POST /postbacks HTTP/1.1\r\nHost: x\r\n"
 ONE_READ = 256 * 1024
@@ -88,7 +88,7 @@ async def test_bombs_cost_next_to_nothing() -> None:
 
 
 async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.3)
+    monkeypatch.setattr(connection, "HEADERS_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     async with answering(LIMITED) as server:
         began = time.monotonic()
@@ -106,7 +106,7 @@ async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_an_idle_connection_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is one whose bodies come in pieces, after their headers."""
-    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.2)
+    monkeypatch.setattr(connection, "HEADERS_LIMIT", 0.2)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.05)
     async with answering(LIMITED) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -123,7 +123,7 @@ async def test_an_idle_connection_is_not_slow(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_slow_body_gets_408_and_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.server.ANSWER_LIMIT", 0.3)
+    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 0.3)
     monkeypatch.setattr(connections, "LINGER", 1.0)
     async with answering(LIMITED) as server:
         began = time.monotonic()
@@ -216,7 +216,7 @@ async def test_connections_count_before_their_tls_handshake(
 async def test_a_handshake_that_fails_gives_its_place_back(
     first: bytes, signed: Signed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(handshake, "HANDSHAKE_LIMIT", 0.2)
+    monkeypatch.setattr(tls_handshake, "HANDSHAKE_LIMIT", 0.2)
     settings = msgspec.structs.replace(LIMITED, max_connections=1)
     tls = server_context(str(signed.cert), str(signed.key))
     async with answering(settings, tls=tls) as server:
@@ -259,7 +259,7 @@ async def test_who_never_reads_is_cut_off(
     request_line: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether its answers block the connection, or the connection is to be closed after them."""
-    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(connection, "WRITE_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     settings = msgspec.structs.replace(LIMITED, max_connections=2)
     request = request_line + b"\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
@@ -278,7 +278,7 @@ async def test_who_never_reads_is_cut_off(
 
 
 async def test_closing_does_not_wait_for_who_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(connection, "WRITE_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     monkeypatch.setattr(connections, "IDLE_LIMIT", 0.3)
     settings = msgspec.structs.replace(LIMITED, max_connections=1)
@@ -413,7 +413,7 @@ async def test_who_stops_sending_a_body_that_was_refused_is_no_news(
 async def test_an_answer_gives_the_next_headers_no_more_time(
     header: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.5)
+    monkeypatch.setattr(connection, "HEADERS_LIMIT", 0.5)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     request = HEAD + header + body
     async with answering(LIMITED) as server:
@@ -447,7 +447,7 @@ async def test_an_answer_gives_the_next_headers_no_more_time(
 async def test_a_pipelined_requests_time_runs_while_others_are_answered(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ingest.server.ANSWER_LIMIT", 1.0)
+    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 1.0)
     request = HEAD + b"Content-Length: 1\r\n\r\nx"
     chunks = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
     durable = asyncio.Event()

@@ -16,7 +16,7 @@ from deploy.local import servers
 from deploy.local.child import StartError
 from deploy.local.ports import HOST, is_free
 from deploy.local.servers import RabbitMQ, Redis
-from tests.processes import until
+from tests.support.processes import until
 
 LISTENING = "0A"
 LOOPBACK = {"0100007F", "00000000000000000000000001000000"}

@@ -10,14 +10,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from deploy.local.servers import Redis
-from shared import record
-from shared.codes import Track
-from shared.envelope import Arrival
-from shared.postback import Filing, decode
-from shared.record import Record
-from shared.settings import Settings
-from tests.unit import strategies
-from tests.unit.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
+from shared.postback import record
+from shared.postback.codes import Track
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import Filing, decode
+from shared.postback.record import Record
+from shared.settings.settings import Settings
+from tests.support import strategies
+from tests.support.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
 from workers.store import Merged, Received, Store
 
 KEEPS = st.sampled_from([3, 5, 64])

@@ -9,16 +9,16 @@ import aio_pika
 import msgspec
 import pytest
 
-from shared import envelope
-from shared.broker import open_session
-from shared.codes import Track
-from shared.envelope import Arrival
-from shared.event import decode_event
-from shared.postback import Key, decode
-from shared.record import Record, entry_name, entry_value
-from shared.settings import Seconds, Settings
-from shared.topology import EVENT_LOG, EVENTS, STATE_QUEUE
-from tests.integration import running
+from shared.postback import envelope
+from shared.postback.codes import Track
+from shared.postback.envelope import Arrival
+from shared.postback.event import decode_event
+from shared.postback.normalise import Key, decode
+from shared.postback.record import Record, entry_name, entry_value
+from shared.rabbitmq.session import open_session
+from shared.rabbitmq.topology import EVENT_LOG, EVENTS, STATE_QUEUE
+from shared.settings.settings import Seconds, Settings
+from tests.support import running
 from workers.consumer import Consumer, Delivery
 from workers.pipeline import absorb
 from workers.store import Received, Store

@@ -12,7 +12,7 @@ from pathlib import Path
 import aio_pika
 
 from deploy.local.servers import RabbitMQ
-from tests.processes import until
+from tests.support.processes import until
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
 

@@ -7,11 +7,11 @@ import pytest
 from redis import exceptions
 
 from deploy.local.servers import Redis
-from shared.envelope import Arrival
 from shared.errors import StateUnavailableError, UnsupportedRedisError
-from shared.postback import decode
-from shared.settings import Settings
-from tests.redis_cluster import ask, redis_cluster, url
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.settings.settings import Settings
+from tests.support.redis_cluster import ask, redis_cluster, url
 from workers.admin.doctor.finding import ok
 from workers.admin.doctor.state import check_redis
 from workers.store import Merged, Received, Store

@@ -19,9 +19,9 @@ from deploy.local.ports import HOST, free_port
 from deploy.local.prometheus import CONFIGURATION, Prometheus
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service, command
-from shared.settings import Settings
+from shared.settings.settings import Settings
 from tests.conftest import SMALL
-from tests.processes import Processes, environment, until
+from tests.support.processes import Processes, environment, until
 from tests.unit.test_alerts import RABBITMQ
 
 DASHBOARDS = sorted((CONFIGURATION.parent / "grafana").glob("*.json"))

@@ -3,7 +3,7 @@
 Workers take batches in any order and die between the state and their events; the provider sends
 again; records expire, Redis is emptied, the archive is replayed into it, in whole or in part. The
 subscriber keeps, for each source, subject and track, the event with the highest `sequence`. In the
-end it must have what the set of all postbacks says, as `tests.unit.contract` orders them.
+end it must have what the set of all postbacks says, as `tests.support.contract` orders them.
 """
 
 import asyncio
@@ -22,13 +22,13 @@ from hypothesis.stateful import (
 )
 
 from deploy.local.servers import Redis
-from shared import envelope
-from shared.envelope import Arrival
-from shared.event import Event
-from shared.postback import Filing, decode
-from shared.settings import Settings
-from tests.unit import contract
-from tests.unit.strategies import as_json
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.postback.event import Event
+from shared.postback.normalise import Filing, decode
+from shared.settings.settings import Settings
+from tests.support import contract
+from tests.support.strategies import as_json
 from workers.consumer import Delivery
 from workers.pipeline import absorb
 from workers.store import Received, Store

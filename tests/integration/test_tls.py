@@ -18,16 +18,17 @@ from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
 from ingest.simulate.lifecycles import generate
 from ingest.simulate.provider import Options, send
-from shared import settings as all_settings
-from shared import state, tls
-from shared.broker import open_session
-from shared.cli import only_ours
 from shared.errors import BrokerUnavailableError, SettingsError, UntrustedServerError
-from shared.settings import Settings
-from tests.certificates import Authority, Signed
+from shared.process import tls
+from shared.process.cli import only_ours
+from shared.rabbitmq.session import open_session
+from shared.redis import client
+from shared.settings import settings as all_settings
+from shared.settings.settings import Settings
 from tests.conftest import SMALL
-from tests.doctor import Examined
-from tests.integration import running
+from tests.support import running
+from tests.support.certificates import Authority, Signed
+from tests.support.doctor import Examined
 from workers.admin.doctor.finding import State
 
 BODY = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T-1","status":"Delivered"}'
@@ -128,7 +129,7 @@ async def test_every_address_of_both_families(settings: Settings) -> None:
 async def test_a_slow_handshake_is_closed(
     settings: Settings, signed: Signed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.handshake.HANDSHAKE_LIMIT", 0.3)
+    monkeypatch.setattr("ingest.http.tls_handshake.HANDSHAKE_LIMIT", 0.3)
     secured = msgspec.structs.replace(settings, tls_cert=str(signed.cert), tls_key=str(signed.key))
     async with running.ingest(secured):
         began = time.monotonic()
@@ -252,7 +253,7 @@ def _tls(port: int, signed: Signed) -> tuple[str, ...]:
 
 
 async def answers(url: str, ca: Authority | None) -> bool:
-    client = state.client(url, 2.0, str(ca.cert) if ca else "")
+    client = client.client(url, 2.0, str(ca.cert) if ca else "")
     try:
         return bool(await client.ping())
     finally:
@@ -356,7 +357,7 @@ async def _raised(url: str, ca: Authority | None) -> None:
 )
 def test_redis_urls_that_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(SettingsError, match="MMS_REDIS_URL") as raised:
-        state.client(url, 1.0)
+        client.client(url, 1.0)
     assert "hush" not in str(raised.value)
     assert raised.value.__cause__ is None
 

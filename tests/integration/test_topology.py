@@ -7,11 +7,11 @@ import msgspec
 import pytest
 
 from deploy.local.servers import RabbitMQ
-from shared import topology
-from shared.broker import open_session
 from shared.errors import TopologyConflictError
-from shared.settings import Settings
-from tests.integration import running
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import open_session
+from shared.settings.settings import Settings
+from tests.support import running
 from workers.main import Worker
 
 
@@ -76,7 +76,7 @@ async def test_a_worker_in_conflict_ends_and_an_ingress_stays_up(settings: Setti
 async def test_what_was_deleted_comes_back(
     settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.broker.CHECK_EVERY", 0.2)
+    monkeypatch.setattr("shared.rabbitmq.session.CHECK_EVERY", 0.2)
     async with running.worker(settings), running.channel(settings) as channel:
         await channel.queue_delete(name)
 
@@ -101,7 +101,7 @@ async def test_what_was_deleted_comes_back(
 async def test_a_deleted_binding_comes_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.broker.CHECK_EVERY", 0.2)
+    monkeypatch.setattr("shared.rabbitmq.session.CHECK_EVERY", 0.2)
     async with running.worker(settings), running.subscriber(settings) as subscriber:
         async with running.channel(settings) as channel:
             queue = await channel.get_queue(topology.STATE_QUEUE)

@@ -13,16 +13,16 @@ from aio_pika.abc import AbstractChannel
 from aiormq.exceptions import AMQPError
 from pamqp.common import FieldTable
 
-from shared import topology
-from shared.broker import Session, connection_errors, open_session
 from shared.errors import (
     DeadLettersInUseError,
     TopologyConflictError,
     UpgradeError,
 )
-from shared.settings import Settings
-from tests.integration import running
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, connection_errors, open_session
+from shared.settings.settings import Settings
 from tests.integration.test_admin_commands import admin
+from tests.support import running
 from workers.admin import upgrade as module
 from workers.admin.dead.lock import lock
 from workers.admin.stream import Reader

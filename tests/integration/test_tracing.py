@@ -17,14 +17,15 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from deploy.local.ports import HOST
-from shared import envelope, tracing
-from shared.envelope import Arrival, TracedArrival
 from shared.errors import SettingsError
-from shared.otel import OpenTelemetry
-from shared.settings import Settings, load
-from shared.topology import DEAD, EVENTS
-from tests.integration import running
-from tests.processes import Processes
+from shared.postback import envelope
+from shared.postback.envelope import Arrival, TracedArrival
+from shared.process import tracing
+from shared.process.otel import OpenTelemetry
+from shared.rabbitmq.topology import DEAD, EVENTS
+from shared.settings.settings import Settings, load
+from tests.support import running
+from tests.support.processes import Processes
 
 NUMBER = "15550100001"
 DELIVERED = msgspec.json.encode(
@@ -130,7 +131,7 @@ async def test_who_does_not_trace_reads_what_is_traced_and_the_other_way_round(
 
 def test_we_load_nothing_of_opentelemetry_when_it_is_off() -> None:
     # redis-py loads what it finds of the SDK by itself; the exporter and `otel` are ours alone.
-    ours = "{'shared.otel', 'opentelemetry.exporter', 'requests'}"
+    ours = "{'shared.process.otel', 'opentelemetry.exporter', 'requests'}"
     program = f"import sys, ingest.main, workers.main; print(bool({ours} & set(sys.modules)))"
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -141,7 +142,7 @@ def test_we_load_nothing_of_opentelemetry_when_it_is_off() -> None:
 def test_without_the_packages_the_error_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setitem(sys.modules, "shared.otel", None)
+    monkeypatch.setitem(sys.modules, "shared.process.otel", None)
     with pytest.raises(SettingsError, match=r"install mms-postbacks\[otel\]"):
         tracing.start(load({"MMS_OTEL_ENDPOINT": ENDPOINT}), "mms-ingest")
 

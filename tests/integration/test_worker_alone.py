@@ -9,18 +9,19 @@ import pytest
 from aiormq.abc import DeliveredMessage
 
 from deploy.local.servers import RabbitMQ
-from shared import envelope, topology
-from shared.broker import Session, open_session
-from shared.codes import Outcome, Track
-from shared.confirms import Message
-from shared.envelope import Arrival
 from shared.errors import Reason
-from shared.event import Event
-from shared.postback import Key
-from shared.settings import Settings
-from workers import emitter, pipeline
+from shared.postback import envelope
+from shared.postback.codes import Outcome, Track
+from shared.postback.envelope import Arrival
+from shared.postback.event import Event
+from shared.postback.normalise import Key
+from shared.rabbitmq import topology
+from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.session import Session, open_session
+from shared.settings.settings import Settings
+from workers import outbox, pipeline
 from workers.consumer import Delivery
-from workers.emitter import DeadLetter, Untold, emit
+from workers.outbox import DeadLetter, Untold, emit
 from workers.pipeline import absorb
 from workers.store import Received, Store
 
@@ -133,7 +134,7 @@ async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is found among its neighbours, and keeps its body and its reason."""
-    usual = emitter._dead_letter_message  # noqa: SLF001 (to spoil what it makes)
+    usual = outbox._dead_letter_message  # noqa: SLF001 (to spoil what it makes)
 
     def spoiled(letter: DeadLetter) -> Message:
         message = usual(letter)
@@ -141,7 +142,7 @@ async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
             message.properties.expiration = "no number"  # PRECONDITION_FAILED
         return message
 
-    monkeypatch.setattr(emitter, "_dead_letter_message", spoiled)
+    monkeypatch.setattr(outbox, "_dead_letter_message", spoiled)
     bodies = [b"%d" % number for number in range(9)]
     letters = [
         DeadLetter(Reason.MALFORMED, "a test", "default", 1, "", body)

@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 
 from deploy.local.ports import free_port
-from shared.settings import Settings
+from shared.settings.settings import Settings
 from tests.integration.test_components import answers
-from tests.processes import environment, until
+from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
 
 # Runs the command; in 0.5 s the named coroutine does what it is told to.
 PROGRAM = """
 import asyncio, sys
-import shared.watchdog, workers.main, workers.probes
+import shared.process.watchdog, workers.main, workers.probes
 
-shared.watchdog.END_LIMIT = 3.0
-shared.cli.stop_event.__defaults__ = (3.0,)
+shared.process.watchdog.END_LIMIT = 3.0
+shared.process.cli.stop_event.__defaults__ = (3.0,)
 
 async def dies(*_):
     await asyncio.sleep(0.5)

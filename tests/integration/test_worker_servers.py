@@ -15,18 +15,18 @@ from aiormq.abc import DeliveredMessage
 import workers.main
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
-from shared import envelope
-from shared.broker import Session
-from shared.envelope import Arrival
-from shared.postback import Key
-from shared.settings import Settings
-from shared.topology import DEAD, POSTBACKS, STATE_QUEUE
-from tests.integration import running
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import Key
+from shared.rabbitmq.session import Session
+from shared.rabbitmq.topology import DEAD, POSTBACKS, STATE_QUEUE
+from shared.settings.settings import Settings
 from tests.integration.test_redis_away import OldRedis
-from tests.processes import Processes, metric, until
+from tests.support import running
+from tests.support.processes import Processes, metric, until
 from workers import pipeline
 from workers.consumer import Consumer
-from workers.emitter import Untold, emit
+from workers.outbox import Untold, emit
 from workers.store import Merged, Received, Store, Unmergeable
 
 TRUTH = 2.0

@@ -7,9 +7,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingest.spool import Spool
+from ingest.spool.spool import Spool
 from shared.errors import SpoolUnavailableError
-from shared.settings import Bytes, Settings
+from shared.settings.settings import Bytes, Settings
 from workers.admin.doctor import machine
 from workers.admin.doctor.finding import Finding, State, at_least, causes_first, ok, reason, wrong
 

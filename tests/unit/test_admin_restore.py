@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared import envelope
-from shared.envelope import Arrival
 from shared.errors import StateUnavailableError
-from shared.settings import Settings
-from tests.unit.test_workers_pipeline import ModelStore
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.settings.settings import Settings
+from tests.unit.test_pipeline import ModelStore
 from workers.admin.restore import Restorer, Summary, Teller
-from workers.emitter import Untold
+from workers.outbox import Untold
 from workers.store import Merged, Received, Unmergeable
 
 AT = 1_795_486_200_000_000

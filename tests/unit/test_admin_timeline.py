@@ -5,9 +5,9 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codes import Outcome, Track
-from shared.postback import Filing, Key, decode
-from shared.record import Entry, Record
+from shared.postback.codes import Outcome, Track
+from shared.postback.normalise import Filing, Key, decode
+from shared.postback.record import Entry, Record
 from workers.admin.timeline import timeline
 
 KEY = Key("message", "default", "T-1")

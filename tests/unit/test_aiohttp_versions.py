@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-import ingest.connections
+import ingest.http.connections
 from ingest.batcher import Batcher
-from ingest.connection import TESTED, Connection
-from ingest.plain import PlainConnection
-from ingest.server import Server
-from shared.envelope import Arrival
-from shared.settings import Settings
+from ingest.http.connection import PlainConnection
+from ingest.http.fast_path import TESTED, Connection
+from ingest.http.server import Server
+from shared.postback.envelope import Arrival
+from shared.settings.settings import Settings
 
 LOCKED = sorted(Path(__file__).parents[2].glob("requirements*.txt"))
 
@@ -38,7 +38,7 @@ async def test_the_fast_path_is_off_with_any_other(
     assert f"aiohttp {version} was not tested with the fast path" in record.getMessage()
 
 
-def _connections() -> ingest.connections.Connections:
+def _connections() -> ingest.http.connections.Connections:
     async def keep(_batch: Sequence[Arrival]) -> str:
         raise AssertionError
 

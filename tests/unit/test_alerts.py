@@ -10,12 +10,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 import ingest.metrics
-import workers.business
 import workers.metrics
+import workers.outcome_metrics
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 PROMETHEUS: Final = DEPLOY / "prometheus"
-OURS: Final = (ingest.metrics, workers.metrics, workers.business)
+OURS: Final = (ingest.metrics, workers.metrics, workers.outcome_metrics)
 
 RABBITMQ: Final = {
     "queue_coarse_metrics": {"rabbitmq_detailed_queue_messages"},

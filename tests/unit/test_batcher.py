@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from ingest.batcher import ENOUGH, Batcher
-from shared import envelope
-from shared.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.errors import OverdueError, OverloadedError, PostbacksError, SpoolUnavailableError
+from shared.postback import envelope
+from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 
 
 class Commits:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from shared.cli import counted, only_ours
 from shared.errors import PostbacksError
+from shared.process.cli import counted, only_ours
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codes import (
+from shared.postback.codes import (
     CODES,
     Outcome,
     Track,
@@ -15,7 +15,7 @@ from shared.codes import (
     phase_of,
     unknown_status,
 )
-from tests.unit import contract
+from tests.support import contract
 
 ODD: list[Callable[[str], str]] = [
     str,

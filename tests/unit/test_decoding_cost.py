@@ -12,11 +12,11 @@ from typing import Final
 
 import pytest
 
-from shared.dialects import MAX_DIGITS, MAX_FIELDS
-from shared.envelope import Arrival
 from shared.errors import OtherOriginError, Reason, UndecodableError
-from shared.passthrough import passthrough_of
-from shared.postback import decode
+from shared.postback.dialects import MAX_DIGITS, MAX_FIELDS
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.postback.passthrough import passthrough_of
 
 SIZE: Final = 64 * 1024
 MOST_STEPS: Final = 6000

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.dialects import NotText, parse
-from shared.envelope import Arrival
 from shared.errors import OtherOriginError, Reason, UndecodableError
-from shared.passthrough import decode_passthrough, passthrough_of
-from shared.postback import decode
-from tests.unit import contract
-from tests.unit.strategies import DIALECTS, Render, as_json, as_xml, postback_fields
+from shared.postback.dialects import NotText, parse
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.postback.passthrough import decode_passthrough, passthrough_of
+from tests.support import contract
+from tests.support.strategies import DIALECTS, Render, as_json, as_xml, postback_fields
 
 FIELDS = {
     "origin": "MMS_MT",

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import envelope
-from shared.envelope import Arrival, TracedArrival
+from shared.postback import envelope
+from shared.postback.envelope import Arrival, TracedArrival
 
 arrivals = st.builds(
     Arrival,

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codes import Track
-from shared.event import CONTENT_TYPE, decode_event, event_of
-from shared.postback import Filing, decode
-from shared.record import Record
-from tests.unit import contract
-from tests.unit.model import Merging, Model
-from tests.unit.strategies import as_json, filings, postback_fields
+from shared.postback.codes import Track
+from shared.postback.event import CONTENT_TYPE, decode_event, event_of
+from shared.postback.normalise import Filing, decode
+from shared.postback.record import Record
+from tests.support import contract
+from tests.support.model import Merging, Model
+from tests.support.strategies import as_json, filings, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
 DELIVERED = {

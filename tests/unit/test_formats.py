@@ -13,12 +13,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from ingest.spool import Spool
-from shared import envelope, formats, record
-from shared.codes import Outcome, Track
-from shared.envelope import Arrival
+from ingest.spool.spool import Spool
 from shared.errors import SettingsError, UndecodableError, UnreadableRecordError
-from shared.postback import Key, Postback, decode
+from shared.postback import envelope, formats, record
+from shared.postback.codes import Outcome, Track
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import Key, Postback, decode
 from workers.consumer import Delivery
 from workers.pipeline import _decode
 from workers.store import Merged, Received, Unmergeable, _merged

@@ -7,12 +7,12 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codes import Outcome, Track
-from shared.event import Event, event_of
-from shared.postback import Filing, Key
-from shared.record import Record
-from tests.unit.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
-from tests.unit.strategies import filings
+from shared.postback.codes import Outcome, Track
+from shared.postback.event import Event, event_of
+from shared.postback.normalise import Filing, Key
+from shared.postback.record import Record
+from tests.support.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
+from tests.support.strategies import filings
 
 KEY = Key("message", "acme", "T1")
 SMALL = 3

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from shared.errors import UndecodableError
 from shared.log import Rarely, mask
-from shared.postback import decode
+from shared.postback.normalise import decode
 
 ROOT = Path(__file__).parents[2]
 NUMBER = "15550100001"

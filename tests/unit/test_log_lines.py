@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared import log
 from shared.errors import SettingsError
-from shared.settings import load
+from shared.settings.settings import load
 
 NUMBER = "15550100001"
 
@@ -91,7 +91,7 @@ def test_a_line_as_json_has_what_was_given_and_no_number(
 def test_a_logger_can_have_a_level_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     log.configure("WARNING,workers=DEBUG")
     logging.getLogger("workers.pipeline").debug("shown")
-    logging.getLogger("ingest.durable").info("not this")
+    logging.getLogger("ingest.commit").info("not this")
     assert "shown" in (err := capsys.readouterr().err)
     assert "not this" not in err
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.dialects import MAX_DEPTH
-from shared.envelope import Arrival
 from shared.errors import OtherOriginError, Reason, UndecodableError
-from shared.passthrough import PassthroughEvent, decode_passthrough, passthrough_of
-from shared.postback import decode
-from tests.unit.strategies import DIALECTS, Render, as_json, postback_fields
+from shared.postback.dialects import MAX_DEPTH
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.postback.passthrough import PassthroughEvent, decode_passthrough, passthrough_of
+from tests.support.strategies import DIALECTS, Render, as_json, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
 INBOUND = {

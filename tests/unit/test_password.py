@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import password
+from shared.settings import password
 from workers.admin.commands import main
 
 HASHED = password.hashed(b"correct horse")

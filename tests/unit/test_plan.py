@@ -6,7 +6,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.settings import Bytes, Settings
+from shared.settings.settings import Bytes, Settings
 from workers.admin import plan
 from workers.admin.plan import Costs, Load
 

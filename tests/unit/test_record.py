@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.codes import Track
 from shared.errors import UnreadableRecordError
-from shared.postback import Filing, Key, decode
-from shared.record import Record, entry_name, entry_value, read_record, reference_key
-from tests.unit.model import Merging, Model
-from tests.unit.strategies import as_json, filings, postback_fields
+from shared.postback.codes import Track
+from shared.postback.normalise import Filing, Key, decode
+from shared.postback.record import Record, entry_name, entry_value, read_record, reference_key
+from tests.support.model import Merging, Model
+from tests.support.strategies import as_json, filings, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
 BASE = {"origin": "MMS_MT", "tracking-id": "T1"}

@@ -6,8 +6,8 @@ import pytest
 from redis import exceptions
 
 from shared.errors import StateUnavailableError
-from shared.redis_errors import passes, redis_errors
-from shared.redis_version import read_hello
+from shared.redis.errors import passes, redis_errors
+from shared.redis.version import read_hello
 
 # The text as redis-py leaves it: without the word that it has made a class of, or without `ERR`.
 PASSING = {

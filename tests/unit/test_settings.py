@@ -7,12 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared import settings as all_settings
-from shared.bounds import BOUNDS
 from shared.errors import SettingsError
-from shared.given import LARGEST_FILE
-from shared.settings import Row, Settings, describe, load, warn_of_unknown
-from shared.sources import Rule, networks
+from shared.settings import settings as all_settings
+from shared.settings.bounds import BOUNDS
+from shared.settings.environment import LARGEST_FILE
+from shared.settings.settings import Row, Settings, describe, load, warn_of_unknown
+from shared.settings.sources import Rule, networks
 
 CONTRACT = {
     "MMS_AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",

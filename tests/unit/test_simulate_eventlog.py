@@ -5,7 +5,7 @@ import json
 import pytest
 
 from ingest.simulate.eventlog import EventLog
-from shared.settings import Settings
+from shared.settings.settings import Settings
 
 
 @pytest.fixture

@@ -10,10 +10,10 @@ from ingest.simulate.judge import Fault, judge
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.wording import word
-from shared.codes import Track
-from shared.event import event_of
-from shared.postback import Filing, decode
-from shared.record import Entry, Record
+from shared.postback.codes import Track
+from shared.postback.event import event_of
+from shared.postback.normalise import Filing, decode
+from shared.postback.record import Entry, Record
 
 
 @pytest.fixture(scope="module")

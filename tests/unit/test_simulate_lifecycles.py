@@ -9,8 +9,8 @@ import pytest
 from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.mix import LIFECYCLES
 from ingest.simulate.wording import DIALECTS, MIXED, word
-from shared.codes import CODES, Track
-from shared.postback import Filing, decode
+from shared.postback.codes import CODES, Track
+from shared.postback.normalise import Filing, decode
 
 BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

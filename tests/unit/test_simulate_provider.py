@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from ingest.simulate import provider
 from ingest.simulate.lifecycles import Messages, generate
 from ingest.simulate.provider import Options
-from shared.postback import Filing, decode
+from shared.postback.normalise import Filing, decode
 
 Answer = Callable[[int], Awaitable[int]]
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from shared import password, settings
 from shared.errors import SettingsError
-from shared.given import NAME_FILES
-from shared.sources import Login
+from shared.settings import password, settings
+from shared.settings.environment import NAME_FILES
+from shared.settings.sources import Login
 
 TOKEN = "6ZbQ-9.x_Ltoken~0123"
 OTHER = "another-token-0123456789"

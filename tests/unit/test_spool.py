@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from ingest.spool import Spool
-from ingest.turns import Turns
+from ingest.spool.spool import Spool
+from ingest.spool.write_turns import Turns
 from shared.errors import SettingsError, SpoolUnavailableError
 
 ROOT = Path(__file__).parents[2]
@@ -99,7 +99,7 @@ def started(program: str, path: Path) -> subprocess.Popen[bytes]:
 ADDER = """
 import asyncio, sys
 from pathlib import Path
-from ingest.spool import Spool
+from ingest.spool.spool import Spool
 
 async def main():
     spool = Spool(Path(sys.argv[1]), 2**26)
@@ -191,7 +191,7 @@ async def test_two_processes_share_a_file_and_one_of_them_drains(path: Path) -> 
 
 async def test_the_lock_goes_with_the_process_that_held_it(path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from ingest.spool import Spool;"
+        "import sys; from pathlib import Path; from ingest.spool.spool import Spool;"
         "print(Spool(Path(sys.argv[1]), 2**26).lock_for_draining(), flush=True);"
         "import time; time.sleep(60)"
     )
@@ -217,7 +217,7 @@ async def test_after_it_is_closed_it_refuses(path: Path) -> None:
 HOLDER = """
 import asyncio, sys, time
 from pathlib import Path
-from ingest.spool import Spool
+from ingest.spool.spool import Spool
 
 async def main():
     spool = Spool(Path(sys.argv[1]), 2**26)
@@ -272,7 +272,7 @@ def problem(spool: Spool) -> str | None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.spool.ADD_LIMIT", 0.2)
+    monkeypatch.setattr("ingest.spool.spool.ADD_LIMIT", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -329,7 +329,7 @@ def test_without_wal_it_does_not_start(path: Path, monkeypatch: pytest.MonkeyPat
 NEARLY_FULL = """
 import asyncio, resource, signal, sys
 from pathlib import Path
-from ingest.spool import Spool
+from ingest.spool.spool import Spool
 from shared.errors import SpoolUnavailableError
 
 async def main(path):
@@ -372,7 +372,7 @@ async def test_without_room_for_its_reserve_it_starts_and_drains_and_takes_nothi
 FULL_DISK = """
 import asyncio, shutil, subprocess, sys
 from pathlib import Path
-from ingest.spool import Spool
+from ingest.spool.spool import Spool
 from shared.errors import SpoolUnavailableError
 
 async def main(folder):
@@ -499,7 +499,7 @@ def test_what_cannot_be_a_spool_is_refused_by_the_settings_name(what: str, tmp_p
 async def test_what_is_read_together_is_bounded_in_bytes(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.spool.READ_BYTES", 10)
+    monkeypatch.setattr("ingest.spool.spool.READ_BYTES", 10)
     for batch in (b"a" * 4, b"b" * 6, b"c", b"d" * 20):
         await spool.add(batch, 1)
     assert [each.batch for each in await spool.oldest(9)] == [b"a" * 4, b"b" * 6]
@@ -513,14 +513,14 @@ async def test_the_depth_of_a_large_spool_is_counted_from_time_to_time(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counting all at each removal would make draining a large spool slower than filling it."""
-    monkeypatch.setattr("ingest.spool.EXACT", 3)
-    monkeypatch.setattr("ingest.spool.MEASURE_EVERY", 3600.0)
+    monkeypatch.setattr("ingest.spool.spool.EXACT", 3)
+    monkeypatch.setattr("ingest.spool.spool.MEASURE_EVERY", 3600.0)
     for number in range(6):
         await spool.add(b"%d" % number, 1)
     await spool.measure()
     await spool.remove([each.id for each in await spool.oldest(2)])
     assert spool.depth.batches == 6
     assert (await spool.measure()).batches == 4
-    monkeypatch.setattr("ingest.spool.EXACT", 10)
+    monkeypatch.setattr("ingest.spool.spool.EXACT", 10)
     await spool.remove([each.id for each in await spool.oldest(2)])
     assert spool.depth.batches == 2

@@ -36,7 +36,7 @@ COMMANDS = {
         ("mms-admin", "click"),
         ("mms-admin", "workers.admin.plan"),
         ("mms-ingest", "click"),
-        ("mms-ingest", "ingest.server"),
+        ("mms-ingest", "ingest.http.server"),
         ("mms-simulate", "click"),
         ("mms-simulate", "ingest.simulate.verify"),
         ("mms-worker", "click"),
@@ -60,7 +60,7 @@ def test_ctrl_c_does_afterwards_what_it_did_before(handler: str) -> None:
     """The commands have their own way to end; a script's background ignores it."""
     check = f"""
 import signal
-from shared.startup import interruptible
+from shared.process.startup import interruptible
 signal.signal(signal.SIGINT, signal.{handler})
 with interruptible():
     if signal.{handler} == signal.SIG_IGN:

@@ -14,10 +14,10 @@ from typing import Final
 
 from aiormq.abc import DeliveredMessage
 
-from shared import topology
-from shared.broker import Session, connection_errors
 from shared.errors import BrokerUnavailableError
-from shared.settings import Settings
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, connection_errors
+from shared.settings.settings import Settings
 from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
 
 PREFETCH: Final = 64

@@ -2,8 +2,9 @@
 
 import click
 
-from shared import cli, settings
 from shared.log import configure
+from shared.process import cli
+from shared.settings import settings
 from workers.admin.dead.export import export
 from workers.admin.dead.list import list_letters
 from workers.admin.dead.purge import purge

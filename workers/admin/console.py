@@ -17,9 +17,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared import cli
-from shared.postback import rfc3339
-from shared.settings import seconds
+from shared.postback.normalise import rfc3339
+from shared.process import cli
+from shared.settings.settings import seconds
 
 T = TypeVar("T")
 

@@ -11,13 +11,14 @@ import click
 import msgspec
 from aiormq.abc import DeliveredMessage
 
-from shared import settings, topology
-from shared.broker import Session, backoff, connection_errors
 from shared.errors import BrokerUnavailableError
-from shared.event import Event, decode_event
 from shared.log import mask
-from shared.passthrough import PassthroughEvent, decode_passthrough
-from shared.settings import Settings
+from shared.postback.event import Event, decode_event
+from shared.postback.passthrough import PassthroughEvent, decode_passthrough
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, backoff, connection_errors
+from shared.settings import settings
+from shared.settings.settings import Settings
 from workers.admin import console
 from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
 from workers.admin.topic import matches

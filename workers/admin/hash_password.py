@@ -4,7 +4,7 @@ import sys
 
 import click
 
-from shared import password
+from shared.settings import password
 
 
 @click.command("hash-password")

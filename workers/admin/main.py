@@ -1,6 +1,6 @@
 """Where `mms-admin` starts; see `commands` for what it does."""
 
-from shared.startup import interruptible
+from shared.process.startup import interruptible
 
 
 def main() -> None:

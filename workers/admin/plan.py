@@ -10,9 +10,9 @@ from typing import Final
 import click
 import msgspec
 
-from shared import settings
 from shared.errors import SettingsError
-from shared.settings import Settings
+from shared.settings import settings
+from shared.settings.settings import Settings
 from workers.admin import console
 
 MICRO: Final = 1e-6

@@ -16,8 +16,9 @@ from aiormq.abc import DeliveredMessage
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from shared import cli, settings
-from shared.settings import Settings
+from shared.process import cli
+from shared.settings import settings
+from shared.settings.settings import Settings
 from workers.admin import archive, console
 from workers.admin.restore import Restorer, Summary, Teller
 from workers.admin.stream import Place, offset_of

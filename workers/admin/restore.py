@@ -5,9 +5,6 @@ from typing import Final
 
 import msgspec
 
-from shared import envelope
-from shared.broker import Session, backoff, open_session
-from shared.envelope import Arrival
 from shared.errors import (
     BrokerUnavailableError,
     FateUnknownError,
@@ -16,12 +13,14 @@ from shared.errors import (
     StateUnavailableError,
     UndecodableError,
 )
-from shared.passthrough import PassthroughEvent, passthrough_of
-from shared.postback import decode
-from shared.settings import Settings
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.postback.passthrough import PassthroughEvent, passthrough_of
+from shared.rabbitmq.session import Session, backoff, open_session
+from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
-from workers.due import due_events
-from workers.emitter import (
+from workers.outbox import (
     DeadLetter,
     Untold,
     broken_batch,
@@ -30,6 +29,7 @@ from workers.emitter import (
     refused_postbacks,
 )
 from workers.store import Merged, Received, Store, Unmergeable
+from workers.verdicts import due_events
 
 WINDOW: Final = 1500
 """Postbacks that are merged together."""

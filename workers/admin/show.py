@@ -7,11 +7,11 @@ from datetime import datetime
 import click
 import msgspec
 
-from shared import settings
-from shared.cli import counted
-from shared.postback import Key, rfc3339
-from shared.record import Known, Record
-from shared.settings import Settings
+from shared.postback.normalise import Key, rfc3339
+from shared.postback.record import Known, Record
+from shared.process.cli import counted
+from shared.settings import settings
+from shared.settings.settings import Settings
 from workers.admin import console
 from workers.admin.timeline import Step, timeline
 from workers.store import Store

@@ -11,10 +11,10 @@ from typing import Final
 
 from aiormq.abc import DeliveredMessage
 
-from shared import topology
-from shared.broker import Session, connection_errors, open_session
 from shared.errors import BrokerUnavailableError
-from shared.settings import Settings
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, connection_errors, open_session
+from shared.settings.settings import Settings
 
 CALL_LIMIT: Final = 5.0
 """Seconds that RabbitMQ may take to answer one call."""

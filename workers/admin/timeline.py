@@ -6,8 +6,8 @@ and only to tell the story.
 
 import msgspec
 
-from shared.codes import Outcome, Track
-from shared.record import Entry, Record
+from shared.postback.codes import Outcome, Track
+from shared.postback.record import Entry, Record
 
 
 class Step(msgspec.Struct, frozen=True):

@@ -10,9 +10,9 @@ import secrets
 from typing import Final, NamedTuple, cast
 
 from shared.errors import StateUnavailableError
-from shared.redis_errors import redis_errors
-from shared.settings import Settings
-from shared.state import client, close
+from shared.redis.client import client, close
+from shared.redis.errors import redis_errors
+from shared.settings.settings import Settings
 from workers.store import TIME_LIMIT
 
 KEY: Final = "mms:rebuild:unpublished"

@@ -26,12 +26,12 @@ from aiormq.exceptions import ChannelNotFoundEntity
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from shared import topology
-from shared.broker import Session, backoff, connection_errors, open_session
-from shared.cli import counted
-from shared.confirms import Message
 from shared.errors import BrokerUnavailableError, TopologyConflictError, UpgradeError
-from shared.settings import Settings
+from shared.process.cli import counted
+from shared.rabbitmq import topology
+from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.session import Session, backoff, connection_errors, open_session
+from shared.settings.settings import Settings
 from workers.admin.dead.lock import lock
 from workers.admin.stream import Reader
 

@@ -2,7 +2,7 @@
 
 import click
 
-from shared import settings
+from shared.settings import settings
 from workers.admin import console
 from workers.admin.upgrade import upgrade
 

@@ -18,8 +18,8 @@ import redis
 from celery import Celery
 from kombu import Exchange
 
-from shared import topology
-from shared.event import CONTENT_TYPE
+from shared.postback.event import CONTENT_TYPE
+from shared.rabbitmq import topology
 from tests.bench.peers.common import (
     AMQP_URL,
     CELERY_QUEUE,

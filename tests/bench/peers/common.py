@@ -5,9 +5,9 @@ import time
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from shared import record
-from shared.event import Event, event_of
-from shared.postback import Filing, decode
+from shared.postback import record
+from shared.postback.event import Event, event_of
+from shared.postback.normalise import Filing, decode
 
 AMQP_URL: Final = os.environ.get("MMS_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
 REDIS_URL: Final = os.environ.get("MMS_REDIS_URL", "redis://127.0.0.1:6379/0")

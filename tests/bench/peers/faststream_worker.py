@@ -17,8 +17,8 @@ from faststream.rabbit import (
     RabbitQueue,
 )
 
-from shared import topology
-from shared.event import CONTENT_TYPE
+from shared.postback.event import CONTENT_TYPE
+from shared.rabbitmq import topology
 from tests.bench.peers.common import (
     AMQP_URL,
     FASTSTREAM_QUEUE,

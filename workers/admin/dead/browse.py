@@ -23,13 +23,13 @@ from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
-from shared import topology
-from shared.broker import Session, backoff, connection_errors
-from shared.cli import counted
 from shared.errors import PostbacksError
-from shared.settings import Settings
+from shared.process.cli import counted
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session, backoff, connection_errors
+from shared.settings.settings import Settings
 from workers.admin import console
-from workers.admin.dead.letter import Letter, read_letter
+from workers.admin.dead.entry import Letter, read_letter
 from workers.admin.dead.lock import lock
 from workers.admin.stream import CALL_LIMIT, Reader, open_reading
 

@@ -7,10 +7,10 @@ from datetime import datetime
 import click
 import msgspec
 
-from shared import settings
+from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
-from workers.admin.dead.letter import Filter, Letter
+from workers.admin.dead.entry import Filter, Letter
 from workers.admin.dead.options import chosen, filtered
 
 

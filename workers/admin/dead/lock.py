@@ -10,8 +10,8 @@ from typing import Final
 
 from aiormq.exceptions import ChannelLockedResource
 
-from shared.broker import CONNECT_LIMIT, Session, connection_errors
 from shared.errors import DeadLettersInUseError
+from shared.rabbitmq.session import CONNECT_LIMIT, Session, connection_errors
 from workers.admin import console
 
 LOCK: Final = "mms.dead.lock"

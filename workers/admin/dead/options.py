@@ -8,7 +8,7 @@ import click
 
 from shared.errors import Reason
 from workers.admin import console
-from workers.admin.dead.letter import Filter
+from workers.admin.dead.entry import Filter
 
 # Of dead letters that an earlier release wrote; replayed, they are passed on as events.
 _FORMER_REASONS: Final = ("unsupported-origin",)

@@ -4,11 +4,11 @@ from datetime import datetime
 
 import click
 
-from shared import settings
-from shared.cli import counted
+from shared.process.cli import counted
+from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
-from workers.admin.dead.letter import Filter
+from workers.admin.dead.entry import Filter
 from workers.admin.dead.options import chosen, filtered
 
 

@@ -15,14 +15,16 @@ from typing import Final
 import click
 from pamqp.commands import Basic
 
-from shared import envelope, settings, topology
-from shared.broker import Session
-from shared.envelope import Arrival
 from shared.errors import OtherOriginError, UndecodableError
-from shared.postback import decode
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import Session
+from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import Browser, Held, browse
-from workers.admin.dead.letter import Filter, Letter
+from workers.admin.dead.entry import Filter, Letter
 from workers.admin.dead.options import chosen, filtered
 
 AT_ONCE: Final = 200

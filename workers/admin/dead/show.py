@@ -6,10 +6,10 @@ import contextlib
 
 import click
 
-from shared import settings
+from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
-from workers.admin.dead.letter import Letter
+from workers.admin.dead.entry import Letter
 
 
 @click.command("show")

@@ -27,11 +27,11 @@ from aiormq.exceptions import (
 from pamqp.commands import Basic
 from yarl import URL
 
-from shared import topology
-from shared.broker import with_options
-from shared.cli import counted
 from shared.errors import TopologyConflictError
-from shared.settings import Settings
+from shared.process.cli import counted
+from shared.rabbitmq import topology
+from shared.rabbitmq.session import with_options
+from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
     CALL_LIMIT,
     UNTRUSTED,

@@ -6,8 +6,8 @@ from typing import Final
 
 import click
 
-from shared import settings
 from shared.errors import SettingsError
+from shared.settings import settings
 from workers.admin import console
 from workers.admin.doctor.broker import check_rabbitmq
 from workers.admin.doctor.finding import Finding, State, causes_first, ok, reason, wrong

@@ -15,8 +15,8 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from shared.cli import counted
-from shared.settings import Settings
+from shared.process.cli import counted
+from shared.settings.settings import Settings
 from workers.admin.doctor.finding import Finding, judged, ok, warning, wrong
 
 _UNSAFE: Final = {

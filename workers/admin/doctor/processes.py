@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from shared.cli import counted
 from shared.errors import SettingsError
+from shared.process.cli import counted
 from workers.admin.doctor.finding import CALL_LIMIT, Finding, ok, reason, warning, wrong
 from workers.admin.doctor.machine import SET_ASIDE
 

@@ -13,11 +13,11 @@ from typing import Any, Final
 from redis import exceptions
 from redis.asyncio.cluster import RedisCluster
 
-from shared.cli import counted
 from shared.errors import SettingsError
-from shared.redis_version import read_hello, supported
-from shared.settings import Settings
-from shared.state import State, client, close
+from shared.process.cli import counted
+from shared.redis.client import State, client, close
+from shared.redis.version import read_hello, supported
+from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
     CALL_LIMIT,
     UNTRUSTED,

@@ -1,0 +1,209 @@
+"""The express lane answers as the usual way does, in any company, and never twice or not at all."""
+
+import asyncio
+import base64
+import contextlib
+import random
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+
+from deploy.local.ports import HOST
+from ingest.http import connections
+from shared.settings import password
+from shared.settings.settings import Settings
+from shared.settings.sources import Login, Rule
+from tests.support.answering import BATCH, PATIENCE, Answering, answering
+
+POST = "POST /postbacks HTTP/1.1\r\nHost: x\r\n"
+
+
+def post(body: str, *headers: str) -> bytes:
+    lines = "".join(f"{each}\r\n" for each in headers)
+    return f"{POST}{lines}Content-Length: {len(body)}\r\n\r\n{body}".encode()
+
+
+def chunked(number: int) -> bytes:
+    chunk = f"{len(str(number)):x}\r\n{number}\r\n0\r\n\r\n"
+    return f"{POST}Transfer-Encoding: chunked\r\n\r\n{chunk}".encode()
+
+
+class Client:
+    """One connection that stays open."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    async def answer(self) -> tuple[int, dict[str, str], bytes]:
+        """The next answer: status, headers, body."""
+        async with asyncio.timeout(PATIENCE):
+            head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
+            status, *lines = head.rstrip().split("\r\n")
+            headers = dict(line.split(": ", 1) for line in lines)
+            body = await self.reader.readexactly(int(headers["Content-Length"]))
+        return int(status.split()[1]), headers, body
+
+    async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        self.writer.write(request)
+        return await self.answer()
+
+    async def ended(self) -> bool:
+        """Whether the server closes the connection without another word."""
+        async with asyncio.timeout(PATIENCE):
+            return await self.reader.read() == b""
+
+
+@contextlib.asynccontextmanager
+async def client(server: Answering) -> AsyncIterator[Client]:
+    reader, writer = await asyncio.open_connection(HOST, server.port)
+    try:
+        yield Client(reader, writer)
+    finally:
+        writer.close()
+
+
+def usual(server: Answering) -> int:
+    """Requests that went aiohttp's usual way: it counts only those."""
+    return server.connections.requests_count
+
+
+async def until_kept(server: Answering, count: int) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while len(server.arrivals) < count:
+            await asyncio.sleep(0.01)
+
+
+async def test_both_lanes_answer_alike() -> None:
+    async with answering(Settings()) as server, client(server) as caller:
+        express = await caller.ask(post("first"))
+        assert usual(server) == 0
+        slow = await caller.ask(post("second", "Content-Encoding: identity"))
+        assert usual(server) == 1
+    assert express[0] == slow[0] == 200
+    assert express[1].keys() == slow[1].keys() - {"Content-Type"}
+    assert express[1]["Correlation-Id"] == slow[1]["Correlation-Id"] == BATCH
+    assert express[1]["Server"] == slow[1]["Server"]
+    assert [arrival.body for arrival in server.arrivals] == [b"first", b"second"]
+
+
+async def test_requests_cut_and_joined_anyhow_are_answered_in_order() -> None:
+    """Some for one lane, some for the other, some refused; more than may wait at once."""
+    chance = random.Random(7)
+    kinds: dict[str, tuple[Callable[[int], bytes], int]] = {
+        "express": (lambda number: post(f"{number}"), 200),
+        "chunked": (chunked, 200),
+        "usual": (lambda number: post(f"{number}", "Content-Encoding: identity"), 200),
+        "empty": (lambda _: post(""), 400),
+        "get": (lambda _: b"GET /postbacks HTTP/1.1\r\nHost: x\r\n\r\n", 405),
+        "nowhere": (lambda _: post("x").replace(b"/postbacks", b"/x"), 404),
+    }
+    for _ in range(20):
+        asked = [kinds[chance.choice(list(kinds))] for _ in range(chance.randrange(1, 120))]
+        stream = b"".join(render(number) for number, (render, _) in enumerate(asked))
+        async with answering(Settings()) as server, client(server) as caller:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(_written(caller, stream, chance))
+                statuses = [(await caller.answer())[0] for _ in asked]
+            assert statuses == [status for _, status in asked]
+            wanted = [b"%d" % number for number, (_, status) in enumerate(asked) if status == 200]
+            assert [arrival.body for arrival in server.arrivals] == wanted
+            assert server.complaints == []
+
+
+async def _written(caller: Client, stream: bytes, chance: random.Random) -> None:
+    while stream:
+        cut = chance.choice((1, 10, 100, 1000, 10_000))
+        caller.writer.write(stream[:cut])
+        await caller.writer.drain()
+        await asyncio.sleep(0)
+        stream = stream[cut:]
+
+
+@pytest.mark.parametrize("header", [(), ("Connection: close",)])
+async def test_who_hangs_up_before_the_answer_harms_nobody(header: tuple[str, ...]) -> None:
+    durable = asyncio.Event()
+    async with answering(Settings(), durable) as server:
+        async with client(server) as caller:
+            caller.writer.write(post("gone", *header))
+            await caller.writer.drain()
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(0.1)
+        async with client(server) as other:
+            durable.set()
+            assert (await other.ask(post("here")))[0] == 200
+        await until_kept(server, 2)
+        assert {arrival.body for arrival in server.arrivals} == {b"gone", b"here"}
+    assert server.complaints == []
+    assert usual(server) == 0
+
+
+async def test_who_wants_it_closed_gets_it_closed() -> None:
+    async with answering(Settings()) as server, client(server) as caller:
+        status, headers, _ = await caller.ask(post("last", "Connection: close"))
+        assert (status, headers["Connection"]) == (200, "close")
+        assert await caller.ended()
+        assert [arrival.body for arrival in server.arrivals] == [b"last"]
+
+
+async def test_a_stop_waits_for_answers_and_closes_what_rests() -> None:
+    durable = asyncio.Event()
+    async with (
+        answering(Settings(), durable) as server,
+        client(server) as resting,
+        client(server) as caller,
+        asyncio.TaskGroup() as tasks,
+    ):
+        assert (await resting.ask(post("", "Content-Encoding: identity")))[0] == 400
+        caller.writer.write(post("waits"))
+        await asyncio.sleep(0.1)
+        server.connections.pre_shutdown()
+        stopping = tasks.create_task(server.connections.shutdown(5))
+        assert await resting.ended()
+        assert not stopping.done()
+        durable.set()
+        assert (await caller.answer())[0] == 200
+        assert await caller.ended()
+    assert server.complaints == []
+
+
+async def test_a_connection_rests_only_so_long_and_never_while_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_LIMIT", 0.3)
+    durable = asyncio.Event()
+    async with answering(Settings(), durable) as server, client(server) as caller:
+        caller.writer.write(post("waits"))
+        await asyncio.sleep(0.7)
+        durable.set()
+        assert (await caller.answer())[0] == 200
+        assert (await caller.ask(post("again")))[0] == 200
+        assert await caller.ended()
+    assert usual(server) == 0
+
+
+async def test_who_is_known_at_once_needs_no_other_lane() -> None:
+    token = "6ZbQ-9.x_Ltoken~0123"
+    rule = Rule(token=(token,), basic=(Login(b"mms", password.hashed(b"open sesame")),))
+    login = base64.b64encode(b"mms:open sesame").decode()
+    right = post("in", f"Authorization: Basic {login}")
+    right = right.replace(b"/postbacks", f"/postbacks/default/{token}".encode())
+    async with answering(Settings(rules={"default": rule})) as server, client(server) as caller:
+        assert (await caller.ask(right))[0] == 200
+        assert usual(server) == 1  # a password's first check is long
+        for _ in range(3):
+            assert (await caller.ask(right))[0] == 200
+        assert usual(server) == 1
+        assert (await caller.ask(right.replace(b"Basic", b"basic x")))[0] == 401
+        assert (await caller.ask(post("out")))[0] == 403
+        assert usual(server) == 3
+    assert [arrival.body for arrival in server.arrivals] == [b"in"] * 4
+
+
+async def test_a_rate_counts_each_request_once() -> None:
+    settings = Settings(rules={"default": Rule(rate=10)})
+    async with answering(settings) as server, client(server) as caller:
+        caller.writer.write(post("x") * 30)
+        statuses = [(await caller.answer())[0] for _ in range(30)]
+    assert 10 <= statuses.count(200) <= 12
+    assert statuses.count(200) + statuses.count(429) == 30

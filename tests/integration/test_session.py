@@ -1,0 +1,108 @@
+"""A stop reaches whoever connects, also when a library loses it."""
+
+import asyncio
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+import uvloop
+from aiormq.exceptions import ChannelInvalidStateError
+
+from ingest.publisher import Publisher
+from shared.errors import BrokerUnavailableError
+from shared.rabbitmq import session, topology
+from shared.settings.settings import Settings
+
+
+@pytest.mark.parametrize(
+    ("module", "name"), [(session, "_open"), (topology, "declare")], ids=["connecting", "holding"]
+)
+@pytest.mark.parametrize(
+    "error",
+    [None, ConnectionRefusedError(), TimeoutError(), Exception(), ChannelInvalidStateError()],
+    ids=["done", "refused", "timeout", "bare", "closed"],
+)
+async def test_a_stop_that_a_library_loses_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+    settings: Settings,
+    module: object,
+    name: str,
+    error: Exception | None,
+) -> None:
+    """As `wait_for` of Python 3.11 does when it is cancelled just as its work is done."""
+    monkeypatch.setattr(session, "CHECK_EVERY", 0.05)
+    reached = asyncio.Event()
+    monkeypatch.setattr(module, name, _deaf(getattr(module, name), reached, error))
+    publishing = asyncio.create_task(Publisher(settings).run())
+    async with asyncio.timeout(10):
+        await reached.wait()
+    publishing.cancel()
+    await asyncio.wait([publishing], timeout=10)
+    assert publishing.cancelled()
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError(), Exception()])
+async def test_what_aiormq_raises_at_the_end_of_a_connection_is_no_stop_and_no_defect(
+    monkeypatch: pytest.MonkeyPatch, settings: Settings, error: BaseException
+) -> None:
+    """It rejects what waits with a `CancelledError` that nobody asked for, or a bare one."""
+    monkeypatch.setattr(session, "CHECK_EVERY", 0.05)
+    declare = topology.declare
+    fail = [False, True, True, False]  # while it holds the session, and while it opens the next
+
+    async def fails(*arguments: Any) -> None:
+        if fail and fail.pop(0):
+            raise error
+        await declare(*arguments)
+
+    monkeypatch.setattr(topology, "declare", fails)
+    publisher = Publisher(settings)
+    publishing = asyncio.create_task(publisher.run())
+    async with asyncio.timeout(10):
+        while fail or publisher.problem is not None:
+            assert not publishing.done()
+            await asyncio.sleep(0.01)
+    publishing.cancel()
+    await asyncio.wait([publishing], timeout=10)
+    assert publishing.cancelled()
+
+
+def test_a_server_that_closes_each_connection_at_once_is_one_that_is_away() -> None:
+    """A balancer does that while no node is behind it. uvloop sees the end as early as we run."""
+    with socket.create_server(("127.0.0.1", 0)) as balancer:
+        url = f"amqp://guest:guest@127.0.0.1:{balancer.getsockname()[1]}/"
+        threading.Thread(target=_close_each, args=(balancer,), daemon=True).start()
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            for _ in range(_TRIES):  # aiormq has one error more if the end comes early enough
+                with pytest.raises(BrokerUnavailableError):
+                    runner.run(session.open_session(Settings(amqp_url=url), name="test"))
+        balancer.shutdown(socket.SHUT_RDWR)  # ends the thread
+
+
+_TRIES = 50
+
+
+def _close_each(listening: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while True:
+            listening.accept()[0].close()
+
+
+def _deaf(
+    call: Callable[..., Coroutine[None, None, Any]],
+    reached: asyncio.Event,
+    error: Exception | None,
+) -> Callable[..., Coroutine[None, None, Any]]:
+    async def deaf(*arguments: object, **named: object) -> object:
+        answer = await call(*arguments, **named)
+        reached.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.2)
+        if error is not None:
+            raise error
+        return answer
+
+    return deaf

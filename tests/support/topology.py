@@ -1,0 +1,22 @@
+"""A clean slate: none of our exchanges, queues and streams."""
+
+import asyncio
+
+import aio_pika
+
+from shared.rabbitmq import topology
+
+
+async def delete_topology(url: str) -> None:
+    """Delete all that `topology.declare` makes, with what is in it."""
+    async with asyncio.timeout(30), await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for queue in (
+            topology.STATE_QUEUE,
+            topology.ARCHIVE,
+            topology.EVENT_LOG,
+            topology.DEAD,
+        ):
+            await channel.queue_delete(queue)
+        for exchange in (topology.POSTBACKS, topology.EVENTS, topology.DEAD):
+            await channel.exchange_delete(exchange)

@@ -1,0 +1,53 @@
+"""Whose request it is: nobody gets in by what they write into X-Forwarded-For."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.access_control.client_address import sender, within
+from shared.settings.sources import networks
+
+PROXIES = networks("10.0.0.0/8,2001:db8::/64")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "expected"),
+    [
+        ("192.0.2.1", (), "192.0.2.1"),
+        ("192.0.2.1", ("198.51.100.7",), "192.0.2.1"),  # no proxy of ours wrote that
+        ("10.0.0.1", ("198.51.100.7",), "198.51.100.7"),
+        ("10.0.0.1", ("203.0.113.9, 198.51.100.7",), "198.51.100.7"),
+        ("10.0.0.1", ("203.0.113.9", "198.51.100.7, 10.0.0.2"), "198.51.100.7"),
+        ("10.0.0.1", ("198.51.100.7:4711",), "198.51.100.7"),
+        ("2001:db8::1", ("[2001:db9::7]:4711",), "2001:db9::7"),
+        ("::ffff:10.0.0.1", ("::ffff:198.51.100.7",), "198.51.100.7"),
+        ("10.0.0.1", (), "10.0.0.1"),
+        ("10.0.0.1", ("198.51.100.7, unknown",), None),
+        ("10.0.0.1", ("198.51.100.7, ",), None),
+        ("", ("198.51.100.7",), None),
+    ],
+)
+def test_sender(peer: str, forwarded: tuple[str, ...], expected: str | None) -> None:
+    found = sender(peer, forwarded, PROXIES)
+    assert (str(found) if found else None) == expected
+
+
+@given(st.lists(st.text() | st.ip_addresses().map(str)))
+def test_what_stands_before_the_last_proxys_entry_changes_nothing(claims: list[str]) -> None:
+    forwarded = (*claims, "198.51.100.7")
+    assert sender("10.0.0.1", forwarded, PROXIES) == ipaddress.ip_address("198.51.100.7")
+
+
+@given(st.text(), st.lists(st.text()))
+def test_anything_can_be_written_there(peer: str, forwarded: list[str]) -> None:
+    sender(peer, forwarded, networks("0.0.0.0/0,::/0"))
+
+
+def test_a_network_of_ipv4_in_the_form_of_ipv6_has_ipv4_senders() -> None:
+    for peer in ("192.0.2.1", "::ffff:192.0.2.1"):
+        address = sender(peer, (), ())
+        assert address is not None
+        assert within(address, networks("::ffff:192.0.2.0/120"))
+        assert not within(address, networks("::ffff:198.51.100.0/120"))

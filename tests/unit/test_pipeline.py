@@ -1,0 +1,220 @@
+"""A window's way through the worker, on the model in the place of Redis."""
+
+from collections.abc import Sequence
+from random import Random
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import OtherOriginError, UndecodableError
+from shared.postback import envelope
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import Key, decode
+from shared.settings.settings import Settings
+from tests.support.contract import CODES
+from tests.support.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
+from tests.support.strategies import DIALECTS
+from workers.consumer import Delivery
+from workers.pipeline import absorb
+from workers.store import Merged, Received, Store, Unmergeable
+
+NO_BATCHES = [b"", b"\xc1", b"{}"]
+
+
+class ModelStore(Store):
+    """The state as the model has it, one model for each key."""
+
+    def __init__(self) -> None:
+        # A client that never connects; `merge` is all that absorbing asks for.
+        super().__init__(Settings())
+        self.models: dict[Key, Model] = {}
+        self.received: list[Arrival] = []
+
+    async def merge(self, window: Sequence[Received]) -> list[Merged | Unmergeable]:
+        groups: dict[Key, list[Received]] = {}
+        for each in window:
+            self.received.append(each.arrival)
+            groups.setdefault(each.filing.key, []).append(each)
+        merged: list[Merged | Unmergeable] = []
+        for key, group in groups.items():
+            model = self.models.setdefault(key, Model(key))
+            letters, known = model.merge([_merging(each) for each in group])
+            merged.append(Merged(group, letters, known))
+        return merged
+
+
+def _merging(received: Received) -> Merging:
+    wish = TELL_ALWAYS if received.redelivered else TELL_NEW
+    if not received.filing.rank.terminal:
+        wish = TELL_NOBODY
+    return Merging(received.filing, received.arrival.received_at, wish)
+
+
+def _later(delivery: Delivery) -> Delivery:
+    """The same postbacks, POSTed again at another time."""
+    try:
+        batch = envelope.decode(delivery.body)
+    except msgspec.DecodeError:
+        return delivery
+    again = [msgspec.structs.replace(each, received_at=each.received_at + 10**12) for each in batch]
+    return delivery._replace(body=envelope.encode(again), redelivered=False)
+
+
+_bodies = st.builds(
+    lambda fields, render: render({"origin": "MMS_MT"} | fields),
+    st.fixed_dictionaries(
+        {
+            "code": st.sampled_from([*CODES, "X999"]),
+            "tracking-id": st.sampled_from(["T1", "T2"]),
+            "mms-id": st.just("M1"),
+        },
+        optional={"handset": st.sampled_from(["Nokia", "x" * 2000])},
+    ),
+    st.sampled_from(list(DIALECTS.values())),
+) | st.sampled_from([b"", b"{}", b"<postback>", b'{"origin":"SMS_MO","code":"N101"}', b"\xff"])
+_arrivals = st.builds(
+    Arrival, st.integers(1, 9), st.sampled_from(["acme", "other"]), st.just(""), _bodies
+)
+_deliveries = st.builds(
+    Delivery,
+    st.integers(0, 99),
+    st.just(envelope.CONTENT_TYPE),
+    st.lists(_arrivals, max_size=6).map(envelope.encode) | st.sampled_from(NO_BATCHES),
+    st.booleans(),
+)
+
+
+def result(arrival: Arrival) -> str:
+    try:
+        decode(arrival.source, arrival.body)
+    except OtherOriginError:
+        return "passed on"
+    except UndecodableError:
+        return "dead"
+    return "merged"
+
+
+def arrivals_of(delivery: Delivery) -> list[Arrival]:
+    if delivery.body in NO_BATCHES:
+        return []
+    return envelope.decode(delivery.body)
+
+
+@given(st.lists(_deliveries, max_size=5))
+async def test_every_postback_ends_in_the_state_or_in_the_dead_letters_or_in_an_event(
+    window: list[Delivery],
+) -> None:
+    store = ModelStore()
+    untold = await absorb(store, window)
+    arrivals = [arrival for delivery in window for arrival in arrivals_of(delivery)]
+    assert store.received == [arrival for arrival in arrivals if result(arrival) == "merged"]
+    passed = [arrival for arrival in arrivals if result(arrival) == "passed on"]
+    assert len(untold.passthrough) == len(passed)
+    assert untold.postbacks == len(store.received) + len(untold.dead) + len(passed)
+    from_batches = [letter for letter in untold.dead if letter.source]
+    assert [(letter.received_at, letter.source, letter.body) for letter in from_batches] == [
+        (arrival.received_at, arrival.source, arrival.body)
+        for arrival in arrivals
+        if result(arrival) == "dead"
+    ]
+    whole = [letter.body for letter in untold.dead if not letter.source]
+    assert whole == [delivery.body for delivery in window if delivery.body in NO_BATCHES]
+    assert all(letter.error for letter in untold.dead)
+
+
+@given(st.lists(_deliveries, max_size=5), st.randoms(use_true_random=False))
+async def test_windows_in_any_order_and_again_give_the_same_state(
+    deliveries: list[Delivery], random: Random
+) -> None:
+    once, again = ModelStore(), ModelStore()
+    await absorb(once, deliveries)
+    repeated = deliveries * 2
+    random.shuffle(repeated)
+    for delivery in repeated:
+        await absorb(again, [delivery])
+    assert {key: model.record() for key, model in once.models.items()} == {
+        key: model.record() for key, model in again.models.items()
+    }
+
+
+@given(st.lists(_deliveries, max_size=5))
+async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
+    deliveries: list[Delivery],
+) -> None:
+    store = ModelStore()
+    first = await absorb(store, [each._replace(redelivered=False) for each in deliveries])
+    plain = await absorb(store, [_later(each) for each in deliveries])
+    redelivered = await absorb(store, [each._replace(redelivered=True) for each in deliveries])
+    assert plain.events == []
+    assert redelivered.events == first.events
+    assert redelivered.passthrough == first.passthrough
+    assert [each.id for each in plain.passthrough] == [each.id for each in first.passthrough]
+    assert [letter.body for letter in plain.dead] == [letter.body for letter in first.dead]
+
+
+@given(st.lists(_deliveries, min_size=1, max_size=6), st.integers(0, 5))
+async def test_what_a_dead_worker_did_not_tell_is_told_when_its_batches_come_again(
+    deliveries: list[Delivery], died_with: int
+) -> None:
+    store = ModelStore()
+    told = {}
+    lost = deliveries[died_with % len(deliveries)]
+    await absorb(store, [lost])  # merged, and dead before a word of it was told
+    for each in [*deliveries, lost._replace(redelivered=True)]:
+        if each is not lost:
+            for event in (await absorb(store, [each])).events:
+                track = event.type.split(".")[1]
+                told[event.source, event.subject, track] = event.data.outcome
+    expected = {
+        (f"/mms-postbacks/{key.source}", key.id, str(track)): model.record().known(track).outcome
+        for key, model in store.models.items()
+        for track in model.record().tracks()
+        if model.record().of(track)[0].rank.terminal
+    }
+    assert told == expected
+
+
+async def test_beside_what_is_new_a_plain_duplicate_still_tells_nothing() -> None:
+    store = ModelStore()
+    found, delivered = (
+        Delivery(
+            1,
+            envelope.CONTENT_TYPE,
+            envelope.encode([Arrival(1, "acme", "", body)]),
+            redelivered=False,
+        )
+        for body in (
+            b'{"origin":"MMS_MT","code":"N502","tracking-id":"T1"}',
+            b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1"}',
+        )
+    )
+    await absorb(store, [found])
+    untold = await absorb(store, [_later(found), delivered])
+    assert [event.type for event in untold.events] == ["mms.message.delivered"]
+
+
+async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> None:
+    """A rebuild tells nobody. The postback's own batch, still in the queue then, has to."""
+    store = ModelStore()
+    body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1"}'
+    arrival = Arrival(7, "acme", "", body)
+    await store.merge([Received(arrival, decode("acme", body), redelivered=False)])
+    delivery = Delivery(1, envelope.CONTENT_TYPE, envelope.encode([arrival]), redelivered=False)
+    assert [event.type for event in (await absorb(store, [delivery])).events] == [
+        "mms.message.delivered"
+    ]
+    assert not (await absorb(store, [_later(delivery)])).events
+
+
+async def test_a_status_text_in_no_table_is_passed_on_with_its_code() -> None:
+    bodies = [
+        b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1","status":"Held"}',
+        b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1","status":"Deferred"}',
+        b'{"origin":"MMS_MT","code":"E101","tracking-id":"T1","status":"Held"}',
+    ]
+    batch = envelope.encode([Arrival(1, "acme", "", body) for body in bodies])
+    untold = await absorb(
+        ModelStore(), [Delivery(1, envelope.CONTENT_TYPE, batch, redelivered=False)]
+    )
+    assert untold.unknown_statuses == [("N102", "Held")]

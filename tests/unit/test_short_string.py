@@ -1,0 +1,34 @@
+"""Whatever text somebody sends can be encoded as AMQP's short string, and keeps its sense."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import encode
+
+from shared.rabbitmq.short_string import SHORT_STRING, fit
+
+ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=600)
+
+
+@given(ANY_TEXT, st.integers(1, 600))
+def test_it_is_unicode_without_control_characters_and_within_the_limit(
+    text: str, limit: int
+) -> None:
+    fitted = fit(text, limit)
+    assert len(fitted.encode()) <= limit
+    assert not any(ord(each) < 32 or 127 <= ord(each) < 160 for each in fitted)
+    assert fit(fitted, limit) == fitted
+
+
+@given(ANY_TEXT)
+def test_it_can_be_encoded_as_a_short_string(text: str) -> None:
+    assert len(encode.short_string(fit(text))) <= SHORT_STRING + 1
+
+
+@given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=50))
+def test_what_fits_stays_as_it_is(text: str) -> None:
+    assert fit(text) == text
+
+
+def test_it_is_cut_between_two_characters() -> None:
+    assert fit("é" * 128) == "é" * 127
+    assert fit("a\ud800b\r\n\x9b") == "a?b???"

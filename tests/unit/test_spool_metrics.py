@@ -1,0 +1,56 @@
+"""What the ingress counts of the spool adds up over processes that share it."""
+
+import asyncio
+from pathlib import Path
+
+from prometheus_client import REGISTRY
+
+from ingest.breaker import Breaker
+from ingest.commit import Durable
+from ingest.publisher import Publisher
+from ingest.spool.drain import drain
+from ingest.spool.spool import Spool
+from shared.errors import NotTakenError
+from shared.postback.envelope import Arrival
+from shared.settings.settings import Settings
+
+BATCH = [Arrival(1, "acme", "", b"{}"), Arrival(2, "acme", "", b"{}")]
+
+
+class Scripted(Publisher):
+    """A publisher without a broker."""
+
+    taken = False
+
+    async def publish(self, batch: bytes, batch_id: str) -> None:  # noqa: ARG002
+        if not self.taken:
+            raise NotTakenError
+
+
+def counts() -> dict[str, float]:
+    names = ("published", "spooled", "drained")
+    return {name: REGISTRY.get_sample_value(f"mms_ingest_{name}_total") or 0.0 for name in names}
+
+
+async def test_postbacks_are_counted_into_the_spool_and_out_of_it(tmp_path: Path) -> None:
+    before = counts()
+    publisher, breaker = Scripted(Settings()), Breaker()
+    spool, neighbours = (Spool(tmp_path / "spool.db", 2**20) for _ in range(2))
+    durable = Durable(publisher, breaker, spool)
+    for _ in range(3):
+        await durable.commit(BATCH)
+    assert counts() == before | {"spooled": before["spooled"] + 6}
+    publisher.taken = True
+    breaker.succeeded()
+    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+        draining = tasks.create_task(drain(spool, durable, breaker))
+        while (await neighbours.measure()).postbacks:
+            await asyncio.sleep(0.01)
+        while not spool.drained_here or counts()["drained"] < before["drained"] + 6:
+            await asyncio.sleep(0.01)
+        assert not neighbours.lock_for_draining()
+        draining.cancel()
+    assert counts() == {name: value + 6 for name, value in before.items()}
+    assert [spool.drained_here, neighbours.drained_here] == [True, False]
+    await spool.aclose()
+    await neighbours.aclose()

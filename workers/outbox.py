@@ -1,0 +1,306 @@
+"""Events and dead letters, published and confirmed before anything is acknowledged."""
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+import msgspec
+from pamqp.commands import Basic
+from pamqp.common import FieldTable
+
+from shared.errors import FateUnknownError, NotTakenError, Reason, UnpublishableError
+from shared.log import Rarely
+from shared.postback import envelope, event
+from shared.postback.envelope import Arrival
+from shared.postback.event import Event
+from shared.postback.passthrough import PassthroughEvent
+from shared.rabbitmq import topology
+from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.session import Result, Session, backoff
+from shared.rabbitmq.short_string import fit
+from workers import metrics
+from workers.store import Unmergeable
+
+PUBLISH_LIMIT: Final = 10.0
+"""Seconds to wait for a confirm; nobody's request waits for it."""
+
+MAX_ERROR: Final = 512
+"""Bytes of the text that says what was wrong with a dead letter."""
+
+log: Final = logging.getLogger(__name__)
+_rarely: Final = Rarely(log)
+
+
+class DeadLetter(msgspec.Struct, frozen=True):
+    """What could not be processed, raw, with what is known about it.
+
+    Attributes:
+        error: for people; what exactly was wrong.
+        received_at: microseconds since the Unix epoch.
+        traceparent: the message's header of that name, empty when it is not traced.
+        batch: the id of the batch it was in, see `envelope.batch_id`; the message's
+            `correlation_id`, as an event's.
+    """
+
+    reason: Reason
+    error: str
+    source: str
+    received_at: int
+    content_type: str
+    body: bytes
+    traceparent: str = ""
+    batch: str = ""
+
+
+def dead_letter(arrival: Arrival, reason: Reason, error: str, batch: str) -> DeadLetter:
+    """The dead letter of one postback, as it arrived.
+
+    Args:
+        error: for people; what exactly was wrong.
+        batch: the id of the batch it was in.
+    """
+    return DeadLetter(
+        reason=reason,
+        error=error,
+        source=arrival.source,
+        received_at=arrival.received_at,
+        content_type=arrival.content_type,
+        body=arrival.body,
+        traceparent=envelope.traceparent(arrival),
+        batch=batch,
+    )
+
+
+def refused_postbacks(result: Unmergeable) -> list[DeadLetter]:
+    """The dead letters of postbacks that Redis refuses."""
+    return [
+        dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
+        for received in result.received
+    ]
+
+
+def broken_batch(body: bytes, content_type: str, error: str, batch: str) -> DeadLetter:
+    """The dead letter of a message that is no batch of postbacks.
+
+    Args:
+        error: for people; what exactly was wrong.
+        batch: its id, see `envelope.batch_id`.
+    """
+    return DeadLetter(
+        reason=Reason.MALFORMED,
+        error=f"no batch of postbacks: {error}",
+        source="",
+        received_at=time.time_ns() // 1000,
+        content_type=content_type,
+        body=body,
+        batch=batch,
+    )
+
+
+class Origin(NamedTuple):
+    """What an event came of.
+
+    Attributes:
+        batch: the id of the batch, see `envelope.batch_id`; the message's `correlation_id`.
+        traceparent: the message's header of that name, empty when it is not traced.
+        arrival: the postback that decided it; None where it is not at hand.
+    """
+
+    batch: str = ""
+    traceparent: str = ""
+    arrival: Arrival | None = None
+
+
+class Untold(NamedTuple):
+    """What has to be confirmed by RabbitMQ before the window it comes from is acknowledged.
+
+    Attributes:
+        postbacks: how many the window held.
+        results: how many of them were `new` or `duplicate`, by code.
+        origins: what events came of, by their ids, where it is known.
+        unknown_statuses: code and status text of postbacks whose text is in no table.
+        passthrough: events of postbacks of other origins.
+    """
+
+    events: Sequence[Event]
+    dead: Sequence[DeadLetter]
+    postbacks: int = 0
+    results: Mapping[tuple[str, str], int] = MappingProxyType({})
+    origins: Mapping[str, Origin] = MappingProxyType({})
+    unknown_statuses: Sequence[tuple[str, str]] = ()
+    passthrough: Sequence[PassthroughEvent] = ()
+
+
+class _Outgoing(NamedTuple):
+    """What is to be published, and what instead if that can never be."""
+
+    message: Message
+    instead: Callable[[UnpublishableError], "_Outgoing | None"]
+
+
+async def emit(session: Session, untold: Untold) -> None:
+    """Publish all, together; return when all are confirmed.
+
+    What can never be published as it is concerns nothing else: an event becomes a dead letter of
+    the postback that decided it, a dead letter is reduced to its body and its reason.
+
+    Args:
+        session: with a channel that nothing consumes on: a message that makes RabbitMQ close the
+            channel is found by opening another in its place.
+
+    Raises:
+        FateUnknownError, BrokerUnavailableError: the session broke or is stuck. What was not
+            acknowledged comes again, and its events with the same ids.
+    """
+    for kind, events in Counter(each.type for each in untold.events).items():
+        metrics.EVENTS[kind,].inc(events)
+    if untold.passthrough:
+        metrics.EVENTS["mms.passthrough",].inc(len(untold.passthrough))
+    nowhere = Origin()
+    events_to_send: list[Event | PassthroughEvent] = [*untold.events, *untold.passthrough]
+    outgoing = [
+        each
+        for event in events_to_send
+        if (each := _event(event, untold.origins.get(event.id, nowhere))) is not None
+    ]
+    outgoing += [_letter(letter) for letter in untold.dead]
+    refusals = 0
+    while outgoing:
+        answers = await _publish(session, [each.message for each in outgoing])
+        again: list[_Outgoing] = []
+        refused: list[NotTakenError] = []
+        for each, answer in zip(outgoing, answers, strict=True):
+            if isinstance(answer, UnpublishableError):
+                if (instead := each.instead(answer)) is not None:
+                    again.append(instead)
+            elif answer is not None:
+                again.append(each._replace(message=_otherwise(each.message)))
+                refused.append(answer)
+        outgoing = again
+        if refused:
+            refusals = await _pause(refusals, refused[0])
+
+
+async def _publish(session: Session, messages: Sequence[Message]) -> list[Result]:
+    """Publish all; when RabbitMQ closes the channel for one's sake, find which one it is."""
+    try:
+        return await session.publish_all(messages, PUBLISH_LIMIT)
+    except FateUnknownError as error:
+        if not session.refused_a_message(error):
+            raise
+        await session.reopen_channel()
+        if len(messages) == 1:
+            return [UnpublishableError(str(error))]
+    half = len(messages) // 2
+    return [
+        *await _publish(session, messages[:half]),
+        *await _publish(session, messages[half:]),
+    ]
+
+
+def _otherwise(refused: Message) -> Message:
+    """An event that was refused goes to the log alone; all else has nowhere else to go.
+
+    RabbitMQ refuses the publish for all when one queue refuses, though the others did take it. So
+    a subscriber whose queue is full misses events, finds them in the log, and stops nobody.
+    """
+    if refused.exchange != topology.EVENTS:
+        return refused
+    metrics.EVENTS_REFUSED.inc()
+    return refused._replace(exchange="", routing_key=topology.EVENT_LOG)
+
+
+async def _pause(refusals: int, refusal: NotTakenError) -> int:
+    """What was refused goes elsewhere at once, and then again until it is taken."""
+    if refusals:
+        if refusals == 1:
+            log.warning("publishing again until it is taken: %s", refusal)
+        await backoff(refusals - 1)
+    return refusals + 1
+
+
+def _event(event: Event | PassthroughEvent, origin: Origin) -> _Outgoing | None:
+    """An event, else a dead letter of the postback that decided it."""
+
+    def instead(error: UnpublishableError) -> _Outgoing | None:
+        metrics.UNPUBLISHABLE["event",].inc()
+        _rarely.warning("event", "an event cannot be published, its postback is kept: %s", error)
+        if origin.arrival is None:
+            return None
+        return _letter(
+            dead_letter(
+                origin.arrival,
+                Reason.UNDELIVERABLE,
+                f"its event cannot be published: {error}",
+                origin.batch,
+            )
+        )
+
+    try:
+        message = _event_message(event, origin)
+    except Exception as error:  # noqa: BLE001 - nothing but this event can be the cause
+        return instead(UnpublishableError(f"it cannot be encoded: {type(error).__name__}"))
+    return _Outgoing(message, instead)
+
+
+def _letter(letter: DeadLetter) -> _Outgoing:
+    """A dead letter, else its body and its reason alone."""
+
+    def instead(error: UnpublishableError) -> _Outgoing:
+        metrics.UNPUBLISHABLE["dead letter",].inc()
+        _rarely.warning("dead letter", "a dead letter loses its headers: %s", error)
+        return _Outgoing(_bare_message(letter), _give_up)
+
+    try:
+        return _Outgoing(_dead_letter_message(letter), instead)
+    except Exception as error:  # noqa: BLE001 - nothing but this dead letter can be the cause
+        return instead(UnpublishableError(f"it cannot be encoded: {type(error).__name__}"))
+
+
+def _give_up(error: UnpublishableError) -> None:
+    """A body alone that RabbitMQ does not take: the archive still has it."""
+    metrics.UNPUBLISHABLE["body",].inc()
+    log.error("a dead letter cannot be published, only the archive has it: %s", error)
+
+
+def _event_message(each: Event | PassthroughEvent, origin: Origin) -> Message:
+    return Message(
+        each.encode(),
+        topology.EVENTS,
+        fit(each.routing_key),
+        Basic.Properties(
+            content_type=event.CONTENT_TYPE,
+            message_id=fit(each.id),
+            message_type=fit(each.type),
+            correlation_id=fit(origin.batch) or None,
+            headers=_trace_context(origin.traceparent) or None,
+        ),
+    )
+
+
+def _dead_letter_message(letter: DeadLetter) -> Message:
+    properties = Basic.Properties(
+        content_type=fit(letter.content_type) or None,
+        correlation_id=fit(letter.batch) or None,
+        headers={
+            "x-reason": str(letter.reason),
+            "x-error": fit(letter.error, MAX_ERROR),
+            "x-source": fit(letter.source),
+            "x-received-at": letter.received_at,
+            **_trace_context(letter.traceparent),
+        },
+    )
+    return Message(letter.body, topology.DEAD, "", properties)
+
+
+def _bare_message(letter: DeadLetter) -> Message:
+    """The last resort: what cannot be the cause."""
+    properties = Basic.Properties(headers={"x-reason": str(letter.reason)})
+    return Message(letter.body, topology.DEAD, "", properties)
+
+
+def _trace_context(traceparent: str) -> FieldTable:
+    return {"traceparent": fit(traceparent)} if traceparent else {}
