@@ -17,26 +17,26 @@ from typing import Final
 
 import msgspec
 
-from shared.errors import OverdueError, OverloadedError, PostbacksError
-from shared.log import Rarely
+from shared.errors import DeadlineExceededError, OverloadedError, PostbacksError
+from shared.log import RateLimitedLog
 from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 
 SWEEP: Final = 0.25
 """Seconds between two looks for what is overdue."""
 
-ENOUGH: Final = 32
+MIN_PARALLEL_BATCH: Final = 32
 """Arrivals that are worth a commit beside one that is under way."""
 
 _OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
 
 log: Final = logging.getLogger(__name__)
 
-_refusals: Final = Rarely(log)
+_refusals: Final = RateLimitedLog(log)
 
 _ENDED: Final = PostbacksError("not durable: the ingress is stopping; send the postback again")
 
 Commit = Callable[[Sequence[Arrival]], Awaitable[str]]
-Told = Callable[[str | PostbacksError], None]
+OnDone = Callable[[str | PostbacksError], None]
 """Is called once with a result: the id of the batch that is durable, or why none is."""
 
 
@@ -46,7 +46,8 @@ class Batcher:
     Args:
         commit: makes a batch durable and returns its id, or raises a `PostbacksError`; must limit
             its own time.
-        in_flight: commits under way at once; more than one only of `ENOUGH` arrivals or more.
+        in_flight: commits under way at once. Beside another one, a commit has at least
+            `MIN_PARALLEL_BATCH` arrivals.
         max_waiting: arrivals that may wait for their turn.
         largest: bytes of the largest batch that can be committed now, unless it holds one arrival.
     """
@@ -83,24 +84,24 @@ class Batcher:
     def _worth_it(self) -> bool:
         """Whether something waits that should be committed now."""
         alone = not self._under_way or self._stopping
-        return bool(self._waiting) and (alone or len(self._waiting) >= ENOUGH)
+        return bool(self._waiting) and (alone or len(self._waiting) >= MIN_PARALLEL_BATCH)
 
     def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[str]:
         """Queue an arrival; the future is the id of the batch in which it is durable.
 
         Args:
             deadline: on the event loop's clock; within `SWEEP` after it the future raises
-                `OverdueError`, and what was in no commit yet never will be.
+                `DeadlineExceededError`, and what was in no commit yet never will be.
 
         Raises:
             OverloadedError: `max_waiting` arrivals wait already. The future raises the
                 `PostbacksError` of the commit when its batch could not be made durable.
         """
-        fate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.enqueue(arrival, deadline, functools.partial(_settle, fate))
-        return fate
+        result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.enqueue(arrival, deadline, functools.partial(_settle, result))
+        return result
 
-    def enqueue(self, arrival: Arrival, deadline: float, told: Told) -> None:
+    def enqueue(self, arrival: Arrival, deadline: float, on_done: OnDone) -> None:
         """As `submit`, without a future: `told` is called, though not before this returns.
 
         Raises:
@@ -110,7 +111,7 @@ class Batcher:
             error = OverloadedError()
             _log_refusal(error)
             raise error
-        self._waiting.append(_Waiting(arrival, deadline, told))
+        self._waiting.append(_Waiting(arrival, deadline, on_done))
         if self._worth_it:
             self._something_waits.set()
 
@@ -129,7 +130,7 @@ class Batcher:
         finally:
             self._ended = True
             while self._waiting:
-                self._waiting.popleft().tell(_ENDED)
+                self._waiting.popleft().resolve(_ENDED)
 
     def stop(self) -> None:
         """Let `run` return when all that was submitted has been committed."""
@@ -148,15 +149,15 @@ class Batcher:
             if not batch:
                 continue
             self._under_way.append(batch)
-            fate: str | PostbacksError = _ENDED
+            result: str | PostbacksError = _ENDED
             try:
-                fate = await self._fate(batch)
+                result = await self._result(batch)
             finally:
                 self._under_way.remove(batch)
                 for waiting in batch:
-                    waiting.tell(fate)
+                    waiting.resolve(result)
 
-    async def _fate(self, batch: "list[_Waiting]") -> str | PostbacksError:
+    async def _result(self, batch: "list[_Waiting]") -> str | PostbacksError:
         try:
             return await self._commit([waiting.arrival for waiting in batch])
         except PostbacksError as error:
@@ -176,7 +177,7 @@ class Batcher:
             if batch and size > largest:
                 break
             self._waiting.popleft()
-            if waiting.told is not None:  # else it was given up
+            if waiting.on_done is not None:  # else it was given up
                 batch.append(waiting)
         return batch
 
@@ -190,25 +191,25 @@ class Batcher:
             overdue = [
                 waiting
                 for waiting in itertools.chain(self._waiting, *self._under_way)
-                if waiting.deadline <= now and waiting.told is not None
+                if waiting.deadline <= now and waiting.on_done is not None
             ]
             for waiting in overdue:
-                error = OverdueError()
+                error = DeadlineExceededError()
                 _log_refusal(error)
-                waiting.tell(error)
+                waiting.resolve(error)
 
 
 class _Waiting(msgspec.Struct):
     arrival: Arrival
     deadline: float
-    told: Told | None
+    on_done: OnDone | None
 
-    def tell(self, fate: str | PostbacksError) -> None:
+    def resolve(self, result: str | PostbacksError) -> None:
         """Unless it was told before."""
-        told, self.told = self.told, None
-        if told is not None:
+        on_done, self.on_done = self.on_done, None
+        if on_done is not None:
             try:
-                told(fate)
+                on_done(result)
             except Exception:  # a defect of ours; the others get their answers
                 log.exception("an answer could not be given")
 
@@ -217,10 +218,10 @@ def _log_refusal(error: PostbacksError) -> None:
     _refusals.warning(type(error).__name__, "postbacks are answered 503: %s", error)
 
 
-def _settle(future: asyncio.Future[str], fate: str | PostbacksError) -> None:
+def _settle(future: asyncio.Future[str], result: str | PostbacksError) -> None:
     if future.done():  # its request was given up
         return
-    if isinstance(fate, str):
-        future.set_result(fate)
+    if isinstance(result, str):
+        future.set_result(result)
     else:
-        future.set_exception(fate)
+        future.set_exception(result)

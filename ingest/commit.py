@@ -14,20 +14,20 @@ from ingest.publisher import Publisher
 from ingest.spool.spool import Spool
 from shared.errors import (
     BodyTooLargeError,
-    FateUnknownError,
-    NotTakenError,
+    PublishOutcomeUnknownError,
+    PublishRejectedError,
     SpoolUnavailableError,
     UnpublishableError,
 )
-from shared.log import Rarely
+from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
 
 log: Final = logging.getLogger(__name__)
-_rarely: Final = Rarely(log)
+_limited_log: Final = RateLimitedLog(log)
 
 
-class Durable:
+class Committer:
     """The order of choice for each batch, and what is learnt from each try.
 
     Args:
@@ -82,7 +82,7 @@ class Durable:
         started = time.perf_counter()
         try:
             await self._publisher.publish(batch, batch_id)
-        except (NotTakenError, FateUnknownError) as error:
+        except (PublishRejectedError, PublishOutcomeUnknownError) as error:
             metrics.PUBLISHES[_RESULTS[type(error)],].inc()
             if self._breaker.closed:
                 log.warning("RabbitMQ does not take postbacks: %s", error)
@@ -90,7 +90,7 @@ class Durable:
             return False
         except UnpublishableError as error:  # says nothing about how RabbitMQ is
             metrics.PUBLISHES["too_large",].inc()
-            _rarely.warning("too large", "batch %s goes to the spool: %s", batch_id, error)
+            _limited_log.warning("too large", "batch %s goes to the spool: %s", batch_id, error)
             return False
         metrics.CONFIRM_TIME.observe(time.perf_counter() - started)
         metrics.PUBLISHES["confirmed",].inc()
@@ -108,4 +108,4 @@ def _log_batch(batch_id: str, postbacks: int, how: str) -> None:
         log.debug("batch %(batch)s: %(postbacks)d postbacks %(result)s", known, extra=known)
 
 
-_RESULTS: Final = {NotTakenError: "not_taken", FateUnknownError: "unknown"}
+_RESULTS: Final = {PublishRejectedError: "not_taken", PublishOutcomeUnknownError: "unknown"}

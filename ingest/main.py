@@ -16,7 +16,7 @@ from ingest import metrics
 from ingest.access_control.policy import PATH
 from ingest.batcher import Batcher
 from ingest.breaker import Breaker
-from ingest.commit import Durable
+from ingest.commit import Committer
 from ingest.http.connections import make_room
 from ingest.http.server import Server
 from ingest.probe import probe
@@ -34,14 +34,14 @@ from shared.settings.settings import Settings
 
 ADMIN_PORT: Final = 9090
 
-FAREWELL: Final = 1.0
+SHUTDOWN_NOTICE: Final = 1.0
 """Seconds to go on serving when told to stop: `/readyz` says so and every answer closes its
 connection, so that a balancer and its clients turn away before the port is closed."""
 
-GRACE: Final = 10.0
+SHUTDOWN_LIMIT: Final = 10.0
 """Seconds that requests under way have to finish when the process is told to stop."""
 
-ADMIN_GRACE: Final = 1.0
+ADMIN_SHUTDOWN_LIMIT: Final = 1.0
 """Seconds that answers of the admin port have to be read when the process ends."""
 
 log: Final = logging.getLogger("mms-ingest")
@@ -65,9 +65,9 @@ class Ingest:
             if settings.spool_path
             else None
         )
-        self._durable = Durable(self._publisher, self._breaker, self._spool)
+        self._committer = Committer(self._publisher, self._breaker, self._spool)
         self._batcher = Batcher(
-            self._durable.commit,
+            self._committer.commit,
             max_waiting=settings.max_waiting,
             largest=lambda: self._publisher.largest,
         )
@@ -82,11 +82,11 @@ class Ingest:
         """
         tls = server_context(self._settings.tls_cert, self._settings.tls_key)
         connections = self._server.aiohttp_server(tls)
-        public = web.ServerRunner(connections, shutdown_timeout=GRACE)
+        public = web.ServerRunner(connections, shutdown_timeout=SHUTDOWN_LIMIT)
         admin = web.AppRunner(
             admin_server.application(self._readiness, self._refresh),
             access_log=None,
-            shutdown_timeout=ADMIN_GRACE,
+            shutdown_timeout=ADMIN_SHUTDOWN_LIMIT,
         )
         async with contextlib.AsyncExitStack() as cleanup:  # the last first; none skips another
             if self._tracing is not None:
@@ -98,7 +98,7 @@ class Ingest:
             components.start("probe", probe(self._breaker, self._publisher, self._spool))
             components.start("watch over slow connections", connections.close_slow())
             if self._spool is not None:
-                components.start("drain", drain(self._spool, self._durable, self._breaker))
+                components.start("drain", drain(self._spool, self._committer, self._breaker))
                 components.start("check of the spool", check(self._spool, self._rabbitmq_away))
             batcher = components.start("batcher", self._batcher.run())
             cleanup.push_async_callback(admin.cleanup)
@@ -109,7 +109,7 @@ class Ingest:
             await stop.wait()
             log.info("stopping: asking clients to go, finishing what is under way")
             self._server.stopping = True
-            await asyncio.sleep(FAREWELL)
+            await asyncio.sleep(SHUTDOWN_NOTICE)
         log.info("stopped")
 
     def _stop_serving(self) -> None:

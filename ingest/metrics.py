@@ -12,14 +12,14 @@ from shared.process.metric_labels import Children
 
 _FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
-ANSWERS: Final = Children(
+RESPONSES: Final = Children(
     Counter(
         "mms_ingest_answers_total",
         "Requests answered, by HTTP status and source",
         ["status", "source"],
     )
 )
-ANSWER_TIME: Final = Histogram(
+RESPONSE_TIME: Final = Histogram(
     "mms_ingest_answer_seconds", "Time from a request's headers to its answer", buckets=_FAST
 )
 IN_FLIGHT: Final = Gauge("mms_ingest_in_flight", "Requests that wait for their answer now")

@@ -10,7 +10,7 @@ from typing import Final
 
 from pamqp.commands import Basic
 
-from shared.errors import BrokerUnavailableError, NotTakenError, TopologyConflictError
+from shared.errors import BrokerUnavailableError, PublishRejectedError, TopologyConflictError
 from shared.postback import envelope
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, backoff, hold, open_session
@@ -43,13 +43,13 @@ class Publisher:
             batch_id: the message's id, see `envelope.batch_id`.
 
         Raises:
-            NotTakenError: there is no session, or RabbitMQ refused the batch.
+            PublishRejectedError: there is no session, or RabbitMQ refused the batch.
             UnpublishableError: the batch is larger than `largest`.
-            FateUnknownError: no answer within `PUBLISH_LIMIT`, or the connection broke.
+            PublishOutcomeUnknownError: no answer within `PUBLISH_LIMIT`, or the connection broke.
         """
         session = self._session
         if session is None or not session.open:
-            raise NotTakenError(self.problem)
+            raise PublishRejectedError(self.problem)
         properties = Basic.Properties(content_type=envelope.CONTENT_TYPE, message_id=batch_id)
         try:
             await session.publish(

@@ -81,11 +81,11 @@ class UpgradeError(PostbacksError):
     """The topology could not be upgraded; nothing is lost, run the upgrade again."""
 
 
-class NotTakenError(PostbacksError):
+class PublishRejectedError(PostbacksError):
     """The broker did not take this publish: it said so, or there is no connection to it."""
 
 
-class FateUnknownError(PostbacksError):
+class PublishOutcomeUnknownError(PostbacksError):
     """The broker may or may not have taken this publish: the answer never came."""
 
 
@@ -129,7 +129,7 @@ class BrokenCodingError(PostbacksError):
     """The body is not what its Content-Encoding says, or was cut short."""
 
 
-class OverdueError(PostbacksError):
+class DeadlineExceededError(PostbacksError):
     """No durable answer came in time; send the postback again."""
 
 

@@ -104,7 +104,7 @@ def configure(level: str, form: str = "text") -> None:
         logging.getLogger(name).setLevel(one)
 
 
-class Rarely:
+class RateLimitedLog:
     """Logs a line about something frequent at most once a minute for each reason.
 
     The next line for the reason says how many were left out. Reasons come from a short list, never

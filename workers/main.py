@@ -12,7 +12,7 @@ from typing import Final
 import click
 from aiohttp import web
 
-from shared.errors import BrokerUnavailableError, FateUnknownError, StateUnavailableError
+from shared.errors import BrokerUnavailableError, PublishOutcomeUnknownError, StateUnavailableError
 from shared.log import configure
 from shared.process import admin_server, children, cli, tracing
 from shared.process.supervisor import Components
@@ -22,15 +22,15 @@ from shared.settings.settings import Settings
 from workers import metrics, pipeline, window_metrics
 from workers.consumer import Consumer, Delivery
 from workers.outbox import emit
-from workers.pipeline import absorb
+from workers.pipeline import process_window
 from workers.probes import RedisProbe, WatchedStore, probe_rabbitmq
 
 ADMIN_PORT: Final = 9091
 
-GRACE: Final = 10.0
+SHUTDOWN_LIMIT: Final = 10.0
 """Seconds that the window in hand has to be finished when the process is told to stop."""
 
-ADMIN_GRACE: Final = 1.0
+ADMIN_SHUTDOWN_LIMIT: Final = 1.0
 """Seconds that answers of the admin port have to be read when the process ends."""
 
 LOG_AFTER: Final = 1.0
@@ -73,7 +73,7 @@ class Worker:
         admin = web.AppRunner(
             admin_server.application(self._readiness, self._refresh),
             access_log=None,
-            shutdown_timeout=ADMIN_GRACE,
+            shutdown_timeout=ADMIN_SHUTDOWN_LIMIT,
         )
         async with contextlib.AsyncExitStack() as cleanup:  # the last first; none skips another
             if self._tracing is not None:
@@ -94,7 +94,7 @@ class Worker:
         """Wait for the window in hand, and begin no other."""
         self._components.stopping = True
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(GRACE):
+            async with asyncio.timeout(SHUTDOWN_LIMIT):
                 await self._handling.acquire()
 
     async def _listen(self, admin: web.AppRunner) -> None:
@@ -112,7 +112,7 @@ class Worker:
                 await self._serve(session)
             except* StateUnavailableError as errors:
                 log.warning("requeued unacknowledged batches once: %s", errors.exceptions[0])
-            except* (BrokerUnavailableError, FateUnknownError) as errors:
+            except* (BrokerUnavailableError, PublishOutcomeUnknownError) as errors:
                 self._report(str(errors.exceptions[0]))
                 await backoff(0)
             finally:
@@ -154,11 +154,12 @@ class Worker:
 
         Raises:
             BaseExceptionGroup: with a `StateUnavailableError` when Redis stayed away, with a
-                `BrokerUnavailableError` or `FateUnknownError` when the session is of no use.
+                `BrokerUnavailableError` or `PublishOutcomeUnknownError` when the session is of no
+                use.
         """
         publishing = await session.another_channel()
         if self._in_hand:
-            await emit(publishing, await absorb(self._store, self._in_hand, self._tracing))
+            await emit(publishing, await process_window(self._store, self._in_hand, self._tracing))
             self._in_hand = ()
         consumer = Consumer(session)
         await consumer.start()
@@ -180,30 +181,31 @@ class Worker:
             window = await consumer.window()
             async with self._handling:
                 self._in_hand = [each._replace(redelivered=True) for each in window]
-                untold = await absorb(self._store, window, self._tracing)
+                outbox = await process_window(self._store, window, self._tracing)
                 if not publishing.open:
                     await publishing.reopen_channel()
-                await emit(publishing, untold)
+                await emit(publishing, outbox)
                 self._in_hand = ()
                 await consumer.acknowledge(window)
-                window_metrics.count(untold)
+                window_metrics.count(outbox)
 
     async def _pause_while_redis_is_away(self, consumer: Consumer) -> None:
         """Stop consuming as soon as Redis is away, and requeue only if it stays away.
 
-        Every worker finds Redis away within two seconds, and requeues `PATIENCE` later. So when
+        Every worker finds Redis away within two seconds, and requeues
+        `REDIS_WAIT_LIMIT` later. So when
         the first one requeues its batches nobody consumes, and an outage costs a batch one
         delivery, however long it is and however many workers there are.
 
         Raises:
-            StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+            StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`.
         """
         while True:
             await self._redis.away()
             log.warning("stopped consuming: %s", self._redis.problem)
             await consumer.pause()
             try:
-                async with asyncio.timeout(pipeline.PATIENCE):
+                async with asyncio.timeout(pipeline.REDIS_WAIT_LIMIT):
                     await self._redis.available()
             except TimeoutError as error:
                 raise StateUnavailableError(self._redis.problem) from error

@@ -18,7 +18,7 @@ BATCH_SIZE: Final = Histogram(
     "Postbacks in a batch",
     buckets=(1, 2, 5, 10, 20, 50, 100, 200, 500),
 )
-ABSORBED: Final = Counter(
+PROCESSED: Final = Counter(
     "mms_worker_absorbed_total", "Postbacks in batches that were done with and acknowledged"
 )
 POSTBACKS: Final = Children(

@@ -11,8 +11,13 @@ import msgspec
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
-from shared.errors import FateUnknownError, NotTakenError, Reason, UnpublishableError
-from shared.log import Rarely
+from shared.errors import (
+    PublishOutcomeUnknownError,
+    PublishRejectedError,
+    Reason,
+    UnpublishableError,
+)
+from shared.log import RateLimitedLog
 from shared.postback import envelope, event
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
@@ -31,7 +36,7 @@ MAX_ERROR: Final = 512
 """Bytes of the text that says what was wrong with a dead letter."""
 
 log: Final = logging.getLogger(__name__)
-_rarely: Final = Rarely(log)
+_limited_log: Final = RateLimitedLog(log)
 
 
 class DeadLetter(msgspec.Struct, frozen=True):
@@ -100,7 +105,7 @@ def broken_batch(body: bytes, content_type: str, error: str, batch: str) -> Dead
     )
 
 
-class Origin(NamedTuple):
+class Correlation(NamedTuple):
     """What an event came of.
 
     Attributes:
@@ -114,7 +119,7 @@ class Origin(NamedTuple):
     arrival: Arrival | None = None
 
 
-class Untold(NamedTuple):
+class Outbox(NamedTuple):
     """What has to be confirmed by RabbitMQ before the window it comes from is acknowledged.
 
     Attributes:
@@ -129,7 +134,7 @@ class Untold(NamedTuple):
     dead: Sequence[DeadLetter]
     postbacks: int = 0
     results: Mapping[tuple[str, str], int] = MappingProxyType({})
-    origins: Mapping[str, Origin] = MappingProxyType({})
+    correlations: Mapping[str, Correlation] = MappingProxyType({})
     unknown_statuses: Sequence[tuple[str, str]] = ()
     passthrough: Sequence[PassthroughEvent] = ()
 
@@ -141,7 +146,7 @@ class _Outgoing(NamedTuple):
     instead: Callable[[UnpublishableError], "_Outgoing | None"]
 
 
-async def emit(session: Session, untold: Untold) -> None:
+async def emit(session: Session, outbox: Outbox) -> None:
     """Publish all, together; return when all are confirmed.
 
     What can never be published as it is concerns nothing else: an event becomes a dead letter of
@@ -152,26 +157,26 @@ async def emit(session: Session, untold: Untold) -> None:
             channel is found by opening another in its place.
 
     Raises:
-        FateUnknownError, BrokerUnavailableError: the session broke or is stuck. What was not
-            acknowledged comes again, and its events with the same ids.
+        PublishOutcomeUnknownError, BrokerUnavailableError: the session broke or is stuck.
+            What was not acknowledged comes again, and its events with the same ids.
     """
-    for kind, events in Counter(each.type for each in untold.events).items():
+    for kind, events in Counter(each.type for each in outbox.events).items():
         metrics.EVENTS[kind,].inc(events)
-    if untold.passthrough:
-        metrics.EVENTS["mms.passthrough",].inc(len(untold.passthrough))
-    nowhere = Origin()
-    events_to_send: list[Event | PassthroughEvent] = [*untold.events, *untold.passthrough]
+    if outbox.passthrough:
+        metrics.EVENTS["mms.passthrough",].inc(len(outbox.passthrough))
+    nowhere = Correlation()
+    events_to_send: list[Event | PassthroughEvent] = [*outbox.events, *outbox.passthrough]
     outgoing = [
         each
         for event in events_to_send
-        if (each := _event(event, untold.origins.get(event.id, nowhere))) is not None
+        if (each := _outgoing_event(event, outbox.correlations.get(event.id, nowhere))) is not None
     ]
-    outgoing += [_letter(letter) for letter in untold.dead]
+    outgoing += [_outgoing_dead_letter(dead_letter) for dead_letter in outbox.dead]
     refusals = 0
     while outgoing:
         answers = await _publish(session, [each.message for each in outgoing])
         again: list[_Outgoing] = []
-        refused: list[NotTakenError] = []
+        refused: list[PublishRejectedError] = []
         for each, answer in zip(outgoing, answers, strict=True):
             if isinstance(answer, UnpublishableError):
                 if (instead := each.instead(answer)) is not None:
@@ -188,7 +193,7 @@ async def _publish(session: Session, messages: Sequence[Message]) -> list[Result
     """Publish all; when RabbitMQ closes the channel for one's sake, find which one it is."""
     try:
         return await session.publish_all(messages, PUBLISH_LIMIT)
-    except FateUnknownError as error:
+    except PublishOutcomeUnknownError as error:
         if not session.refused_a_message(error):
             raise
         await session.reopen_channel()
@@ -213,7 +218,7 @@ def _otherwise(refused: Message) -> Message:
     return refused._replace(exchange="", routing_key=topology.EVENT_LOG)
 
 
-async def _pause(refusals: int, refusal: NotTakenError) -> int:
+async def _pause(refusals: int, refusal: PublishRejectedError) -> int:
     """What was refused goes elsewhere at once, and then again until it is taken."""
     if refusals:
         if refusals == 1:
@@ -222,40 +227,42 @@ async def _pause(refusals: int, refusal: NotTakenError) -> int:
     return refusals + 1
 
 
-def _event(event: Event | PassthroughEvent, origin: Origin) -> _Outgoing | None:
+def _outgoing_event(event: Event | PassthroughEvent, correlation: Correlation) -> _Outgoing | None:
     """An event, else a dead letter of the postback that decided it."""
 
     def instead(error: UnpublishableError) -> _Outgoing | None:
         metrics.UNPUBLISHABLE["event",].inc()
-        _rarely.warning("event", "an event cannot be published, its postback is kept: %s", error)
-        if origin.arrival is None:
+        _limited_log.warning(
+            "event", "an event cannot be published, its postback is kept: %s", error
+        )
+        if correlation.arrival is None:
             return None
-        return _letter(
+        return _outgoing_dead_letter(
             dead_letter(
-                origin.arrival,
+                correlation.arrival,
                 Reason.UNDELIVERABLE,
                 f"its event cannot be published: {error}",
-                origin.batch,
+                correlation.batch,
             )
         )
 
     try:
-        message = _event_message(event, origin)
+        message = _event_message(event, correlation)
     except Exception as error:  # noqa: BLE001 - nothing but this event can be the cause
         return instead(UnpublishableError(f"it cannot be encoded: {type(error).__name__}"))
     return _Outgoing(message, instead)
 
 
-def _letter(letter: DeadLetter) -> _Outgoing:
+def _outgoing_dead_letter(dead_letter: DeadLetter) -> _Outgoing:
     """A dead letter, else its body and its reason alone."""
 
     def instead(error: UnpublishableError) -> _Outgoing:
         metrics.UNPUBLISHABLE["dead letter",].inc()
-        _rarely.warning("dead letter", "a dead letter loses its headers: %s", error)
-        return _Outgoing(_bare_message(letter), _give_up)
+        _limited_log.warning("dead letter", "a dead letter loses its headers: %s", error)
+        return _Outgoing(_bare_message(dead_letter), _give_up)
 
     try:
-        return _Outgoing(_dead_letter_message(letter), instead)
+        return _Outgoing(_dead_letter_message(dead_letter), instead)
     except Exception as error:  # noqa: BLE001 - nothing but this dead letter can be the cause
         return instead(UnpublishableError(f"it cannot be encoded: {type(error).__name__}"))
 
@@ -266,7 +273,7 @@ def _give_up(error: UnpublishableError) -> None:
     log.error("a dead letter cannot be published, only the archive has it: %s", error)
 
 
-def _event_message(each: Event | PassthroughEvent, origin: Origin) -> Message:
+def _event_message(each: Event | PassthroughEvent, correlation: Correlation) -> Message:
     return Message(
         each.encode(),
         topology.EVENTS,
@@ -275,31 +282,31 @@ def _event_message(each: Event | PassthroughEvent, origin: Origin) -> Message:
             content_type=event.CONTENT_TYPE,
             message_id=fit(each.id),
             message_type=fit(each.type),
-            correlation_id=fit(origin.batch) or None,
-            headers=_trace_context(origin.traceparent) or None,
+            correlation_id=fit(correlation.batch) or None,
+            headers=_trace_context(correlation.traceparent) or None,
         ),
     )
 
 
-def _dead_letter_message(letter: DeadLetter) -> Message:
+def _dead_letter_message(dead_letter: DeadLetter) -> Message:
     properties = Basic.Properties(
-        content_type=fit(letter.content_type) or None,
-        correlation_id=fit(letter.batch) or None,
+        content_type=fit(dead_letter.content_type) or None,
+        correlation_id=fit(dead_letter.batch) or None,
         headers={
-            "x-reason": str(letter.reason),
-            "x-error": fit(letter.error, MAX_ERROR),
-            "x-source": fit(letter.source),
-            "x-received-at": letter.received_at,
-            **_trace_context(letter.traceparent),
+            "x-reason": str(dead_letter.reason),
+            "x-error": fit(dead_letter.error, MAX_ERROR),
+            "x-source": fit(dead_letter.source),
+            "x-received-at": dead_letter.received_at,
+            **_trace_context(dead_letter.traceparent),
         },
     )
-    return Message(letter.body, topology.DEAD, "", properties)
+    return Message(dead_letter.body, topology.DEAD, "", properties)
 
 
-def _bare_message(letter: DeadLetter) -> Message:
+def _bare_message(dead_letter: DeadLetter) -> Message:
     """The last resort: what cannot be the cause."""
-    properties = Basic.Properties(headers={"x-reason": str(letter.reason)})
-    return Message(letter.body, topology.DEAD, "", properties)
+    properties = Basic.Properties(headers={"x-reason": str(dead_letter.reason)})
+    return Message(dead_letter.body, topology.DEAD, "", properties)
 
 
 def _trace_context(traceparent: str) -> FieldTable:

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shared.errors import OtherOriginError, Reason, StateUnavailableError, UndecodableError
-from shared.log import Rarely
+from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.codes import Track
 from shared.postback.envelope import Arrival
@@ -24,9 +24,9 @@ from shared.rabbitmq.session import backoff
 from workers import metrics, outcome_metrics
 from workers.consumer import Delivery
 from workers.outbox import (
+    Correlation,
     DeadLetter,
-    Origin,
-    Untold,
+    Outbox,
     broken_batch,
     dead_letter,
     refused_postbacks,
@@ -34,23 +34,23 @@ from workers.outbox import (
 from workers.store import Merged, Received, Store, Unmergeable
 from workers.verdicts import due_events
 
-PATIENCE: Final = 10.0
+REDIS_WAIT_LIMIT: Final = 10.0
 """Seconds to wait for Redis with batches in hand before they are given back."""
 
 log: Final = logging.getLogger(__name__)
-_rarely: Final = Rarely(log)
+_limited_log: Final = RateLimitedLog(log)
 
 
-async def absorb(
+async def process_window(
     store: Store, window: Sequence[Delivery], tracing: Tracing | None = None
-) -> Untold:
+) -> Outbox:
     """Bring a window's postbacks into the state; what has to be told before it is acknowledged.
 
     Absorbing a window again changes nothing, and what there is to tell of it is the same when its
     batches were redelivered.
 
     Raises:
-        StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+        StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`.
     """
     started = time.time_ns()
     received, dead, passed = _decode(
@@ -61,21 +61,23 @@ async def absorb(
     dead += failed
     traces = {} if tracing is None else _trace(tracing, started, received, dead, passed)
     events = [event for event, _ in due]
-    origins = {
-        event.id: Origin(last.batch, traces.get(last.arrival, ""), last.arrival)
+    correlations = {
+        event.id: Correlation(last.batch, traces.get(last.arrival, ""), last.arrival)
         for event, last in due
     }
     for each in passed:
-        origins[each.event.id] = Origin(each.batch, traces.get(each.arrival, ""), each.arrival)
+        correlations[each.event.id] = Correlation(
+            each.batch, traces.get(each.arrival, ""), each.arrival
+        )
     results = Counter(each for one in merged for each in _results(one))
     _log_window(window, postbacks, len(events) + len(passed), len(dead))
     unknown = [
-        (each.filing.postback.code, each.filing.postback.status or "")
+        (each.normalised.postback.code, each.normalised.postback.status or "")
         for each in received
-        if each.filing.unknown_status
+        if each.normalised.unknown_status
     ]
     passthrough = [each.event for each in passed]
-    return Untold(events, dead, postbacks, results, origins, unknown, passthrough)
+    return Outbox(events, dead, postbacks, results, correlations, unknown, passthrough)
 
 
 class _Passed(NamedTuple):
@@ -110,7 +112,7 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
         for arrival in batch:
             try:
                 try:
-                    filing = decode(arrival.source, arrival.body)
+                    normalised = decode(arrival.source, arrival.body)
                 except OtherOriginError as other:
                     event = passthrough_of(arrival, other.fields)
                     passed.append(_Passed(event, arrival, delivery.batch))
@@ -120,7 +122,7 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
             except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
                 dead.append(_failed(arrival, delivery.batch, error))
             else:
-                received.append(Received(arrival, filing, delivery.redelivered, delivery.batch))
+                received.append(Received(arrival, normalised, delivery.redelivered, delivery.batch))
         metrics.BATCH_SIZE.observe(len(batch))
         if batch:
             metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
@@ -140,7 +142,7 @@ async def _change(store: Store, received: Sequence[Received]) -> _Changed:
     postbacks that cause it are alone; they become dead letters, and all others go on.
 
     Raises:
-        StateUnavailableError: Redis stayed away longer than `PATIENCE`.
+        StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`.
     """
     try:
         return _changed(await _merge(store, received))
@@ -165,14 +167,14 @@ def _changed(results: Sequence[Merged | Unmergeable]) -> _Changed:
     for one in merged:
         for event, last in due_events(one):
             due.append((event, last))
-            _count_outcome(one, event, last.filing.track)
+            _count_outcome(one, event, last.normalised.track)
     return _Changed(merged, due, [each for one in refused for each in refused_postbacks(one)])
 
 
 def _count_outcome(merged: Merged, event: Event, track: Track) -> None:
     """Count an outcome if this merge has changed it: if what decides the track now is new."""
     new = {
-        str(received.filing.rank)
+        str(received.normalised.rank)
         for result, received in zip(merged.results, merged.received, strict=True)
         if result in "nN"
     }
@@ -190,7 +192,7 @@ def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:
     # Its text and its traceback could hold a part of the postback.
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in place)
-    _rarely.warning(kind, "a postback failed with %s at %s; it is a dead letter", kind, where)
+    _limited_log.warning(kind, "a postback failed with %s at %s; it is a dead letter", kind, where)
     return dead_letter(
         arrival, Reason.UNDELIVERABLE, f"processing it failed: {kind} at {where}", batch
     )
@@ -198,7 +200,7 @@ def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:
 
 async def _merge(store: Store, received: Sequence[Received]) -> list[Merged | Unmergeable]:
     """Merge, and while Redis is away wait for it, but not for ever."""
-    deadline = asyncio.get_running_loop().time() + PATIENCE
+    deadline = asyncio.get_running_loop().time() + REDIS_WAIT_LIMIT
     attempt = 0
     while received:
         try:
@@ -227,22 +229,22 @@ def _trace(
     """Tell of what is traced; the `traceparent` of each arrival, for what comes of it."""
     for letter in dead:
         told = {"mms.source": letter.source, "mms.dead_letter": str(letter.reason)}
-        tracing.absorbed(letter.traceparent, started, told)
+        tracing.processed(letter.traceparent, started, told)
     traces: dict[Arrival, str] = {}
-    for arrival, filing, _, batch in received:
+    for arrival, normalised, _, batch in received:
         told = {
             "mms.source": arrival.source,
-            "mms.code": filing.postback.code,
+            "mms.code": normalised.postback.code,
             "messaging.message.id": batch,
         }
-        traces[arrival] = tracing.absorbed(envelope.traceparent(arrival), started, told)
+        traces[arrival] = tracing.processed(envelope.traceparent(arrival), started, told)
     for event, arrival, batch in passed:
         told = {
             "mms.source": arrival.source,
             "mms.event": event.type,
             "messaging.message.id": batch,
         }
-        traces[arrival] = tracing.absorbed(envelope.traceparent(arrival), started, told)
+        traces[arrival] = tracing.processed(envelope.traceparent(arrival), started, told)
     return traces
 
 
@@ -265,4 +267,4 @@ def _log_window(window: Sequence[Delivery], postbacks: int, events: int, dead: i
 def _results(merged: Merged) -> Iterator[tuple[str, str]]:
     """Each postback's code, and whether it was new."""
     for letter, received in zip(merged.results, merged.received, strict=True):
-        yield received.filing.postback.code, "new" if letter in "nN" else "duplicate"
+        yield received.normalised.postback.code, "new" if letter in "nN" else "duplicate"

@@ -16,7 +16,7 @@ from shared.errors import StateUnavailableError, UnreadableRecordError
 from shared.log import mask
 from shared.postback import record
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Filing, Key
+from shared.postback.normalise import Key, NormalisedPostback
 from shared.postback.record import Record
 from shared.redis.client import client, close
 from shared.redis.errors import passes, redis_errors
@@ -55,7 +55,7 @@ class Received(NamedTuple):
     """
 
     arrival: Arrival
-    filing: Filing
+    normalised: NormalisedPostback
     redelivered: bool
     batch: str = ""
 
@@ -107,7 +107,7 @@ class Store:
         """
         records: dict[Key, list[Received]] = {}
         for received in window:
-            records.setdefault(received.filing.key, []).append(received)
+            records.setdefault(received.normalised.key, []).append(received)
         calls = [self._merge_call(key, batch) for key, batch in records.items()]
         calls += self._index_calls(window)
         replies: list[object] = []
@@ -172,19 +172,19 @@ class Store:
     def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":
         wishes = ""
         arguments: list[str | bytes] = []
-        for arrival, filing, redelivered, _ in batch:
-            wishes += "0" if not filing.rank.terminal else "2" if redelivered else "1"
-            arguments.append(record.entry_name(filing))
-            arguments.append(record.entry_value(arrival.received_at, filing.postback))
-        return _Call("merge", key.redis, (self._ttl, record.KEEP, wishes, *arguments))
+        for arrival, normalised, redelivered, _ in batch:
+            wishes += "0" if not normalised.rank.terminal else "2" if redelivered else "1"
+            arguments.append(record.entry_name(normalised))
+            arguments.append(record.entry_value(arrival.received_at, normalised.postback))
+        return _Call("merge", key.redis, (self._ttl, record.MAX_POSTBACKS_KEPT, wishes, *arguments))
 
     def _index_calls(self, window: Sequence[Received]) -> "list[_Call]":
         references: dict[str, list[str | int]] = {}
-        for arrival, filing, *_ in window:
-            reference = filing.postback.client_reference
-            if reference is not None and filing.key.kind == "message":
-                key = record.reference_key(filing.key.source, reference)
-                references.setdefault(key, []).extend((arrival.received_at, filing.key.id))
+        for arrival, normalised, *_ in window:
+            reference = normalised.postback.client_reference
+            if reference is not None and normalised.key.kind == "message":
+                key = record.reference_key(normalised.key.source, reference)
+                references.setdefault(key, []).extend((arrival.received_at, normalised.key.id))
         return [
             _Call("index", key, (self._ttl, REFERENCES, *members))
             for key, members in references.items()

@@ -33,9 +33,9 @@ def due_events(merged: Merged, *, replayed: bool = False) -> list[tuple[Event, R
     highest = {entry.track: entry.rank for entry in merged.record.entries}  # the last one stands
     tracks: dict[Track, Received] = {}
     for result, received in zip(merged.results.lower(), merged.received, strict=True):
-        filing = received.filing
-        if not filing.rank.terminal or filing.rank != highest.get(filing.track):
+        normalised = received.normalised
+        if not normalised.rank.terminal or normalised.rank != highest.get(normalised.track):
             continue
         if result == "n" or (result == "s" and not replayed) or received.redelivered:
-            tracks[filing.track] = received
+            tracks[normalised.track] = received
     return [(event_of(merged.record, track), tracks[track]) for track in _TRACKS if track in tracks]

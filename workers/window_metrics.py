@@ -10,15 +10,15 @@ duplicate.
 from typing import Final
 
 from workers import metrics
-from workers.outbox import Untold
+from workers.outbox import Outbox
 from workers.unknown_statuses import UnknownStatuses
 
 _unknown_statuses: Final = UnknownStatuses()
 
 
-def count(done: Untold) -> None:
+def count(done: Outbox) -> None:
     """Count a window that is done with."""
-    metrics.ABSORBED.inc(done.postbacks)
+    metrics.PROCESSED.inc(done.postbacks)
     for code_and_result, postbacks in done.results.items():
         metrics.POSTBACKS[code_and_result].inc(postbacks)
     metrics.PASSTHROUGH.inc(len(done.passthrough))

@@ -21,7 +21,7 @@ from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, backoff, open_session
 from shared.settings.settings import Settings
 
-KEEP: Final = 10_000
+MAX_EVENT_IDS: Final = 10_000
 """Events that wait for a slow terminal; beyond it the oldest are not shown."""
 
 Say = Callable[[str], None]
@@ -63,7 +63,7 @@ async def _subscribe(
         handle(message)
 
     channel = await session.connection.channel()
-    queue = await channel.declare_queue(exclusive=True, arguments={"x-max-length": KEEP})
+    queue = await channel.declare_queue(exclusive=True, arguments={"x-max-length": MAX_EVENT_IDS})
     await queue.bind(exchange, routing_key)
     await queue.consume(handle_soon, no_ack=True)
 

@@ -26,7 +26,7 @@ from shared.settings.sources import Network, Rule
 
 PATH: Final = "/postbacks"
 
-BUSY: Final = "5"
+BUSY_RETRY_AFTER: Final = "5"
 """Seconds to wait when too many passwords are being checked."""
 
 _ADDRESSES: Final = 256
@@ -41,7 +41,7 @@ class Refusal(NamedTuple):
     headers: dict[str, str]
 
 
-class Gate:
+class Policy:
     """One source's rule, at work.
 
     Attributes:
@@ -64,7 +64,7 @@ class Gate:
         """Whether the path has one part more, the token."""
         return bool(self._tokens)
 
-    def admits(self, headers: CIMultiDictProxy[str], peer: str, token: str) -> bool:
+    def allows(self, headers: CIMultiDictProxy[str], peer: str, token: str) -> bool:
         """Whether it is clear at once that a request may come in; if not, `refusal` tells.
 
         Args:
@@ -118,7 +118,7 @@ class Gate:
         return address is not None and within(address, self._allow)
 
 
-class Guard:
+class AccessControl:
     """All gates, by the paths that lead to them.
 
     Raises:
@@ -127,22 +127,24 @@ class Guard:
 
     def __init__(self, settings: Settings) -> None:
         _check_exposure(settings)
-        self._gates = {}
+        self._policies = {}
         for source in settings.sources:
             rule = settings.rules.get(source, Rule())
             rate = settings.rate_per_source if rule.rate is None else rule.rate
-            self._gates[f"{PATH}/{source}"] = Gate(source, rule, rate, settings.trusted_proxies)
-        if default := self._gates.get(f"{PATH}/default"):
-            self._gates[PATH] = default
+            self._policies[f"{PATH}/{source}"] = Policy(
+                source, rule, rate, settings.trusted_proxies
+            )
+        if default := self._policies.get(f"{PATH}/default"):
+            self._policies[PATH] = default
 
-    def gate(self, path: str) -> tuple[Gate | None, str]:
+    def policy(self, path: str) -> tuple[Policy | None, str]:
         """The gate that a path leads to and the token that it ends with, if it does."""
-        gate = self._gates.get(path)
-        if gate is not None:
-            return gate, ""
+        policy = self._policies.get(path)
+        if policy is not None:
+            return policy, ""
         place, _, token = path.rpartition("/")
-        gate = self._gates.get(place) if place != PATH else None
-        return (gate, token) if gate is not None and gate.wants_token else (None, "")
+        policy = self._policies.get(place) if place != PATH else None
+        return (policy, token) if policy is not None and policy.wants_token else (None, "")
 
 
 async def _login(logins: Logins, request: web.BaseRequest, sender: Sender) -> Refusal | None:
@@ -152,7 +154,7 @@ async def _login(logins: Logins, request: web.BaseRequest, sender: Sender) -> Re
         if await logins.verify(header, sender) if verdict is None else verdict:
             return None
     except OverloadedError as error:
-        return Refusal(503, str(error), {"Retry-After": BUSY})
+        return Refusal(503, str(error), {"Retry-After": BUSY_RETRY_AFTER})
     challenge = {"WWW-Authenticate": 'Basic realm="postbacks", charset="UTF-8"'}
     return Refusal(401, "user or password is missing or wrong", challenge)
 

@@ -1,0 +1,1 @@
+"""HTTP: from a connection to an answer, with limits on what each connection may cost."""

@@ -25,7 +25,7 @@ from aiohttp.web_protocol import RequestHandler
 
 from ingest import metrics
 from ingest.http.connection import PlainConnection
-from ingest.http.fast_path import TESTED, Connection, Express
+from ingest.http.fast_path import TESTED, Connection, FastPath
 from ingest.http.tls_handshake import Handshake
 
 IDLE_LIMIT: Final = 75.0
@@ -65,7 +65,7 @@ class Connections(web.Server):
     def __init__(
         self,
         handler: Handler,
-        express: Express,
+        fast_path: FastPath,
         *,
         max_body: int,
         max_connections: int,
@@ -84,8 +84,8 @@ class Connections(web.Server):
             read_bufsize=BUFFER,
             auto_decompress=False,
         )
-        self._express = express if aiohttp.__version__ in TESTED else None
-        if self._express is None:
+        self._fast_path = fast_path if aiohttp.__version__ in TESTED else None
+        if self._fast_path is None:
             _log.warning(
                 "aiohttp %s was not tested with the fast path, which stays off: fewer postbacks a"
                 " second; tested are %s",
@@ -142,9 +142,9 @@ class Connections(web.Server):
                     metrics.CONNECTIONS_CLOSED.labels(late).inc()
 
     def _connection(self, *, admitted: bool) -> PlainConnection:
-        if self._express is None:
+        if self._fast_path is None:
             return PlainConnection(self, admitted=admitted, loop=self._loop, **self._kwargs)
-        return Connection(self, self._express, admitted=admitted, loop=self._loop, **self._kwargs)
+        return Connection(self, self._fast_path, admitted=admitted, loop=self._loop, **self._kwargs)
 
     def _request(
         self,

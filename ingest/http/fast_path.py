@@ -48,7 +48,7 @@ READ_AHEAD: Final = 64 * 1024
 """Bytes of requests that are read while others are before them. One read, which the event loop
 limits to 256 KiB, can go beyond."""
 
-Express = Callable[["Connection", RawRequestMessage, StreamReader], bool]
+FastPath = Callable[["Connection", RawRequestMessage, StreamReader], bool]
 """Takes a complete request, and later calls `Connection.answer` once; or returns False."""
 
 _END_OF_HEADERS: Final = b"\r\n\r\n"
@@ -76,7 +76,7 @@ class Connection(PlainConnection):
         "_ahead",
         "_arrived",
         "_ended",
-        "_express",
+        "_fast_path",
         "_held",
         "_newest",
         "_taken_early",
@@ -86,13 +86,13 @@ class Connection(PlainConnection):
     def __init__(
         self,
         manager: "Connections",
-        express: Express,
+        fast_path: FastPath,
         *,
         admitted: bool,
         **limits: Any,  # noqa: ANN401 (aiohttp's own arguments)
     ) -> None:
         super().__init__(manager, admitted=admitted, **limits)
-        self._express = express
+        self._fast_path = fast_path
         self._held: asyncio.Future[None] | None = None
         self._arrived: deque[float] = deque()  # when each of `_messages` was parsed
         self._newest: StreamReader | None = None  # the body of the request that was parsed last
@@ -265,5 +265,5 @@ class Connection(PlainConnection):
             and payload.exception() is None
             and not self._paused  # nobody reads the answers
             and not self._buffer_paused
-            and self._express(self, message, payload)
+            and self._fast_path(self, message, payload)
         )

@@ -33,9 +33,9 @@ def refusal(status: int, text: str, **headers: str) -> web.Response:
     return web.Response(status=status, text=f"{text}\n", headers={**headers, hdrs.SERVER: SERVER})
 
 
-def answer_to(error: PostbacksError) -> web.Response:
+def response_for(error: PostbacksError) -> web.Response:
     """What an error is answered with."""
-    status, headers = _ANSWERS.get(type(error), (503, {"Retry-After": RETRY_AFTER}))
+    status, headers = _RESPONSES.get(type(error), (503, {"Retry-After": RETRY_AFTER}))
     response = refusal(status, str(error), **headers)
     if isinstance(error, BodyTooLargeError):
         response.force_close()  # the rest of the body is not read
@@ -61,7 +61,7 @@ def rendered(response: web.Response, *, close: bool) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode() + body
 
 
-_ANSWERS: Final[dict[type[PostbacksError], tuple[int, dict[str, str]]]] = {
+_RESPONSES: Final[dict[type[PostbacksError], tuple[int, dict[str, str]]]] = {
     BodyTooLargeError: (413, {}),
     UnknownCodingError: (415, {"Accept-Encoding": "gzip, deflate"}),
     BodyIncompleteError: (400, {}),

@@ -17,16 +17,16 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from ingest import metrics
-from ingest.access_control.policy import PATH, Gate, Guard
+from ingest.access_control.policy import PATH, AccessControl, Policy
 from ingest.batcher import Batcher
 from ingest.http import responses
 from ingest.http.connection import PlainConnection
 from ingest.http.connections import Connections
 from ingest.http.content_coding import unpacked
 from ingest.http.fast_path import Connection
-from ingest.http.responses import answer_to, refusal
+from ingest.http.responses import refusal, response_for
 from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
-from shared.log import Rarely
+from shared.log import RateLimitedLog
 from shared.postback.envelope import Arrival
 from shared.process.metric_labels import UNKNOWN
 from shared.process.tracing import Tracing
@@ -46,7 +46,7 @@ class Server:
         tracing: None when nothing is traced.
 
     Raises:
-        SettingsError: see `Guard`.
+        SettingsError: see `AccessControl`.
     """
 
     def __init__(
@@ -54,14 +54,14 @@ class Server:
     ) -> None:
         self._batcher = batcher
         self._tracing = tracing
-        self._guard = Guard(settings)
+        self._access_control = AccessControl(settings)
         self._max_body = int(settings.max_body)
         self._max_connections = settings.max_connections
         self.in_flight = 0
         self.stopping = False
         for source in settings.sources:
             for status in ("200", *map(str, _SENDERS_OWN)):
-                metrics.ANSWERS[status, source].inc(
+                metrics.RESPONSES[status, source].inc(
                     0
                 )  # from the start, so that its rate has a zero
 
@@ -73,77 +73,77 @@ class Server:
         """
         return Connections(
             self.handle,
-            self.express,
+            self.fast_path,
             max_body=self._max_body,
             max_connections=self._max_connections,
             tls=tls,
         )
 
-    def express(
+    def fast_path(
         self, connection: Connection, message: RawRequestMessage, payload: StreamReader
     ) -> bool:
         """Submit a request that needs nothing but its batch; False leaves it to `handle`."""
         started = time.perf_counter()
-        gate, token = self._guard.gate(message.path)
+        policy, token = self._access_control.policy(message.path)
         if (
-            gate is None
+            policy is None
             or message.method != "POST"
             or not 0 < payload.total_bytes <= self._max_body
             or hdrs.CONTENT_ENCODING in message.headers
             or self._tracing is not None
             or self._batcher.full
             or self.stopping
-            or not (gate.open or gate.admits(message.headers, connection.peer, token))
+            or not (policy.open or policy.allows(message.headers, connection.peer, token))
         ):
             return False
         content_type = _clean(message.headers.get(hdrs.CONTENT_TYPE, ""))
         body = payload.read_nowait()
-        arrival = Arrival(time.time_ns() // 1000, gate.source, content_type, body)
+        arrival = Arrival(time.time_ns() // 1000, policy.source, content_type, body)
         deadline = connection.began + ANSWER_LIMIT
-        told = functools.partial(self._tell, connection, message, gate.source, started)
-        self._batcher.enqueue(arrival, deadline, told)
+        on_done = functools.partial(self._respond, connection, message, policy.source, started)
+        self._batcher.enqueue(arrival, deadline, on_done)
         self.in_flight += 1
         return True
 
-    def _tell(
+    def _respond(
         self,
         connection: Connection,
         message: RawRequestMessage,
         source: str,
         started: float,
-        fate: str | PostbacksError,
+        result: str | PostbacksError,
     ) -> None:
         """Answer what `express` took."""
         self.in_flight -= 1
         close = self.stopping or bool(message.should_close)
-        if isinstance(fate, str):
-            status, response = "200", _durable(fate, close=close)
+        if isinstance(result, str):
+            status, response = "200", _durable(result, close=close)
         else:
-            refused = answer_to(fate)
+            refused = response_for(result)
             _log_refused(refused, source)
             status, response = str(refused.status), responses.rendered(refused, close=close)
         connection.answer(response, close=close)
-        metrics.ANSWERS[status, source].inc()
-        metrics.ANSWER_TIME.observe(time.perf_counter() - started)
+        metrics.RESPONSES[status, source].inc()
+        metrics.RESPONSE_TIME.observe(time.perf_counter() - started)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
         """Answer one request within `ANSWER_LIMIT`."""
         started = time.perf_counter()
-        gate, token = self._guard.gate(request.path)
+        policy, token = self._access_control.policy(request.path)
         self.in_flight += 1
         try:
-            if gate is None:
+            if policy is None:
                 response = refusal(404, f"no such source; postbacks go to {PATH}/{{source}}")
             else:
-                response = self._refused(request) or await self._answered(request, gate, token)
+                response = self._refused(request) or await self._answered(request, policy, token)
         finally:
             self.in_flight -= 1
         if self.stopping or _waits_for_continue(request):
             response.force_close()  # the client may send the body that it held back, or not
-        if gate is not None and request.content.exception() is None:  # else its body broke off
-            _log_refused(response, gate.source)
-        metrics.ANSWERS[str(response.status), gate.source if gate else UNKNOWN].inc()
-        metrics.ANSWER_TIME.observe(time.perf_counter() - started)
+        if policy is not None and request.content.exception() is None:  # else its body broke off
+            _log_refused(response, policy.source)
+        metrics.RESPONSES[str(response.status), policy.source if policy else UNKNOWN].inc()
+        metrics.RESPONSE_TIME.observe(time.perf_counter() - started)
         return response
 
     def _refused(self, request: web.BaseRequest) -> web.Response | None:
@@ -151,27 +151,27 @@ class Server:
         if request.method != "POST":
             return refusal(405, "postbacks are POSTed", Allow="POST")
         if (request.content_length or 0) > self._max_body:
-            return answer_to(BodyTooLargeError())
+            return response_for(BodyTooLargeError())
         return None
 
-    async def _answered(self, request: web.BaseRequest, gate: Gate, token: str) -> web.Response:
+    async def _answered(self, request: web.BaseRequest, policy: Policy, token: str) -> web.Response:
         deadline = _began(request) + ANSWER_LIMIT
         try:
             packed = hdrs.CONTENT_ENCODING in request.headers
-            if gate.open and request.content.is_eof() and not packed:  # nothing to wait for
+            if policy.open and request.content.is_eof() and not packed:  # nothing to wait for
                 body = await self._body(request)
             else:
                 async with asyncio.timeout_at(deadline):
-                    if refused := await gate.refusal(request, token):
+                    if refused := await policy.refusal(request, token):
                         return refusal(refused.status, refused.text, **refused.headers)
                     body = await self._body(request)
             if not body:
                 return refusal(400, "the body is empty")
             content_type = _clean(request.headers.get(hdrs.CONTENT_TYPE, ""))
-            arrival = Arrival(time.time_ns() // 1000, gate.source, content_type, body)
+            arrival = Arrival(time.time_ns() // 1000, policy.source, content_type, body)
             batch = await self._durable(arrival, deadline)
         except PostbacksError as error:
-            return answer_to(error)
+            return response_for(error)
         except TimeoutError:
             return refusal(408, f"the body did not come within {ANSWER_LIMIT:g} s")
         return responses.durable(batch)
@@ -207,14 +207,14 @@ def _log_refused(response: web.Response, source: str) -> None:
     """Log a refusal that is no fault of ours. Its text is always one of ours."""
     if response.status in _SENDERS_OWN:
         text = (response.text or "").strip()
-        _rarely.warning(
+        _limited_log.warning(
             f"{source} {response.status} {text}",
             "postbacks of source %s are refused with %d: %s",
             *(source, response.status, text),
         )
 
 
-_rarely: Final = Rarely(logging.getLogger("mms-ingest"))
+_limited_log: Final = RateLimitedLog(logging.getLogger("mms-ingest"))
 
 
 def _began(request: web.BaseRequest) -> float:

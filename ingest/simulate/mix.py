@@ -2,8 +2,8 @@
 
 Each step states the outcome it stands for, and the steps of one track are written with the more
 decisive one later. So what should be known of a message follows from this table alone: of the
-steps that arrived, the last one written. Nothing here asks `shared.postback.codes` or `shared.postback.record`,
-because this is what they are checked against.
+steps that arrived, the last one written. Nothing here asks the codes or the record of
+`shared.postback`, because this is what they are checked against.
 """
 
 from typing import Final, NamedTuple

@@ -15,20 +15,20 @@ import msgspec
 
 from ingest import metrics
 from ingest.breaker import Breaker
-from ingest.commit import Durable
+from ingest.commit import Committer
 from ingest.publisher import PUBLISH_LIMIT
 from ingest.spool.spool import Spool, Spooled
 from shared.errors import SpoolUnavailableError
-from shared.log import Rarely
+from shared.log import RateLimitedLog
 from shared.postback import envelope
 
-IDLE: Final = 0.25
+IDLE_INTERVAL: Final = 0.25
 """Seconds between two looks at an empty spool or an open breaker."""
 
-AT_ONCE: Final = 128
+MAX_PARALLEL_PUBLISHES: Final = 128
 """Batches published together, at most; large ones are fewer, see `spool.READ_BYTES`."""
 
-QUICK: Final = PUBLISH_LIMIT / 4
+QUICK_CONFIRM: Final = PUBLISH_LIMIT / 4
 """Seconds; twice as much is published together if RabbitMQ has confirmed within that time."""
 
 CHECK_EVERY: Final = 0.5
@@ -38,28 +38,28 @@ AFTER_FAILURE: Final = 1.0
 """Seconds to leave a failing disk alone."""
 
 log: Final = logging.getLogger(__name__)
-_rarely: Final = Rarely(log)
+_limited_log: Final = RateLimitedLog(log)
 
 
-async def drain(spool: Spool, durable: Durable, breaker: Breaker) -> None:
+async def drain(spool: Spool, committer: Committer, breaker: Breaker) -> None:
     """Publish and remove the spool's batches whenever RabbitMQ takes them, until cancelled.
 
     A batch is removed only after its confirm: killed in between, it is published again.
     """
     told = ""
-    at_once = 1
+    parallel = 1
     while True:
         try:
             if not breaker.closed:
-                at_once = 1  # the probe
+                parallel = 1  # the probe
             if not (breaker.closed or breaker.probe_due):
-                await asyncio.sleep(IDLE)
-            elif batches := await _mine(spool, durable, at_once):
+                await asyncio.sleep(IDLE_INTERVAL)
+            elif batches := await _mine(spool, committer, parallel):
                 if not (breaker.closed or breaker.may_probe()):
                     continue  # meanwhile it opened, or another one probed
                 began = time.monotonic()
-                confirmed = await _published(durable, batches)
-                at_once = _next_at_once(at_once, time.monotonic() - began)
+                confirmed = await _published(committer, batches)
+                parallel = _next_parallel(parallel, time.monotonic() - began)
                 await _remove(spool, confirmed)
                 if not breaker.closed:
                     await spool.measure()  # others that share the file may be filling it
@@ -80,7 +80,7 @@ async def check(spool: Spool, rabbitmq_away: Callable[[], bool]) -> None:
         await asyncio.sleep(CHECK_EVERY)
 
 
-def _next_at_once(at_once: int, seconds: float) -> int:
+def _next_parallel(parallel: int, seconds: float) -> int:
     """How many batches to publish together, so that a slow RabbitMQ confirms them in time.
 
     What is not confirmed within `PUBLISH_LIMIT` has to be published again, and opens the breaker.
@@ -89,12 +89,12 @@ def _next_at_once(at_once: int, seconds: float) -> int:
         at_once: how many there were the last time.
         seconds: how long they took.
     """
-    if seconds < QUICK:
-        return min(AT_ONCE, at_once * 2)
-    return at_once if seconds < 2 * QUICK else max(1, at_once // 2)
+    if seconds < QUICK_CONFIRM:
+        return min(MAX_PARALLEL_PUBLISHES, parallel * 2)
+    return parallel if seconds < 2 * QUICK_CONFIRM else max(1, parallel // 2)
 
 
-async def _mine(spool: Spool, durable: Durable, limit: int) -> list[Spooled]:
+async def _mine(spool: Spool, committer: Committer, limit: int) -> list[Spooled]:
     """What this process is to drain: nothing when another one drains the same file."""
     if not spool.drained_here:
         if not spool.lock_for_draining():
@@ -102,11 +102,11 @@ async def _mine(spool: Spool, durable: Durable, limit: int) -> list[Spooled]:
         await spool.take_back()
     while True:
         batches = await spool.oldest(limit)
-        too_large = [each for each in batches if len(each.batch) > durable.largest]
+        too_large = [each for each in batches if len(each.batch) > committer.largest]
         if not too_large:
             return batches
         for each in too_large:
-            await _make_smaller(spool, each, durable.largest)
+            await _make_smaller(spool, each, committer.largest)
 
 
 async def _make_smaller(spool: Spool, spooled: Spooled, largest: float) -> None:
@@ -118,7 +118,7 @@ async def _make_smaller(spool: Spool, spooled: Spooled, largest: float) -> None:
     aside = [piece for piece in pieces if len(piece[0]) > largest]
     await spool.replace(spooled, fit, aside)
     if aside:
-        _rarely.warning(
+        _limited_log.warning(
             "set aside",
             "%d postbacks are larger than RabbitMQ takes (%.0f bytes) and are set aside in the"
             " spool; raise its max_message_size and restart mms-ingest to send them",
@@ -127,11 +127,11 @@ async def _make_smaller(spool: Spool, spooled: Spooled, largest: float) -> None:
         )
 
 
-async def _published(durable: Durable, batches: list[Spooled]) -> list[Spooled]:
+async def _published(committer: Committer, batches: list[Spooled]) -> list[Spooled]:
     async with asyncio.TaskGroup() as publishes:
         taken = [
             publishes.create_task(
-                durable.published(each.batch, envelope.batch_id(each.batch), each.postbacks)
+                committer.published(each.batch, envelope.batch_id(each.batch), each.postbacks)
             )
             for each in batches
         ]
@@ -144,7 +144,7 @@ async def _remove(spool: Spool, confirmed: list[Spooled]) -> None:
         try:
             await spool.remove([each.id for each in confirmed])
         except SpoolUnavailableError as error:
-            _rarely.warning("remove", "%s", error)
+            _limited_log.warning("remove", "%s", error)
             await asyncio.sleep(AFTER_FAILURE)
         else:
             metrics.DRAINED.inc(sum(each.postbacks for each in confirmed))
@@ -155,4 +155,4 @@ async def _nothing_to_drain(spool: Spool, breaker: Breaker) -> None:
     """An open breaker has nothing here to probe with: let the next batch that comes in try."""
     breaker.half_open()
     await spool.measure()
-    await asyncio.sleep(IDLE)
+    await asyncio.sleep(IDLE_INTERVAL)

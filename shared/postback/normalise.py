@@ -133,7 +133,7 @@ class Rank(NamedTuple):
         return self.phase >= TERMINAL_PHASE
 
 
-class Filing(NamedTuple):
+class NormalisedPostback(NamedTuple):
     """A postback with the record it belongs to and its rank there.
 
     Attributes:
@@ -147,7 +147,7 @@ class Filing(NamedTuple):
     unknown_status: bool = False
 
 
-def decode(source: str, body: bytes) -> Filing:
+def decode(source: str, body: bytes) -> NormalisedPostback:
     """From a request's raw body to a filed postback.
 
     Raises:
@@ -157,7 +157,7 @@ def decode(source: str, body: bytes) -> Filing:
     return file(source, parse(body))
 
 
-def file(source: str, fields: Fields) -> Filing:
+def file(source: str, fields: Fields) -> NormalisedPostback:
     """Make sense of a postback's fields, as `dialects.parse` returns them.
 
     Raises:
@@ -179,7 +179,7 @@ def file(source: str, fields: Fields) -> Filing:
     if row.track is not Track.TEMPLATE:
         del texts["tracking-id"]
     unknown = row.refined and unknown_status(texts["code"], status)
-    return Filing(key, row.track, rank, _postback(texts), unknown)
+    return NormalisedPostback(key, row.track, rank, _postback(texts), unknown)
 
 
 # The fields' names in the order of `Postback`.

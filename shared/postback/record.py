@@ -16,13 +16,21 @@ from msgspec.structs import astuple
 from shared.errors import UnreadableRecordError
 from shared.postback.codes import CODES, Outcome, Track, phase_of
 from shared.postback.formats import unreadable
-from shared.postback.normalise import NO_TIME, Filing, Key, Postback, Rank, digits, rfc3339_of
+from shared.postback.normalise import (
+    NO_TIME,
+    Key,
+    NormalisedPostback,
+    Postback,
+    Rank,
+    digits,
+    rfc3339_of,
+)
 
-KEEP: Final = 64
+MAX_POSTBACKS_KEPT: Final = 64
 """Postbacks kept for one key. Beyond it those of lowest rank are dropped."""
 
 DROPPED: Final = "dropped"
-"""The hash field that is there when postbacks were dropped because of `KEEP`."""
+"""The hash field that is there when postbacks were dropped because of `MAX_POSTBACKS_KEPT`."""
 
 _LETTERS: Final = {Track.MESSAGE: "m", Track.DISCOVERY: "d", Track.TEMPLATE: "t"}
 _TRACKS: Final = {letter: track for track, letter in _LETTERS.items()}
@@ -32,9 +40,9 @@ _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(Postback).decode
 
 
-def entry_name(filing: Filing) -> str:
+def entry_name(normalised: NormalisedPostback) -> str:
     """The hash field that a postback is stored under."""
-    return f"{_LETTERS[filing.track]}{filing.rank}"
+    return f"{_LETTERS[normalised.track]}{normalised.rank}"
 
 
 def entry_value(received_at: int, postback: Postback) -> bytes:

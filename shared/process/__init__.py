@@ -1,0 +1,1 @@
+"""What every process needs: command line, supervision, admin port, metrics' labels, tracing."""

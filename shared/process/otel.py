@@ -59,7 +59,7 @@ class OpenTelemetry:
                 self._traceparent(span),
             )
 
-    def absorbed(self, traceparent: str, started: int, told: Mapping[str, str]) -> str:
+    def processed(self, traceparent: str, started: int, told: Mapping[str, str]) -> str:
         if not traceparent:
             return ""
         span = self._tracer.start_span(

@@ -1,4 +1,4 @@
-"""Tracing with OpenTelemetry, off unless `MMS_OTEL_ENDPOINT` is set; then `shared.process.otel` is loaded.
+"""Tracing with OpenTelemetry: off unless `MMS_OTEL_ENDPOINT` is set, which loads `process.otel`.
 
 One trace leads from a POST to its event: the ingress's span travels with the postback in the batch
 (`envelope.TracedArrival`, through the spool too), the worker's is its child and travels in the
@@ -20,7 +20,7 @@ class Tracing(Protocol):
     def posted(self, arrival: Arrival) -> AbstractContextManager[TracedArrival]:
         """The span of one POST, from its body to its durable answer; what to submit instead."""
 
-    def absorbed(self, traceparent: str, started: int, told: Mapping[str, str]) -> str:
+    def processed(self, traceparent: str, started: int, told: Mapping[str, str]) -> str:
         """The span of one postback in a worker, from `started` (ns, Unix) until now.
 
         Args:

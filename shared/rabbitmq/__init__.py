@@ -1,0 +1,1 @@
+"""RabbitMQ: sessions with time limits, publisher confirms, and the topology."""

@@ -26,7 +26,7 @@ from pamqp.body import ContentBody
 from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
-from shared.errors import FateUnknownError, UnpublishableError
+from shared.errors import PublishOutcomeUnknownError, UnpublishableError
 
 
 class Message(NamedTuple):
@@ -56,7 +56,8 @@ async def publish(
         it cannot be encoded or is too large.
 
     Raises:
-        FateUnknownError: the channel ended; some may have been taken. Its cause ended the channel.
+        PublishOutcomeUnknownError: the channel ended; some may have been taken. Its
+            cause ended the channel.
     """
     frames, refused = _encoded(channel, messages, largest)
     if not frames:
@@ -79,11 +80,13 @@ async def publish(
                     channel.confirmations.pop(tag, None)
                 raise
     except aiormq.exceptions.ChannelInvalidStateError as error:
-        raise FateUnknownError(f"the connection is closed: {error}") from error
+        raise PublishOutcomeUnknownError(f"the connection is closed: {error}") from error
     try:
         await answers.complete
     except Exception as error:  # only the end of the channel makes it fail, with whatever ended it
-        raise FateUnknownError(f"the connection broke before the confirm: {error}") from error
+        raise PublishOutcomeUnknownError(
+            f"the connection broke before the confirm: {error}"
+        ) from error
     finally:
         _forget(channel, ids, tags)
     return answers.refused

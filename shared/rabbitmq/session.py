@@ -24,8 +24,8 @@ from yarl import URL
 
 from shared.errors import (
     BrokerUnavailableError,
-    FateUnknownError,
-    NotTakenError,
+    PublishOutcomeUnknownError,
+    PublishRejectedError,
     TopologyConflictError,
     UnpublishableError,
 )
@@ -55,10 +55,10 @@ _LOST: Final = (
 """What the libraries raise when a connection cannot be made, is no more, or speaks no AMQP."""
 
 
-Result = NotTakenError | UnpublishableError | None
+Result = PublishRejectedError | UnpublishableError | None
 """What became of a published message: None when RabbitMQ has confirmed it.
 
-`NotTakenError`: a queue refused it or none is bound; published later it may be taken.
+`PublishRejectedError`: a queue refused it or none is bound; published later it may be taken.
 `UnpublishableError`: it was not sent and never can be as it is (a header that cannot be encoded, a
 body larger than RabbitMQ's `max_message_size`). It must be changed or set aside, not tried again.
 """
@@ -106,9 +106,9 @@ class Session:
             limit: seconds to wait for the confirm.
 
         Raises:
-            NotTakenError: refused by a queue, or no queue is bound.
+            PublishRejectedError: refused by a queue, or no queue is bound.
             UnpublishableError: it can never be published as it is.
-            FateUnknownError: no answer in time, or the connection broke before it came.
+            PublishOutcomeUnknownError: no answer in time, or the connection broke before it came.
         """
         message = Message(body, exchange, routing_key, properties)
         (refusal,) = await self.publish_all([message], limit)
@@ -126,19 +126,21 @@ class Session:
             why not. One that cannot be encoded does not keep its neighbours from being published.
 
         Raises:
-            FateUnknownError: not all answers came in time, or the connection broke before. Only
-                a connection causes it, so what was published may be published again.
+            PublishOutcomeUnknownError: not all answers came in time, or the connection broke
+                before. Only a connection causes it, so what was published may be published again.
         """
         try:
             async with asyncio.timeout(limit):
                 refused = await confirms.publish(self.channel, messages, self.largest)
         except TimeoutError as error:
-            raise FateUnknownError(f"no confirm within {limit:g} s") from error
+            raise PublishOutcomeUnknownError(f"no confirm within {limit:g} s") from error
         except asyncio.CancelledError as error:
             if _cancelled_from_outside():
                 raise
-            raise FateUnknownError("the connection was closed before the confirm") from error
-        except FateUnknownError as error:
+            raise PublishOutcomeUnknownError(
+                "the connection was closed before the confirm"
+            ) from error
+        except PublishOutcomeUnknownError as error:
             if (largest := _max_message_size(error)) is not None:
                 _max_message_sizes[self._node] = largest
             if any(len(message.body) <= self.largest for message in messages):
@@ -149,7 +151,7 @@ class Session:
             ]
         return [_result(message, refused.get(at)) for at, message in enumerate(messages)]
 
-    def refused_a_message(self, error: FateUnknownError) -> bool:
+    def refused_a_message(self, error: PublishOutcomeUnknownError) -> bool:
         """Whether RabbitMQ closed the channel for a message's sake; the connection is still there.
 
         A message may be the cause only where RabbitMQ says `PRECONDITION_FAILED`. Other reasons
@@ -306,7 +308,7 @@ def _result(message: Message, error: Exception | None) -> Result:
         )
     else:
         why = f"a queue of {message.exchange or message.routing_key} refused it"
-    refusal = NotTakenError(why)
+    refusal = PublishRejectedError(why)
     refusal.__cause__ = error
     return refusal
 
@@ -314,7 +316,7 @@ def _result(message: Message, error: Exception | None) -> Result:
 _TOO_LARGE: Final = re.compile(r"message size \d+ is larger than (?:configured )?max size (\d+)")
 
 
-def _max_message_size(error: FateUnknownError) -> int | None:
+def _max_message_size(error: PublishOutcomeUnknownError) -> int | None:
     """RabbitMQ's limit of a message, when exceeding it is what closed the channel."""
     cause = error.__cause__
     if not isinstance(cause, aiormq.exceptions.ChannelPreconditionFailed):

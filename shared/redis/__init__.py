@@ -1,0 +1,1 @@
+"""Redis: clients for one server, a cluster or Sentinel, and what their errors mean."""

@@ -1,0 +1,1 @@
+"""The settings: where they come from, their units, bounds and defaults."""

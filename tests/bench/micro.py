@@ -56,13 +56,13 @@ def steps() -> dict[str, Callable[[], object]]:
     fields = parse(body)
     xml = "".join(f"<{name}>{text}</{name}>" for name, text in fields.items())
     xml_body = f"<postback>{xml}</postback>".encode()
-    filings = [decode("default", each) for each in (sent, body)]
-    filing = filings[1]
+    normalised_postbacks = [decode("default", each) for each in (sent, body)]
+    normalised = normalised_postbacks[1]
     held = {
         entry_name(each).encode(): entry_value(1_790_000_000_000_000, each.postback)
-        for each in filings
+        for each in normalised_postbacks
     }
-    record = read_record(filing.key, held)
+    record = read_record(normalised.key, held)
     if record is None:
         raise AssertionError
     event = event_of(record, Track.MESSAGE)
@@ -80,12 +80,12 @@ def steps() -> dict[str, Callable[[], object]]:
         "fields to postback, identity and rank": lambda: file("default", dict(texts)),
         "JSON to postback, all of it": lambda: decode("default", body),
         "XML to postback, all of it": lambda: decode("default", xml_body),
-        "rank taken apart": lambda: Rank.parse(str(filing.rank)),
+        "rank taken apart": lambda: Rank.parse(str(normalised.rank)),
         "postback to Redis": lambda: (
-            entry_name(filing),
-            entry_value(1_790_000_000_000_000, filing.postback),
+            entry_name(normalised),
+            entry_value(1_790_000_000_000_000, normalised.postback),
         ),
-        "record from Redis, two postbacks": lambda: read_record(filing.key, held),
+        "record from Redis, two postbacks": lambda: read_record(normalised.key, held),
         "record to event": lambda: event_of(record, Track.MESSAGE),
         "event to JSON": event.encode,
         "event: json.dumps of as many fields": lambda: json.dumps(texts).encode(),

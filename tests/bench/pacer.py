@@ -30,7 +30,7 @@ WATCHED: Final = "99999"
 """The operator of the messages whose events are awaited."""
 
 TICK: Final = 0.001
-GRACE: Final = 20.0
+SETTLE_LIMIT: Final = 20.0
 """Seconds without an event after which no more are awaited."""
 
 
@@ -162,7 +162,7 @@ class _Sender:
             self._flush()
             await asyncio.sleep(TICK)
         self.count = queued
-        end = time.monotonic() + GRACE
+        end = time.monotonic() + SETTLE_LIMIT
         while self._open and time.monotonic() < end:
             await asyncio.sleep(TICK)
         self.failed += self._open
@@ -238,7 +238,8 @@ async def pace(job: Job) -> Outcome:
         await sender.send_all()
         sender.last_event = time.monotonic()
         while (
-            len(sender.events) < sender.watched() and time.monotonic() - sender.last_event < GRACE
+            len(sender.events) < sender.watched()
+            and time.monotonic() - sender.last_event < SETTLE_LIMIT
         ):
             await asyncio.sleep(0.01)
     return _outcome(sender)

@@ -29,7 +29,7 @@ MEMORY: Final = 256 * 2**20
 BROKEN: Final = "good postbacks that come after it do not arrive"
 """The harm after which nothing else can be looked at."""
 
-AT_ONCE: Final = 16
+PARALLEL_REQUESTS: Final = 16
 TIMES: Final = 1000
 
 
@@ -104,7 +104,7 @@ async def send_often(port: int, hostile: Hostile, times: int) -> Counter[int]:
             statuses[await send(port, hostile.wire)] += 1
 
     async with asyncio.TaskGroup() as senders:
-        for _ in range(min(AT_ONCE, times)):
+        for _ in range(min(PARALLEL_REQUESTS, times)):
             senders.create_task(sender())
     return statuses
 

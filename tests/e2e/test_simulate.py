@@ -15,8 +15,17 @@ from shared.settings.settings import Settings
 from tests.support.processes import Processes, environment, metric, until
 
 SOME = 200
-ENOUGH = ("--count", "1500", "--format", "mixed", "--duplicates", "0.1", "--shuffle", "--verify")
-ENOUGH_OF_ALL = (*ENOUGH, "--passthrough", "0.02")
+MIN_PARALLEL_BATCH = (
+    "--count",
+    "1500",
+    "--format",
+    "mixed",
+    "--duplicates",
+    "0.1",
+    "--shuffle",
+    "--verify",
+)
+ENOUGH_OF_ALL = (*MIN_PARALLEL_BATCH, "--passthrough", "0.02")
 
 
 def start(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
@@ -61,7 +70,7 @@ def test_a_worker_killed_in_the_middle_changes_nothing(
 ) -> None:
     ingress = processes.start_ingest(settings)
     worker = processes.start_worker(settings)
-    provider = start(settings, *ENOUGH, "--rate", "800")
+    provider = start(settings, *MIN_PARALLEL_BATCH, "--rate", "800")
     assert until(lambda: answered(ingress) > SOME)
     worker.kill()
     worker.start()
@@ -74,7 +83,7 @@ def test_an_ingress_killed_in_the_middle_costs_only_resends(
 ) -> None:
     ingress = processes.start_ingest(settings)
     processes.start_worker(settings)
-    provider = start(settings, *ENOUGH, "--rate", "800", "--resend-after", "2s")
+    provider = start(settings, *MIN_PARALLEL_BATCH, "--rate", "800", "--resend-after", "2s")
     assert until(lambda: answered(ingress) > SOME)
     ingress.kill()
     ingress.start()

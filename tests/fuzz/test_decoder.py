@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
 from tests.support.budget import fuzzed
 from tests.support.mutation import mutated
@@ -22,7 +22,7 @@ KEPT = 300
 MOST_GROWTH = 64 * 1024
 
 
-def outcome(body: bytes) -> Filing | PassthroughEvent | None:
+def outcome(body: bytes) -> NormalisedPostback | PassthroughEvent | None:
     """What it decodes to; None for a dead letter. Anything else escapes and fails the test."""
     try:
         return decode("acme", body)

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from deploy.local.ports import HOST
 from ingest.access_control.password_checks import MAX_WAITING
-from ingest.access_control.policy import Guard
+from ingest.access_control.policy import AccessControl
 from shared.errors import SettingsError
 from shared.settings import password
 from shared.settings.password import Hashed
@@ -220,14 +220,14 @@ def test_it_does_not_listen_to_a_network_unguarded(host: str) -> None:
         ruled(acme=Rule(token=(TOKEN,)), other=Rule(rate=1)), ingest_host=host
     )
     with pytest.raises(SettingsError, match="for default, other") as raised:
-        Guard(settings)
+        AccessControl(settings)
     assert "MMS_OPEN=1" in str(raised.value)
-    Guard(msgspec.structs.replace(settings, open=True))
-    Guard(msgspec.structs.replace(settings, sources=Names(("acme",))))
+    AccessControl(msgspec.structs.replace(settings, open=True))
+    AccessControl(msgspec.structs.replace(settings, sources=Names(("acme",))))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
 def test_on_this_machine_it_is_open(host: str) -> None:
-    gate, _ = Guard(Settings(ingest_host=host)).gate("/postbacks")
-    assert gate is not None
-    assert gate.open
+    policy, _ = AccessControl(Settings(ingest_host=host)).policy("/postbacks")
+    assert policy is not None
+    assert policy.open

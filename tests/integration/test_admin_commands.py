@@ -29,8 +29,8 @@ from shared.settings.settings import Settings
 from workers.admin import archive
 from workers.admin.unpublished import KEY
 from workers.consumer import Delivery
-from workers.outbox import DeadLetter, Untold, emit
-from workers.pipeline import absorb
+from workers.outbox import DeadLetter, Outbox, emit
+from workers.pipeline import process_window
 from workers.store import Store
 
 COMMAND = "import sys; sys.argv[0] = 'mms-admin'; from workers.admin.main import main; main()"
@@ -117,7 +117,7 @@ async def work(settings: Settings, session: Session) -> None:
             if not message.delivery_tag:
                 return
             delivery = Delivery(0, envelope.CONTENT_TYPE, message.body, redelivered=False)
-            await emit(session, await absorb(store, [delivery]))
+            await emit(session, await process_window(store, [delivery]))
             await session.channel.basic_ack(message.delivery_tag)
     finally:
         await store.aclose()
@@ -146,7 +146,7 @@ async def bury(session: Session, arrivals: Sequence[Arrival], reason: Reason) ->
         DeadLetter(reason, "a test", each.source, each.received_at, each.content_type, each.body)
         for each in arrivals
     ]
-    await emit(session, Untold([], letters))
+    await emit(session, Outbox([], letters))
 
 
 async def everything(settings: Settings) -> dict[bytes, object]:
@@ -437,8 +437,8 @@ async def test_rebuild_emits_what_only_the_archive_saw(settings: Settings) -> No
 KILLED_WITH_EVENTS_UNPUBLISHED = """
 import os
 import signal
-from workers.admin.restore import Teller
-Teller.tell = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+from workers.admin.restore import EventPublisher
+EventPublisher.tell = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

@@ -19,10 +19,11 @@ ROOT = Path(__file__).parents[2]
 # Runs the command; in 1.5 s the named coroutine does what it is told to.
 PROGRAM = """
 import asyncio, sys
-import ingest.batcher, ingest.http.connections, ingest.main, ingest.publisher, shared.process.watchdog
+import ingest.batcher, ingest.http.connections, ingest.main, ingest.publisher
+import shared.process.watchdog
 import workers.main
 
-ingest.main.FAREWELL = 0.0
+ingest.main.SHUTDOWN_NOTICE = 0.0
 shared.process.watchdog.END_LIMIT = 3.0
 shared.process.cli.stop_event.__defaults__ = (3.0,)
 

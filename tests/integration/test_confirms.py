@@ -11,7 +11,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from deploy.local.servers import RabbitMQ
-from shared.errors import FateUnknownError, NotTakenError, UnpublishableError
+from shared.errors import PublishOutcomeUnknownError, PublishRejectedError, UnpublishableError
 from shared.rabbitmq.confirms import Message
 from shared.rabbitmq.session import Session, open_session
 from shared.rabbitmq.topology import STATE_QUEUE
@@ -128,7 +128,7 @@ async def test_what_rabbitmq_finds_too_large_is_never_tried_again(
     session = await open_session(settings, name="test")
     small, large = (message(STATE_QUEUE, b"x" * size) for size in (5000, 5001))
     assert session.largest == math.inf
-    with pytest.raises(FateUnknownError):  # what became of the small one nobody knows
+    with pytest.raises(PublishOutcomeUnknownError):  # what became of the small one nobody knows
         await session.publish_all([small, large], LIMIT)
     assert session.largest == 5000
     await session.close()
@@ -193,9 +193,9 @@ async def test_one_alone_is_published_or_says_why_not(
         )
 
     await publish(taking)
-    with pytest.raises(NotTakenError, match="refused"):
+    with pytest.raises(PublishRejectedError, match="refused"):
         await publish(full)
-    with pytest.raises(NotTakenError, match="no queue"):
+    with pytest.raises(PublishRejectedError, match="no queue"):
         await publish("nowhere")
 
 
@@ -204,7 +204,7 @@ async def test_no_answer_in_time(
 ) -> None:
     """Their fate is unknown, they may come through later, and the count of confirms still holds."""
     proxy.stall()
-    with pytest.raises(FateUnknownError, match="within"):
+    with pytest.raises(PublishOutcomeUnknownError, match="within"):
         await far_session.publish_all([message(taking), message(full)], 0.2)
     proxy.heal()
     answers = await far_session.publish_all(
@@ -226,10 +226,10 @@ async def test_given_up_before_it_was_sent(
 
     with monkeypatch.context() as patch:
         patch.setattr(session.channel.write_queue, "put", stuck)
-        with pytest.raises(FateUnknownError):
+        with pytest.raises(PublishOutcomeUnknownError):
             await session.publish_all([message(taking), message(taking)], 0.05)
     async with session.channel.lock:
-        with pytest.raises(FateUnknownError):
+        with pytest.raises(PublishOutcomeUnknownError):
             await session.publish_all([message(taking)], 0.05)
     answers = await session.publish_all([message(taking), message(full), message(taking)], LIMIT)
     assert [answer is None for answer in answers] == [True, False, True]
@@ -245,9 +245,9 @@ async def test_the_connection_breaks_in_between(
     await asyncio.sleep(0.1)
     assert not publishing.done()
     proxy.reset()
-    with pytest.raises(FateUnknownError, match="broke"):
+    with pytest.raises(PublishOutcomeUnknownError, match="broke"):
         await publishing
-    with pytest.raises(FateUnknownError):
+    with pytest.raises(PublishOutcomeUnknownError):
         await far_session.publish_all([message(taking)], LIMIT)
 
 
@@ -257,7 +257,7 @@ async def test_we_close_it_in_between(far_session: Session, proxy: Proxy, taking
     publishing = asyncio.create_task(far_session.publish_all(messages, LIMIT))
     await asyncio.sleep(0.1)
     await far_session.close()
-    with pytest.raises(FateUnknownError):
+    with pytest.raises(PublishOutcomeUnknownError):
         await publishing
 
 
@@ -274,6 +274,6 @@ async def test_a_task_that_is_told_to_stop_stops(
 
 async def test_an_exchange_that_is_gone(session: Session) -> None:
     """RabbitMQ closes the channel."""
-    with pytest.raises(FateUnknownError, match="no exchange"):
+    with pytest.raises(PublishOutcomeUnknownError, match="no exchange"):
         await session.publish_all([Message(b"", "gone", "", Basic.Properties())], LIMIT)
     assert not session.open

@@ -39,10 +39,10 @@ async def test_the_batch_of_an_event_is_in_both_logs_once(
     assert event.correlation_id
     assert until(lambda: bool(batch_lines(worker.log())))
     (taken,) = batch_lines(ingress.log())
-    (absorbed,) = batch_lines(worker.log())
-    assert taken["batch"] == absorbed["batch"] == event.correlation_id
+    (processed,) = batch_lines(worker.log())
+    assert taken["batch"] == processed["batch"] == event.correlation_id
     assert (taken["postbacks"], taken["result"]) == (1, "confirmed")
-    assert (absorbed["postbacks"], absorbed["events"]) == (1, 1)
+    assert (processed["postbacks"], processed["events"]) == (1, 1)
     for log in (ingress.log(), worker.log()):
         assert NUMBER not in log
 

@@ -15,7 +15,8 @@ import msgspec
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from ingest.http import connection, connections, tls_handshake
+from ingest.http import connection as plain
+from ingest.http import connections, tls_handshake
 from ingest.http.connection import PlainConnection
 from ingest.http.connections import MAX_HEADERS, MAX_LINE
 from ingest.http.fast_path import READ_AHEAD
@@ -88,7 +89,7 @@ async def test_bombs_cost_next_to_nothing() -> None:
 
 
 async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "HEADERS_LIMIT", 0.3)
+    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     async with answering(LIMITED) as server:
         began = time.monotonic()
@@ -106,7 +107,7 @@ async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_an_idle_connection_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor is one whose bodies come in pieces, after their headers."""
-    monkeypatch.setattr(connection, "HEADERS_LIMIT", 0.2)
+    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.2)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.05)
     async with answering(LIMITED) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -259,7 +260,7 @@ async def test_who_never_reads_is_cut_off(
     request_line: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whether its answers block the connection, or the connection is to be closed after them."""
-    monkeypatch.setattr(connection, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     settings = msgspec.structs.replace(LIMITED, max_connections=2)
     request = request_line + b"\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
@@ -278,7 +279,7 @@ async def test_who_never_reads_is_cut_off(
 
 
 async def test_closing_does_not_wait_for_who_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     monkeypatch.setattr(connections, "IDLE_LIMIT", 0.3)
     settings = msgspec.structs.replace(LIMITED, max_connections=1)
@@ -413,7 +414,7 @@ async def test_who_stops_sending_a_body_that_was_refused_is_no_news(
 async def test_an_answer_gives_the_next_headers_no_more_time(
     header: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "HEADERS_LIMIT", 0.5)
+    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.5)
     monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
     request = HEAD + header + body
     async with answering(LIMITED) as server:

@@ -13,11 +13,11 @@ from deploy.local.servers import Redis
 from shared.postback import record
 from shared.postback.codes import Track
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 from shared.postback.record import Record
 from shared.settings.settings import Settings
 from tests.support import strategies
-from tests.support.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
+from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
 from workers.store import Merged, Received, Store
 
 KEEPS = st.sampled_from([3, 5, 64])
@@ -26,15 +26,15 @@ KEEPS = st.sampled_from([3, 5, 64])
 def received(merging: Merging) -> Received:
     return Received(
         Arrival(merging.received_at, "default", "", b""),
-        merging.filing,
-        redelivered=merging.wish == TELL_ALWAYS,
+        merging.normalised,
+        redelivered=merging.notify == NOTIFY_ALWAYS,
     )
 
 
-def merging(filing: Filing, received_at: int, *, redelivered: bool) -> Merging:
+def merging(normalised: NormalisedPostback, received_at: int, *, redelivered: bool) -> Merging:
     """As the pipeline wishes it: only what is terminal is ever told of."""
-    wish = TELL_ALWAYS if redelivered else TELL_NEW
-    return Merging(filing, received_at, wish if filing.rank.terminal else TELL_NOBODY)
+    notify = NOTIFY_ALWAYS if redelivered else NOTIFY_NEW
+    return Merging(normalised, received_at, notify if normalised.rank.terminal else NOTIFY_NEVER)
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +52,12 @@ def url(redis_server: Redis) -> str:
 def test_the_script_does_what_the_model_does(
     url: str, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, keep: int
 ) -> None:
-    monkeypatch.setattr(record, "KEEP", keep)
-    filings = data.draw(st.lists(strategies.filings(), min_size=1, max_size=8))
-    key = filings[0].key
-    mine = [filing for filing in filings if filing.key == key]
+    monkeypatch.setattr(record, "MAX_POSTBACKS_KEPT", keep)
+    normalised_postbacks = data.draw(
+        st.lists(strategies.normalised_postbacks(), min_size=1, max_size=8)
+    )
+    key = normalised_postbacks[0].key
+    mine = [normalised for normalised in normalised_postbacks if normalised.key == key]
     batches = data.draw(
         st.lists(
             st.lists(
@@ -78,7 +80,7 @@ def test_the_script_does_what_the_model_does(
 async def _compare(url: str, model: Model, batches: list[list[Merging]]) -> None:
     store = Store(Settings(redis_url=url))
     try:
-        key = batches[0][0].filing.key
+        key = batches[0][0].normalised.key
         await store._redis.delete(key.redis)  # noqa: SLF001 (the test's own clean slate)
         for batch in batches:
             letters, told = model.merge(batch)
@@ -109,18 +111,25 @@ async def test_over_the_limit_the_lowest_go_in_any_order(settings: Settings) -> 
     store = Store(settings)
     for _ in range(3):
         dice.shuffle(many)
-        filings = [decode("default", body) for body in many]
+        normalised_postbacks = [decode("default", body) for body in many]
         for start in range(0, 100, 7):
             await store.merge(
-                [received(Merging(filing, 1)) for filing in filings[start : start + 7]]
+                [
+                    received(Merging(normalised, 1))
+                    for normalised in normalised_postbacks[start : start + 7]
+                ]
             )
-        found = await store.record(filings[0].key)
+        found = await store.record(normalised_postbacks[0].key)
         assert found is not None
         assert (len(found.entries), found.dropped) == (64, True)
         records.add(found)
-        again = await store.merge([received(Merging(filing, 1)) for filing in filings])
+        again = await store.merge(
+            [received(Merging(normalised, 1)) for normalised in normalised_postbacks]
+        )
         assert "n" not in "".join(one.results for one in again if isinstance(one, Merged)).lower()
-        assert await store.record(filings[0].key) == found, "what was dropped came again"
+        assert await store.record(normalised_postbacks[0].key) == found, (
+            "what was dropped came again"
+        )
         await store._redis.flushall()  # noqa: SLF001 (the test's own clean slate)
     await store.aclose()
     assert len(records) == 1
@@ -130,7 +139,7 @@ LARGEST = 32 * 1024
 """Bytes of a record that come back with a merge, beside what decides its tracks."""
 
 
-def _large(code: str, number: int, size: int) -> Filing:
+def _large(code: str, number: int, size: int) -> NormalisedPostback:
     fields = {
         "origin": "MMS_MT",
         "code": code,
@@ -145,8 +154,10 @@ def _bytes(found: Record, track: Track) -> list[int]:
     return [len(record.entry_value(1, entry.postback)) for entry in found.of(track)]
 
 
-async def _told(store: Store, *filings: Filing) -> Record:
-    (merged,) = await store.merge([received(Merging(filing, 1)) for filing in filings])
+async def _told(store: Store, *normalised_postbacks: NormalisedPostback) -> Record:
+    (merged,) = await store.merge(
+        [received(Merging(normalised, 1)) for normalised in normalised_postbacks]
+    )
     assert isinstance(merged, Merged)
     assert merged.record is not None
     return merged.record
@@ -156,7 +167,7 @@ async def test_of_a_large_record_so_much_comes_back_with_a_merge(settings: Setti
     """A window of small postbacks must not bring megabytes for each of them into a worker."""
     store = Store(settings)
     many = [_large("E101", number, 30) for number in range(40)]
-    await store.merge([received(Merging(filing, 1, 0)) for filing in many])
+    await store.merge([received(Merging(normalised, 1, 0)) for normalised in many])
     await store.merge([received(Merging(_large("E501", 1, 30), 1, 0))])
 
     small = _large("E101", 50, 0)
@@ -166,8 +177,8 @@ async def test_of_a_large_record_so_much_comes_back_with_a_merge(settings: Setti
 
     both = _large("E101", 51, 30), _large("E501", 51, 30)
     told = await _told(store, *both)
-    for filing in both:
-        assert told.of(filing.track)[0].rank == filing.rank, "what decides is always there"
+    for normalised in both:
+        assert told.of(normalised.track)[0].rank == normalised.rank, "what decides is always there"
 
     whole = await store.record(small.key)
     assert whole is not None

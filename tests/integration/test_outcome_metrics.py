@@ -13,7 +13,7 @@ from shared.postback.envelope import Arrival
 from shared.postback.normalise import Key
 from shared.settings.settings import Settings
 from workers.consumer import Delivery
-from workers.pipeline import absorb
+from workers.pipeline import process_window
 from workers.store import Store
 
 MESSAGES = [f"B-{number}" for number in range(30)]
@@ -77,7 +77,7 @@ async def test_outcomes_less_corrections_is_where_messages_stand(
         batch = arrivals[start : start + 40] + dice.sample(arrivals[: start + 40], 10)
         body = envelope.encode(batch)
         for redelivered in (False, True) if dice.random() < 0.5 else (False,):
-            await absorb(store, [Delivery(1, envelope.CONTENT_TYPE, body, redelivered)])
+            await process_window(store, [Delivery(1, envelope.CONTENT_TYPE, body, redelivered)])
     there: Standing = Counter()
     delivered = 0
     for message in MESSAGES:

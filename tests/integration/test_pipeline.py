@@ -20,7 +20,7 @@ from shared.rabbitmq.topology import EVENT_LOG, EVENTS, STATE_QUEUE
 from shared.settings.settings import Seconds, Settings
 from tests.support import running
 from workers.consumer import Consumer, Delivery
-from workers.pipeline import absorb
+from workers.pipeline import process_window
 from workers.store import Received, Store
 
 TRACKING_ID = "T-1"
@@ -217,13 +217,13 @@ async def test_a_batch_whose_worker_died_after_the_state_is_told_by_the_next(
     await _publish(settings, [Arrival(1, "default", "", DELIVERED)])
     consumer = Consumer(session)
     await consumer.start()
-    untold = await absorb(store, await consumer.window())
+    outbox = await process_window(store, await consumer.window())
     await store.aclose()
     await session.close()
     async with running.subscriber(settings) as subscriber, running.worker(settings):
         event = await subscriber.event()
         assert await subscriber.silent()
-    assert [event.id] == [each.id for each in untold.events]
+    assert [event.id] == [each.id for each in outbox.events]
 
 
 async def test_a_redelivered_batch_that_was_done_tells_the_same_event_again(
@@ -298,8 +298,10 @@ async def test_the_reference_of_the_customers_finds_the_tracking_id(settings: Se
 async def test_a_record_expires_after_its_last_change(settings: Settings) -> None:
     short = msgspec.structs.replace(settings, state_ttl=Seconds(1))
     store = Store(short)
-    filing = decode("default", DELIVERED)
-    await store.merge([Received(Arrival(1, "default", "", DELIVERED), filing, redelivered=False)])
+    normalised = decode("default", DELIVERED)
+    await store.merge(
+        [Received(Arrival(1, "default", "", DELIVERED), normalised, redelivered=False)]
+    )
     assert await store.record(MESSAGE) is not None
 
     async def gone() -> bool:
@@ -345,8 +347,8 @@ async def test_a_failure_after_what_release_0_1_0_took_for_a_delivery_has_its_ev
             MESSAGE.redis, name, entry_value(1, deferred.postback)
         )
         batch = envelope.encode([Arrival(1, "default", "", EXPIRED)])
-        untold = await absorb(store, [Delivery(1, "", batch, redelivered=False)])
+        outbox = await process_window(store, [Delivery(1, "", batch, redelivered=False)])
     finally:
         await store.aclose()
-    assert [each.sequence for each in untold.events] == [str(expired.rank)]
-    assert untold.events[0].type == "mms.message.expired"
+    assert [each.sequence for each in outbox.events] == [str(expired.rank)]
+    assert outbox.events[0].type == "mms.message.expired"

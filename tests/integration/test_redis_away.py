@@ -37,7 +37,7 @@ async def test_a_cluster_that_is_lost_and_back(tmp_path: Path) -> None:
             with pytest.raises(StateUnavailableError):
                 await store.merge([received(2)])
             with pytest.raises(StateUnavailableError):
-                await store.record(received(1).filing.key)
+                await store.record(received(1).normalised.key)
         for node in nodes:
             node.start()
         async with asyncio.timeout(20):

@@ -25,12 +25,12 @@ from deploy.local.servers import Redis
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 from shared.settings.settings import Settings
 from tests.support import contract
 from tests.support.strategies import as_json
 from workers.consumer import Delivery
-from workers.pipeline import absorb
+from workers.pipeline import process_window
 from workers.store import Received, Store
 
 Result = TypeVar("Result")
@@ -52,12 +52,12 @@ _BODIES: Final = st.builds(
 )
 
 
-def order(filing: Filing) -> tuple[int, float, str]:
+def order(normalised: NormalisedPostback) -> tuple[int, float, str]:
     """How decisive a postback is, by the contract and not by the code under test."""
-    timestamp = filing.postback.timestamp
+    timestamp = normalised.postback.timestamp
     time = datetime.fromisoformat(timestamp).timestamp() if timestamp else 0.0
-    phase = contract.phase(str(filing.track), str(filing.postback.outcome))
-    return phase, time, filing.rank.identity
+    phase = contract.phase(str(normalised.track), str(normalised.postback.outcome))
+    return phase, time, normalised.rank.identity
 
 
 class Site(RuleBasedStateMachine):
@@ -103,7 +103,7 @@ class Site(RuleBasedStateMachine):
             return
         at = data.draw(st.integers(0, len(self.waiting) - 1))
         delivery = self.waiting.pop(at)
-        events = self.run(absorb(self.store, [delivery])).events
+        events = self.run(process_window(self.store, [delivery])).events
         if dies:  # with some of its events published
             self.waiting.append(delivery._replace(redelivered=True))
             events = events[: data.draw(st.integers(0, len(events)))]
@@ -137,18 +137,18 @@ class Site(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             while self.waiting:  # the queue is worked off
-                self.publish(self.run(absorb(self.store, [self.waiting.pop()])).events)
-            expected: dict[tuple[str, str, str], Filing] = {}
+                self.publish(self.run(process_window(self.store, [self.waiting.pop()])).events)
+            expected: dict[tuple[str, str, str], NormalisedPostback] = {}
             for arrival in self.archive:
-                filing = decode("acme", arrival.body)
-                if filing.postback.outcome not in contract.NOT_TERMINAL:
-                    key = ("/mms-postbacks/acme", filing.key.id, str(filing.track))
-                    expected[key] = max(expected.get(key, filing), filing, key=order)
+                normalised = decode("acme", arrival.body)
+                if normalised.postback.outcome not in contract.NOT_TERMINAL:
+                    key = ("/mms-postbacks/acme", normalised.key.id, str(normalised.track))
+                    expected[key] = max(expected.get(key, normalised), normalised, key=order)
             assert {key: event.data.outcome for key, event in self.kept.items()} == {
-                key: filing.postback.outcome for key, filing in expected.items()
+                key: normalised.postback.outcome for key, normalised in expected.items()
             }
             assert {key: event.data.code for key, event in self.kept.items()} == {
-                key: filing.postback.code for key, filing in expected.items()
+                key: normalised.postback.code for key, normalised in expected.items()
             }
         finally:
             self.run(self.store.aclose())

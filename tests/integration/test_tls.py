@@ -22,7 +22,7 @@ from shared.errors import BrokerUnavailableError, SettingsError, UntrustedServer
 from shared.process import tls
 from shared.process.cli import only_ours
 from shared.rabbitmq.session import open_session
-from shared.redis import client
+from shared.redis import client as redis_client
 from shared.settings import settings as all_settings
 from shared.settings.settings import Settings
 from tests.conftest import SMALL
@@ -253,7 +253,7 @@ def _tls(port: int, signed: Signed) -> tuple[str, ...]:
 
 
 async def answers(url: str, ca: Authority | None) -> bool:
-    client = client.client(url, 2.0, str(ca.cert) if ca else "")
+    client = redis_client.client(url, 2.0, str(ca.cert) if ca else "")
     try:
         return bool(await client.ping())
     finally:
@@ -357,7 +357,7 @@ async def _raised(url: str, ca: Authority | None) -> None:
 )
 def test_redis_urls_that_are_refused_and_not_repeated(url: str) -> None:
     with pytest.raises(SettingsError, match="MMS_REDIS_URL") as raised:
-        client.client(url, 1.0)
+        redis_client.client(url, 1.0)
     assert "hush" not in str(raised.value)
     assert raised.value.__cause__ is None
 

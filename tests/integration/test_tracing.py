@@ -82,17 +82,17 @@ async def test_one_trace_leads_from_the_post_to_the_event(
     traced = msgspec.structs.replace(settings, otel_endpoint=ENDPOINT)
     async with running.ingest(traced), running.worker(running.beside(traced)):
         event = await message_after(settings, EVENTS, DELIVERED)
-    posted, absorbed = named(spans, "POST /postbacks/default"), named(spans, "absorb postback")
+    posted, processed = named(spans, "POST /postbacks/default"), named(spans, "absorb postback")
     assert posted.parent is None
-    assert is_child(absorbed, posted)
-    assert event.headers["traceparent"] == traceparent(absorbed)
-    assert traceparent(absorbed).split("-")[1] == traceparent(posted).split("-")[1]
-    assert absorbed.attributes == {
+    assert is_child(processed, posted)
+    assert event.headers["traceparent"] == traceparent(processed)
+    assert traceparent(processed).split("-")[1] == traceparent(posted).split("-")[1]
+    assert processed.attributes == {
         "mms.source": "default",
         "mms.code": "N102",
         "messaging.message.id": event.correlation_id,
     }
-    assert [span.resource.attributes["service.name"] for span in (posted, absorbed)] == [
+    assert [span.resource.attributes["service.name"] for span in (posted, processed)] == [
         "mms-ingest",
         "mms-worker",
     ]
@@ -107,10 +107,10 @@ async def test_a_dead_letter_is_in_the_trace_of_its_post(
     traced = msgspec.structs.replace(settings, otel_endpoint=ENDPOINT)
     async with running.ingest(traced), running.worker(running.beside(traced)):
         letter = await message_after(settings, DEAD, b"no postback")
-    posted, absorbed = named(spans, "POST /postbacks/default"), named(spans, "absorb postback")
+    posted, processed = named(spans, "POST /postbacks/default"), named(spans, "absorb postback")
     assert letter.headers["traceparent"] == traceparent(posted)
-    assert is_child(absorbed, posted)
-    assert absorbed.attributes == {"mms.source": "default", "mms.dead_letter": "malformed"}
+    assert is_child(processed, posted)
+    assert processed.attributes == {"mms.source": "default", "mms.dead_letter": "malformed"}
 
 
 async def test_who_does_not_trace_reads_what_is_traced_and_the_other_way_round(

@@ -21,8 +21,8 @@ from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from workers import outbox, pipeline
 from workers.consumer import Delivery
-from workers.outbox import DeadLetter, Untold, emit
-from workers.pipeline import absorb
+from workers.outbox import DeadLetter, Outbox, emit
+from workers.pipeline import process_window
 from workers.store import Received, Store
 
 GOOD = range(20)
@@ -84,7 +84,7 @@ async def process(settings: Settings, bad: Arrival) -> tuple[set[str], list[Deli
     try:
         async with opened(settings) as session:
             await subscribed(session)
-            await emit(session, await absorb(store, window(bad)))
+            await emit(session, await process_window(store, window(bad)))
         async with opened(settings) as session:
             for number in GOOD:
                 record = await store.record(Key("message", "default", f"T-{number}"))
@@ -123,7 +123,7 @@ async def test_a_dead_letter_whose_texts_are_no_unicode(settings: Settings) -> N
     """From a header that was no UTF-8, or an error that quotes one."""
     letter = DeadLetter(Reason.INVALID, "\ud800" * 600, "\udcff", 1, "\udcff", b"body", "\ud800")
     async with opened(settings) as session:
-        await emit(session, Untold([], [letter]))
+        await emit(session, Outbox([], [letter]))
         (found,) = await taken(session, topology.DEAD)
     assert found.body == b"body"
     headers = found.header.properties.headers or {}
@@ -149,7 +149,7 @@ async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
         for body in [*bodies[:6], b"bad", *bodies[6:]]
     ]
     async with opened(settings) as session:
-        await emit(session, Untold([], letters))
+        await emit(session, Outbox([], letters))
         assert session.open  # on a channel in place of those that were closed
         found = await taken(session, topology.DEAD)
     assert {each.body for each in found} == {*bodies, b"bad"}

@@ -26,7 +26,7 @@ from tests.support import running
 from tests.support.processes import Processes, metric, until
 from workers import pipeline
 from workers.consumer import Consumer
-from workers.outbox import Untold, emit
+from workers.outbox import Outbox, emit
 from workers.store import Merged, Received, Store, Unmergeable
 
 TRUTH = 2.0
@@ -228,7 +228,7 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
     batches: int,
 ) -> None:
     """Eight workers hold batches, or some of them none; the limit is the one delivery."""
-    monkeypatch.setattr(pipeline, "PATIENCE", 3.0)
+    monkeypatch.setattr(pipeline, "REDIS_WAIT_LIMIT", 3.0)
     deliveries: list[object] = []  # what RabbitMQ had counted before each of them
     broken = asyncio.Event()
     take, merge = Consumer._take, Store.merge  # noqa: SLF001
@@ -256,7 +256,9 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
         await asyncio.to_thread(BREAK[fault], redis)
         broken.set()
         await running.until(lambda: all_wait(settings, batches))
-        await asyncio.sleep(2 * pipeline.PATIENCE)  # a long outage: whoever took them gave up again
+        await asyncio.sleep(
+            2 * pipeline.REDIS_WAIT_LIMIT
+        )  # a long outage: whoever took them gave up again
         assert deliveries == [0] * batches
         await asyncio.to_thread(MEND[fault], redis)
         store = Store(one)
@@ -280,10 +282,10 @@ async def test_a_publishing_channel_that_rabbitmq_closes_requeues_nothing(
         redelivered.append(message.redelivered)
         await take(self, message)
 
-    async def refused_once(session: Session, untold: Untold) -> None:
+    async def refused_once(session: Session, outbox: Outbox) -> None:
         await session.channel.close()
         await session.reopen_channel()
-        await emit(session, untold)
+        await emit(session, outbox)
         await session.channel.close()
 
     monkeypatch.setattr(Consumer, "_take", noting)

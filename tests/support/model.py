@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from shared.postback.codes import Track
-from shared.postback.normalise import Filing, Key, Postback, Rank
+from shared.postback.normalise import Key, NormalisedPostback, Postback, Rank
 from shared.postback.record import Entry, Record
 
-TELL_NOBODY: Final = 0
-TELL_NEW: Final = 1
-TELL_ALWAYS: Final = 2
+NOTIFY_NEVER: Final = 0
+NOTIFY_NEW: Final = 1
+NOTIFY_ALWAYS: Final = 2
 
 DELIVERED: Final = 4
 """The phase of a delivery."""
@@ -29,9 +29,9 @@ class Merging(NamedTuple):
             new or known by the same arrival, or also when it is a duplicate (it was redelivered).
     """
 
-    filing: Filing
+    normalised: NormalisedPostback
     received_at: int
-    wish: int = TELL_NEW
+    notify: int = NOTIFY_NEW
 
 
 class Model:
@@ -57,8 +57,8 @@ class Model:
             for letter, each in zip(added, batch, strict=True)
         )
         told = any(
-            (letter.isupper() or self._highest(each.filing.track).phase == DELIVERED)
-            and (each.wish == TELL_ALWAYS or (letter in "NSns" and each.wish == TELL_NEW))
+            (letter.isupper() or self._highest(each.normalised.track).phase == DELIVERED)
+            and (each.notify == NOTIFY_ALWAYS or (letter in "NSns" and each.notify == NOTIFY_NEW))
             for letter, each in zip(letters, batch, strict=True)
         )
         return letters, self.record() if told else None
@@ -74,13 +74,13 @@ class Model:
         )
 
     def _add(self, merging: Merging) -> str:
-        filing, received_at, _ = merging
-        name = (filing.track, filing.rank)
+        normalised, received_at, _ = merging
+        name = (normalised.track, normalised.rank)
         if name in self._held:
             earliest, postback = self._held[name]
             self._held[name] = (min(earliest, received_at), postback)
             return "s" if received_at == earliest else "d"
-        self._held[name] = (received_at, filing.postback)
+        self._held[name] = (received_at, normalised.postback)
         first = len(self._held) > self._keep and self._drop_lowest()
         return "n" if name in self._held or first else "d"
 
@@ -93,7 +93,7 @@ class Model:
         return first
 
     def _decides(self, merging: Merging) -> bool:
-        return self._highest(merging.filing.track) == merging.filing.rank
+        return self._highest(merging.normalised.track) == merging.normalised.rank
 
     def _highest(self, track: Track) -> Rank:
         return max((rank for its, rank in self._held if its is track), key=str)

@@ -12,7 +12,7 @@ from xml.sax.saxutils import escape
 
 from hypothesis import strategies as st
 
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 from tests.support.contract import CODES, LEGACY, STATUSES
 
 Render = Callable[[Mapping[str, str]], bytes]
@@ -132,7 +132,7 @@ def postback_fields() -> st.SearchStrategy[dict[str, str]]:
     )
 
 
-def filings(kind: str = "message") -> st.SearchStrategy[Filing]:
+def normalised_postbacks(kind: str = "message") -> st.SearchStrategy[NormalisedPostback]:
     """Postbacks of one record, from few values: equal ones and ties of time are common."""
     codes = sorted(
         code for code, (track, _) in CODES.items() if (track == "template") == (kind == "template")

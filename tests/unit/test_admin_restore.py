@@ -11,8 +11,8 @@ from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.settings.settings import Settings
 from tests.unit.test_pipeline import ModelStore
-from workers.admin.restore import Restorer, Summary, Teller
-from workers.outbox import Untold
+from workers.admin.restore import EventPublisher, Restorer, Summary
+from workers.outbox import Outbox
 from workers.store import Merged, Received, Unmergeable
 
 AT = 1_795_486_200_000_000
@@ -33,15 +33,15 @@ class Forgetful(ModelStore):
         return merged
 
 
-class Recorder(Teller):
+class Recorder(EventPublisher):
     """Publishes to a list."""
 
     def __init__(self) -> None:
         super().__init__(Settings())
-        self.told: list[Untold] = []
+        self.told: list[Outbox] = []
 
-    async def tell(self, untold: Untold) -> None:
-        self.told.append(untold)
+    async def tell(self, outbox: Outbox) -> None:
+        self.told.append(outbox)
 
 
 def batch(count: int) -> bytes:

@@ -6,33 +6,35 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.postback.codes import Outcome, Track
-from shared.postback.normalise import Filing, Key, decode
+from shared.postback.normalise import Key, NormalisedPostback, decode
 from shared.postback.record import Entry, Record
 from workers.admin.timeline import timeline
 
 KEY = Key("message", "default", "T-1")
 
 
-def filing(code: str, status: str | None = None, timestamp: str | None = None) -> Filing:
+def normalised(
+    code: str, status: str | None = None, timestamp: str | None = None
+) -> NormalisedPostback:
     content = {"origin": "MMS_MT", "code": code, "tracking-id": "T-1"}
     content |= {"status": status} if status else {}
     content |= {"timestamp": timestamp} if timestamp else {}
     return decode("default", json.dumps(content).encode())
 
 
-SENT = filing("N101", "Message Sent", "2026-11-24T10:00:00Z")
-FAILED = filing("E102", "Message Failed", "2026-11-24T10:00:05Z")
-DELIVERED = filing("N102", "Delivered", "2026-11-24T10:00:09Z")
-DELIVERED_AGAIN = filing("N102", "Delivered", "2026-11-24T10:00:10Z")
-DISCOVERED = filing("N502", "Delivered", "2026-11-24T09:00:00Z")
+SENT = normalised("N101", "Message Sent", "2026-11-24T10:00:00Z")
+FAILED = normalised("E102", "Message Failed", "2026-11-24T10:00:05Z")
+DELIVERED = normalised("N102", "Delivered", "2026-11-24T10:00:09Z")
+DELIVERED_AGAIN = normalised("N102", "Delivered", "2026-11-24T10:00:10Z")
+DISCOVERED = normalised("N502", "Delivered", "2026-11-24T09:00:00Z")
 
 
-def record(*arrived: Filing) -> Record:
+def record(*arrived: NormalisedPostback) -> Record:
     entries = [Entry(f.track, f.rank, at, f.postback) for at, f in enumerate(arrived)]
     return Record(KEY, tuple(sorted(entries, key=lambda entry: entry.rank)))
 
 
-def changes(*arrived: Filing) -> list[str]:
+def changes(*arrived: NormalisedPostback) -> list[str]:
     return [step.change for step in timeline(record(*arrived))]
 
 
@@ -65,7 +67,7 @@ def test_tracks_do_not_touch_each_other() -> None:
 
 
 @given(st.permutations([SENT, FAILED, DELIVERED, DELIVERED_AGAIN, DISCOVERED]))
-def test_the_last_that_decided_is_what_the_record_says(arrived: list[Filing]) -> None:
+def test_the_last_that_decided_is_what_the_record_says(arrived: list[NormalisedPostback]) -> None:
     told = record(*arrived)
     steps = timeline(told)
     assert [step.entry.received_at for step in steps] == list(range(len(arrived)))

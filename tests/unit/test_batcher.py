@@ -6,8 +6,13 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ingest.batcher import ENOUGH, Batcher
-from shared.errors import OverdueError, OverloadedError, PostbacksError, SpoolUnavailableError
+from ingest.batcher import MIN_PARALLEL_BATCH, Batcher
+from shared.errors import (
+    DeadlineExceededError,
+    OverloadedError,
+    PostbacksError,
+    SpoolUnavailableError,
+)
 from shared.postback import envelope
 from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 
@@ -190,13 +195,17 @@ async def test_no_more_commits_are_under_way_than_allowed(commits: Commits) -> N
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
         futures = []
-        for number in range(5 * ENOUGH):
+        for number in range(5 * MIN_PARALLEL_BATCH):
             futures.append(batcher.submit(arrival(number)))
             await settled()
-        assert [len(batch) for batch in commits.batches] == [1, ENOUGH, ENOUGH]
+        assert [len(batch) for batch in commits.batches] == [
+            1,
+            MIN_PARALLEL_BATCH,
+            MIN_PARALLEL_BATCH,
+        ]
         commits.end(1)  # whichever is free takes all that waits
         await settled()
-        assert commits.batches[3] == list(range(2 * ENOUGH + 1, 5 * ENOUGH))
+        assert commits.batches[3] == list(range(2 * MIN_PARALLEL_BATCH + 1, 5 * MIN_PARALLEL_BATCH))
         batcher.stop()
         await commits.end_all()
         await asyncio.gather(*futures)
@@ -209,20 +218,20 @@ async def test_only_what_is_worth_it_is_committed_beside_another(commits: Commit
         tasks.create_task(batcher.run())
         futures = [batcher.submit(arrival(0))]
         await settled()
-        for number in range(1, ENOUGH):
+        for number in range(1, MIN_PARALLEL_BATCH):
             futures.append(batcher.submit(arrival(number)))
             await settled()
         assert commits.batches == [[0]]
-        futures.append(batcher.submit(arrival(ENOUGH)))
+        futures.append(batcher.submit(arrival(MIN_PARALLEL_BATCH)))
         await settled()
-        assert commits.batches == [[0], list(range(1, ENOUGH + 1))]
-        futures.append(batcher.submit(arrival(ENOUGH + 1)))
+        assert commits.batches == [[0], list(range(1, MIN_PARALLEL_BATCH + 1))]
+        futures.append(batcher.submit(arrival(MIN_PARALLEL_BATCH + 1)))
         commits.end(0)
         await settled()
         assert len(commits.batches) == 2  # the other one is still under way
         commits.end(1)
         await settled()
-        assert commits.batches[2] == [ENOUGH + 1]
+        assert commits.batches[2] == [MIN_PARALLEL_BATCH + 1]
         batcher.stop()
         await commits.end_all()
         await asyncio.gather(*futures)
@@ -277,20 +286,20 @@ async def test_the_overdue_are_answered_although_answering_submits_the_next(
     answers: list[str | PostbacksError] = []
     allowed = 50
 
-    def told(answer: str | PostbacksError) -> None:
+    def on_done(answer: str | PostbacksError) -> None:
         answers.append(answer)
         if len(answers) < allowed:
-            batcher.enqueue(arrival(0), loop.time(), told)
+            batcher.enqueue(arrival(0), loop.time(), on_done)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
-        batcher.enqueue(arrival(0), math.inf, told)
+        batcher.enqueue(arrival(0), math.inf, on_done)
         await settled()
         for _ in range(10):
-            batcher.enqueue(arrival(0), loop.time(), told)
+            batcher.enqueue(arrival(0), loop.time(), on_done)
         while len(answers) < allowed:
             await asyncio.sleep(0.01)
-        assert all(isinstance(answer, OverdueError) for answer in answers)
+        assert all(isinstance(answer, DeadlineExceededError) for answer in answers)
         batcher.stop()
         while not batcher.full:  # it is, once it has ended
             await commits.end_all()
@@ -305,8 +314,8 @@ async def test_an_answer_that_cannot_be_given_is_that_of_one_alone(commits: Comm
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
-        for told in (answers.append, fails, answers.append):
-            batcher.enqueue(arrival(0), math.inf, told)
+        for on_done in (answers.append, fails, answers.append):
+            batcher.enqueue(arrival(0), math.inf, on_done)
         await settled()
         await commits.end_all()
         batcher.stop()

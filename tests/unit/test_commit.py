@@ -11,26 +11,26 @@ from pathlib import Path
 import pytest
 
 from ingest.breaker import LONGEST_PAUSE, Breaker
-from ingest.commit import Durable
+from ingest.commit import Committer
 from ingest.probe import LOOK_EVERY, probe
 from ingest.publisher import PUBLISH_LIMIT, Publisher
 from ingest.spool.drain import drain
 from ingest.spool.spool import Spool
 from shared.errors import (
     BodyTooLargeError,
-    FateUnknownError,
-    NotTakenError,
     PostbacksError,
+    PublishOutcomeUnknownError,
+    PublishRejectedError,
     SpoolUnavailableError,
     UnpublishableError,
 )
-from shared.log import Rarely
+from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.settings.settings import Settings
 
 BATCH = [Arrival(1, "acme", "text/xml", b"<postback/>"), Arrival(2, "acme", "", b"{}")]
-FAILURES = [NotTakenError("refused"), FateUnknownError("no answer")]
+FAILURES = [PublishRejectedError("refused"), PublishOutcomeUnknownError("no answer")]
 
 
 class Scripted(Publisher):
@@ -88,7 +88,7 @@ async def spooled(spool: Spool) -> list[list[Arrival]]:
 async def test_what_rabbitmq_confirms_is_not_spooled(
     publisher: Scripted, breaker: Breaker, spool: Spool
 ) -> None:
-    await Durable(publisher, breaker, spool).commit(BATCH)
+    await Committer(publisher, breaker, spool).commit(BATCH)
     assert [envelope.decode(each) for each in publisher.asked] == [BATCH]
     assert await spooled(spool) == []
     assert breaker.closed
@@ -99,7 +99,7 @@ async def test_what_rabbitmq_does_not_confirm_is_spooled_as_it_came(
     failure: PostbacksError, publisher: Scripted, breaker: Breaker, spool: Spool
 ) -> None:
     publisher.failure = failure
-    await Durable(publisher, breaker, spool).commit(BATCH)
+    await Committer(publisher, breaker, spool).commit(BATCH)
     assert await spooled(spool) == [BATCH]
     assert spool.depth.postbacks == len(BATCH)
     assert breaker.reason == str(failure)
@@ -108,7 +108,7 @@ async def test_what_rabbitmq_does_not_confirm_is_spooled_as_it_came(
 async def test_after_a_failure_batches_go_straight_to_the_spool(
     publisher: Scripted, breaker: Breaker, spool: Spool, clock: Clock
 ) -> None:
-    durable = Durable(publisher, breaker, spool)
+    durable = Committer(publisher, breaker, spool)
     publisher.failure = FAILURES[0]
     for _ in range(3):
         await durable.commit(BATCH)
@@ -120,7 +120,7 @@ async def test_after_a_failure_batches_go_straight_to_the_spool(
 async def test_when_a_probe_succeeds_batches_go_to_rabbitmq_again(
     publisher: Scripted, breaker: Breaker, spool: Spool
 ) -> None:
-    durable = Durable(publisher, breaker, spool)
+    durable = Committer(publisher, breaker, spool)
     publisher.failure = FAILURES[0]
     await durable.commit(BATCH)
     publisher.failure = None
@@ -136,7 +136,7 @@ async def test_without_a_spool_an_unconfirmed_batch_is_refused(
 ) -> None:
     publisher.failure = failure
     with pytest.raises(SpoolUnavailableError):
-        await Durable(publisher, breaker, None).commit(BATCH)
+        await Committer(publisher, breaker, None).commit(BATCH)
 
 
 @pytest.mark.parametrize("spool_is", ["off", "unreadable", "readable"])
@@ -147,7 +147,7 @@ async def test_without_a_spool_to_probe_with_the_next_postback_probes_once_a_pau
     clock: Clock,
     tmp_path: Path,
 ) -> None:
-    durable = Durable(publisher, breaker, None)
+    durable = Committer(publisher, breaker, None)
     publisher.failure = FAILURES[0]
     spool = None if spool_is == "off" else Spool(tmp_path / "spool.db", 2**20)
     if spool is not None and spool_is == "unreadable":
@@ -178,7 +178,7 @@ async def test_a_full_spool_refuses(publisher: Scripted, breaker: Breaker, spool
     publisher.failure = FAILURES[0]
     large = [Arrival(1, "acme", "", b"x" * 2**20)]
     with pytest.raises(SpoolUnavailableError):
-        await Durable(publisher, breaker, spool).commit(large)
+        await Committer(publisher, breaker, spool).commit(large)
     assert await spooled(spool) == []
 
 
@@ -189,7 +189,7 @@ async def test_the_spool_is_drained_oldest_first_once_the_probe_succeeds(
     for batch in batches:
         await spool.add(batch, 1)
     breaker.failed("gone")
-    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    draining = asyncio.create_task(drain(spool, Committer(publisher, breaker, spool), breaker))
     async with asyncio.timeout(10):
         await asyncio.sleep(0.05)
         assert publisher.asked == []  # no probe is due yet
@@ -212,7 +212,7 @@ async def test_a_disk_that_takes_no_removal_is_logged_once_and_nothing_is_publis
 ) -> None:
     monkeypatch.setattr("ingest.spool.drain.AFTER_FAILURE", 0.0)
     monkeypatch.setattr(
-        "ingest.spool.drain._rarely", Rarely(logging.getLogger("ingest.spool.drain"))
+        "ingest.spool.drain._limited_log", RateLimitedLog(logging.getLogger("ingest.spool.drain"))
     )
     tries = 0
     enough = asyncio.Event()
@@ -226,7 +226,7 @@ async def test_a_disk_that_takes_no_removal_is_logged_once_and_nothing_is_publis
 
     monkeypatch.setattr(spool, "remove", remove)
     await spool.add(b"batch", 1)
-    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    draining = asyncio.create_task(drain(spool, Committer(publisher, breaker, spool), breaker))
     async with asyncio.timeout(10):
         await enough.wait()
     draining.cancel()
@@ -249,7 +249,7 @@ class SlowLink(Scripted):
             async with asyncio.timeout(PUBLISH_LIMIT), self._link:
                 await asyncio.sleep(self.seconds)
         except TimeoutError as error:
-            self.failure = FateUnknownError("no confirm")
+            self.failure = PublishOutcomeUnknownError("no confirm")
             raise self.failure from error
         await super().publish(batch, batch_id)
 
@@ -263,7 +263,7 @@ async def test_the_drain_publishes_no_more_at_once_than_is_confirmed_in_time(
     for batch in batches:
         await spool.add(batch, 1)
     publisher = SlowLink()
-    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    draining = asyncio.create_task(drain(spool, Committer(publisher, breaker, spool), breaker))
     async with asyncio.timeout(30):
         while spool.depth.batches and publisher.failure is None:
             await asyncio.sleep(0.01)
@@ -281,7 +281,7 @@ async def test_while_rabbitmq_is_away_the_drain_probes_with_one_batch_and_keeps_
     publisher.failure = FAILURES[1]
     breaker.failed("gone")
     clock.now += LONGEST_PAUSE
-    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    draining = asyncio.create_task(drain(spool, Committer(publisher, breaker, spool), breaker))
     async with asyncio.timeout(10):
         while not publisher.asked:
             await asyncio.sleep(0.01)
@@ -304,7 +304,7 @@ async def test_a_batch_too_large_for_rabbitmq_is_split_and_a_postback_is_set_asi
     batch = [Arrival(at, "acme", "", b"x" * 400) for at in range(5)]
     batch.insert(2, Arrival(9, "acme", "", b"y" * 3000))
     publisher.limit = 1000
-    durable = Durable(publisher, breaker, spool)
+    durable = Committer(publisher, breaker, spool)
     if breaker_open:
         breaker.failed("gone")
     await durable.commit(batch)  # on disk, so it may be answered 200
@@ -328,7 +328,7 @@ async def test_what_is_no_batch_and_too_large_is_set_aside_whole(
 ) -> None:
     publisher.limit = publisher.largest = 100
     await spool.add(b"\xff" * 101, 7)
-    draining = asyncio.create_task(drain(spool, Durable(publisher, breaker, spool), breaker))
+    draining = asyncio.create_task(drain(spool, Committer(publisher, breaker, spool), breaker))
     async with asyncio.timeout(10):
         while spool.set_aside_postbacks != 7:
             await asyncio.sleep(0.01)
@@ -342,7 +342,7 @@ async def test_without_a_spool_a_postback_too_large_for_rabbitmq_is_refused_as_s
 ) -> None:
     publisher.limit = 10
     with pytest.raises(SpoolUnavailableError):
-        await Durable(publisher, breaker, None).commit(BATCH)
+        await Committer(publisher, breaker, None).commit(BATCH)
     with pytest.raises(BodyTooLargeError):
-        await Durable(publisher, breaker, None).commit(BATCH[:1])
+        await Committer(publisher, breaker, None).commit(BATCH[:1])
     assert breaker.closed

@@ -71,9 +71,9 @@ def test_every_code_means_the_same_in_every_dialect_with_every_status(
     render = DIALECTS[dialect]
     for text in contract.STATUSES:
         for status in (text, text.upper(), f"  {text.lower()} "):
-            filing = decode("acme", render(FIELDS | {"code": code, "status": status}))
+            normalised = decode("acme", render(FIELDS | {"code": code, "status": status}))
             track, _ = contract.CODES[code]
-            assert (filing.track, filing.postback.outcome) == (
+            assert (normalised.track, normalised.postback.outcome) == (
                 track,
                 contract.expected_outcome(code, text),
             ), f"{code} that says {status!r}"

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from shared.postback.codes import Track
 from shared.postback.event import CONTENT_TYPE, decode_event, event_of
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 from shared.postback.record import Record
 from tests.support import contract
 from tests.support.model import Merging, Model
-from tests.support.strategies import as_json, filings, postback_fields
+from tests.support.strategies import as_json, normalised_postbacks, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
 DELIVERED = {
@@ -48,20 +48,20 @@ DATA = [
 ]
 
 
-def record(*filings_: Filing) -> Record:
-    model = Model(filings_[0].key)
-    model.merge([Merging(filing, AT) for filing in filings_])
+def record(*normalised_postbacks_: NormalisedPostback) -> Record:
+    model = Model(normalised_postbacks_[0].key)
+    model.merge([Merging(normalised, AT) for normalised in normalised_postbacks_])
     return model.record()
 
 
-def delivered(source: str = "acme", **fields: str) -> Filing:
+def delivered(source: str = "acme", **fields: str) -> NormalisedPostback:
     changed = {name.replace("_", "-"): value for name, value in fields.items()}
     return decode(source, as_json(DELIVERED | changed))
 
 
 def test_an_event_is_a_cloudevent_in_structured_json() -> None:
-    filing = delivered()
-    event = event_of(record(filing), Track.MESSAGE)
+    normalised = delivered()
+    event = event_of(record(normalised), Track.MESSAGE)
     told = json.loads(event.encode())
     data = told.pop("data")
     assert told.pop("id")
@@ -72,7 +72,7 @@ def test_an_event_is_a_cloudevent_in_structured_json() -> None:
         "subject": "T1",
         "time": "2026-11-24T10:00:00.500000Z",
         "datacontenttype": "application/json",
-        "sequence": str(filing.rank),
+        "sequence": str(normalised.rank),
     }
     assert CONTENT_TYPE == "application/cloudevents+json"
     assert sorted(data) == sorted(DATA)
@@ -86,11 +86,13 @@ def test_without_the_providers_time_an_event_bears_the_time_of_arrival() -> None
 
 @given(postback_fields())
 def test_the_type_and_the_routing_key_name_track_and_outcome(fields: dict[str, str]) -> None:
-    filing = decode("acme", as_json(fields))
-    event = event_of(record(filing), filing.track)
-    outcome = filing.postback.outcome
-    assert event.type == f"mms.{filing.track}.{outcome}"
-    assert re.fullmatch(rf"{filing.track}\.{outcome}\.[\w*#-]{{1,64}}", event.routing_key, re.ASCII)
+    normalised = decode("acme", as_json(fields))
+    event = event_of(record(normalised), normalised.track)
+    outcome = normalised.postback.outcome
+    assert event.type == f"mms.{normalised.track}.{outcome}"
+    assert re.fullmatch(
+        rf"{normalised.track}\.{outcome}\.[\w*#-]{{1,64}}", event.routing_key, re.ASCII
+    )
     assert len(event.routing_key.encode()) <= 255
 
 
@@ -110,8 +112,8 @@ def test_no_carrier_can_change_the_shape_of_a_routing_key(operator: str) -> None
 
 @given(postback_fields())
 def test_an_event_is_read_back_as_it_was(fields: dict[str, str]) -> None:
-    filing = decode("acme", as_json(fields))
-    event = event_of(record(filing), filing.track)
+    normalised = decode("acme", as_json(fields))
+    event = event_of(record(normalised), normalised.track)
     assert decode_event(event.encode()) == event
 
 
@@ -121,9 +123,9 @@ def test_what_is_no_event_of_ours_is_refused(body: bytes) -> None:
         decode_event(body)
 
 
-@given(st.lists(filings(), min_size=1, max_size=8), filings())
+@given(st.lists(normalised_postbacks(), min_size=1, max_size=8), normalised_postbacks())
 def test_the_id_depends_on_key_track_and_deciding_postback_alone(
-    batch: list[Filing], other: Filing
+    batch: list[NormalisedPostback], other: NormalisedPostback
 ) -> None:
     before, after = record(*batch), record(*batch, other)
     for track in before.tracks():
@@ -133,7 +135,7 @@ def test_the_id_depends_on_key_track_and_deciding_postback_alone(
 
 
 def test_key_track_and_postback_each_make_another_id() -> None:
-    filings_ = [
+    normalised_postbacks_ = [
         delivered(),
         delivered("other"),
         delivered(tracking_id="T2"),
@@ -141,17 +143,19 @@ def test_key_track_and_postback_each_make_another_id() -> None:
         delivered(handset="Nokia"),
         delivered(code="N202"),
     ]
-    ids = {event_of(record(filing), filing.track).id for filing in filings_}
-    assert len(ids) == len(filings_)
+    ids = {
+        event_of(record(normalised), normalised.track).id for normalised in normalised_postbacks_
+    }
+    assert len(ids) == len(normalised_postbacks_)
 
 
 def test_every_terminal_outcome_of_the_contract_has_its_type() -> None:
     types = set()
     for code in contract.CODES:
         for status in contract.STATUSES:
-            filing = delivered(code=code, status=status, mms_id="M1")
-            if filing.rank.terminal:
-                types.add(event_of(record(filing), filing.track).type)
+            normalised = delivered(code=code, status=status, mms_id="M1")
+            if normalised.rank.terminal:
+                types.add(event_of(record(normalised), normalised.track).type)
     decided = [
         "delivered",
         "expired",

@@ -66,10 +66,10 @@ def test_identities_and_ranks_are_those_of_format_1() -> None:
     """
     written = {}
     for arrival in envelope.decode(BATCH)[:3]:
-        filing = decode(arrival.source, arrival.body)
-        value = record.entry_value(arrival.received_at, filing.postback)
-        written[record.entry_name(filing).encode()] = value
-        assert filing.key == KEY
+        normalised = decode(arrival.source, arrival.body)
+        value = record.entry_value(arrival.received_at, normalised.postback)
+        written[record.entry_name(normalised).encode()] = value
+        assert normalised.key == KEY
     renamed = next(name for name, value in RECORD.items() if b"new-field" in value)
     same = {name: value for name, value in RECORD.items() if name not in (b"dropped", renamed)}
     assert len(same) == 2

@@ -9,16 +9,16 @@ from hypothesis import strategies as st
 
 from shared.postback.codes import Outcome, Track
 from shared.postback.event import Event, event_of
-from shared.postback.normalise import Filing, Key
+from shared.postback.normalise import Key, NormalisedPostback
 from shared.postback.record import Record
-from tests.support.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
-from tests.support.strategies import filings
+from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
+from tests.support.strategies import normalised_postbacks
 
 KEY = Key("message", "acme", "T1")
 SMALL = 3
 """Postbacks to keep, few enough for Hypothesis to go beyond."""
 
-merging = st.builds(Merging, filings(), st.integers(1, 9))
+merging = st.builds(Merging, normalised_postbacks(), st.integers(1, 9))
 shuffles = st.randoms(use_true_random=False)
 
 
@@ -45,7 +45,7 @@ def distinct(items: Iterable[Merging]) -> dict[tuple[Track, str], Merging]:
     """One for each identity: the one that arrived first."""
     first: dict[tuple[Track, str], Merging] = {}
     for each in sorted(items, key=lambda item: item.received_at):
-        first.setdefault((each.filing.track, str(each.filing.rank)), each)
+        first.setdefault((each.normalised.track, str(each.normalised.rank)), each)
     return first
 
 
@@ -67,7 +67,7 @@ def test_a_record_is_the_set_of_its_postbacks_each_at_its_first_arrival(
         for entry in record([items]).entries
     ]
     assert held == sorted(
-        (rank, track, each.received_at, each.filing.postback)
+        (rank, track, each.received_at, each.normalised.postback)
         for (track, rank), each in distinct(items).items()
     )
 
@@ -141,23 +141,25 @@ class Batch(NamedTuple):
     deaths: int
 
 
-def wish(filing: Filing, *, redelivered: bool) -> int:
-    if not filing.rank.terminal:
-        return TELL_NOBODY
-    return TELL_ALWAYS if redelivered else TELL_NEW
+def notify(normalised: NormalisedPostback, *, redelivered: bool) -> int:
+    if not normalised.rank.terminal:
+        return NOTIFY_NEVER
+    return NOTIFY_ALWAYS if redelivered else NOTIFY_NEW
 
 
 def told_of(model: Model, items: Sequence[Merging], *, redelivered: bool) -> list[Event]:
     """What a worker that has this batch tells of it."""
-    batch = [each._replace(wish=wish(each.filing, redelivered=redelivered)) for each in items]
+    batch = [
+        each._replace(notify=notify(each.normalised, redelivered=redelivered)) for each in items
+    ]
     letters, known = model.merge(batch)
     if known is None:
         return []
-    letters_and_filings = zip(letters, (each.filing for each in batch), strict=True)
+    verdicts_and_postbacks = zip(letters, (each.normalised for each in batch), strict=True)
     tracks = {
-        filing.track
-        for letter, filing in letters_and_filings
-        if filing.rank.terminal and (letter in "NS" or (letter == "D" and redelivered))
+        normalised.track
+        for letter, normalised in verdicts_and_postbacks
+        if normalised.rank.terminal and (letter in "NS" or (letter == "D" and redelivered))
     }
     return [event_of(known, track) for track in tracks]
 
@@ -237,7 +239,7 @@ def test_each_change_of_what_decides_is_told_once(items: list[Merging]) -> None:
     for each in items:
         before = set(model.record().entries)
         told += told_of(model, [each], redelivered=False)
-        top = model.record().of(each.filing.track)[0]
+        top = model.record().of(each.normalised.track)[0]
         if top.rank.terminal and top.rank not in {entry.rank for entry in before}:
             decided.append((top.track, top.rank.identity))
     assert len(told) == len(decided)

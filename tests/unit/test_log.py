@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UndecodableError
-from shared.log import Rarely, mask
+from shared.log import RateLimitedLog, mask
 from shared.postback.normalise import decode
 
 ROOT = Path(__file__).parents[2]
@@ -141,7 +141,7 @@ def test_what_is_frequent_is_logged_once_a_minute_by_reason(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     now = 0.0
-    rarely = Rarely(logging.getLogger("frequent"), clock=lambda: now)
+    rarely = RateLimitedLog(logging.getLogger("frequent"), clock=lambda: now)
     for _ in range(5):
         rarely.warning("full", "refused: %s", "full")
     rarely.warning("late", "refused: %s", "late")

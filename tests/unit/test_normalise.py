@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import OtherOriginError, Reason, UndecodableError
-from shared.postback.normalise import Filing, Key, Rank, decode
+from shared.postback.normalise import Key, NormalisedPostback, Rank, decode
 from tests.support import contract
 from tests.support.strategies import (
     DIALECTS,
@@ -17,7 +17,7 @@ from tests.support.strategies import (
     as_json,
     as_legacy_xml,
     as_xml,
-    filings,
+    normalised_postbacks,
     postback_fields,
     timestamps,
 )
@@ -30,7 +30,7 @@ TRACKED = [code for code, (track, _) in contract.CODES.items() if track != "temp
 TEMPLATE_CODES = [code for code in contract.CODES if code not in TRACKED]
 
 
-def filed(fields: dict[str, str]) -> Filing:
+def filed(fields: dict[str, str]) -> NormalisedPostback:
     return decode("acme", as_json(fields))
 
 
@@ -49,8 +49,8 @@ def refusal(body: bytes) -> UndecodableError:
 
 @given(postback_fields())
 def test_the_same_fields_in_any_dialect_are_one_postback(fields: dict[str, str]) -> None:
-    filings_ = [decode("acme", render(fields)) for render in DIALECTS.values()]
-    assert all(filing == filings_[0] for filing in filings_)
+    normalised_postbacks_ = [decode("acme", render(fields)) for render in DIALECTS.values()]
+    assert all(normalised == normalised_postbacks_[0] for normalised in normalised_postbacks_)
 
 
 @given(postback_fields(), st.randoms(use_true_random=False))
@@ -103,25 +103,31 @@ def test_neither_source_nor_spelling_is_part_of_the_rank() -> None:
 # Rank
 
 
-@given(filings(), filings())
-def test_ranks_sort_as_phase_then_time_then_identity(one: Filing, other: Filing) -> None:
-    def order(filing: Filing) -> tuple[int, datetime, str]:
-        phase = contract.phase("message", filing.postback.outcome)
-        return phase, filing.rank.moment or datetime.min.replace(tzinfo=UTC), filing.rank.identity
+@given(normalised_postbacks(), normalised_postbacks())
+def test_ranks_sort_as_phase_then_time_then_identity(
+    one: NormalisedPostback, other: NormalisedPostback
+) -> None:
+    def order(normalised: NormalisedPostback) -> tuple[int, datetime, str]:
+        phase = contract.phase("message", normalised.postback.outcome)
+        return (
+            phase,
+            normalised.rank.moment or datetime.min.replace(tzinfo=UTC),
+            normalised.rank.identity,
+        )
 
     assert (str(one.rank) < str(other.rank)) == (order(one) < order(other))
 
 
-@given(filings() | filings("template"))
-def test_parse_inverts_str_and_the_texts_are_of_one_length(filing: Filing) -> None:
-    assert Rank.parse(str(filing.rank)) == filing.rank
-    assert len(str(filing.rank)) == len(str(filed(SENT).rank))
-    assert set(str(filing.rank)) <= set("0123456789abcdef")
+@given(normalised_postbacks() | normalised_postbacks("template"))
+def test_parse_inverts_str_and_the_texts_are_of_one_length(normalised: NormalisedPostback) -> None:
+    assert Rank.parse(str(normalised.rank)) == normalised.rank
+    assert len(str(normalised.rank)) == len(str(filed(SENT).rank))
+    assert set(str(normalised.rank)) <= set("0123456789abcdef")
 
 
-@given(filings() | filings("template"))
-def test_a_rank_is_terminal_when_its_outcome_is(filing: Filing) -> None:
-    assert filing.rank.terminal == (filing.postback.outcome not in contract.NOT_TERMINAL)
+@given(normalised_postbacks() | normalised_postbacks("template"))
+def test_a_rank_is_terminal_when_its_outcome_is(normalised: NormalisedPostback) -> None:
+    assert normalised.rank.terminal == (normalised.postback.outcome not in contract.NOT_TERMINAL)
 
 
 def ranked(fields: Iterable[dict[str, str]]) -> list[str]:
@@ -168,9 +174,9 @@ def test_what_outranks_what() -> None:
     ],
 )
 def test_one_moment_in_any_offset_is_one_postback(timestamp: str) -> None:
-    filing = filed(SENT | {"timestamp": timestamp})
-    assert filing == filed(SENT | {"timestamp": "2026-11-24T10:00:00Z"})
-    assert filing.rank.moment == datetime(2026, 11, 24, 10, tzinfo=UTC)
+    normalised = filed(SENT | {"timestamp": timestamp})
+    assert normalised == filed(SENT | {"timestamp": "2026-11-24T10:00:00Z"})
+    assert normalised.rank.moment == datetime(2026, 11, 24, 10, tzinfo=UTC)
 
 
 @given(timestamps(), st.timezones())
@@ -201,10 +207,10 @@ def test_ranks_of_one_phase_sort_by_the_providers_time(one: str, other: str) -> 
     ],
 )
 def test_a_timestamp_that_is_none_sorts_as_none_and_is_kept(timestamp: str) -> None:
-    filing = filed(SENT | {"timestamp": timestamp})
-    assert filing.rank.moment is None
-    assert filing.postback.timestamp == timestamp
-    assert str(filing.rank) < str(filed(SENT | {"timestamp": "2001-01-01T00:00:00Z"}).rank)
+    normalised = filed(SENT | {"timestamp": timestamp})
+    assert normalised.rank.moment is None
+    assert normalised.postback.timestamp == timestamp
+    assert str(normalised.rank) < str(filed(SENT | {"timestamp": "2001-01-01T00:00:00Z"}).rank)
 
 
 # Where it belongs
@@ -265,8 +271,10 @@ def test_another_origin_is_none_of_ours(origin: str, render: Render) -> None:
 
 
 def test_an_error_without_timestamp_is_filed() -> None:
-    filing = filed({"origin": "MMS_MT", "code": "E101", "tracking-id": "T1", "status": "Failed"})
-    assert (filing.rank.moment, filing.postback.outcome) == (None, "failed")
+    normalised = filed(
+        {"origin": "MMS_MT", "code": "E101", "tracking-id": "T1", "status": "Failed"}
+    )
+    assert (normalised.rank.moment, normalised.postback.outcome) == (None, "failed")
 
 
 def test_an_n102_that_says_expired_is_expired() -> None:

@@ -13,10 +13,10 @@ from shared.postback.envelope import Arrival
 from shared.postback.normalise import Key, decode
 from shared.settings.settings import Settings
 from tests.support.contract import CODES
-from tests.support.model import TELL_ALWAYS, TELL_NEW, TELL_NOBODY, Merging, Model
+from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
 from tests.support.strategies import DIALECTS
 from workers.consumer import Delivery
-from workers.pipeline import absorb
+from workers.pipeline import process_window
 from workers.store import Merged, Received, Store, Unmergeable
 
 NO_BATCHES = [b"", b"\xc1", b"{}"]
@@ -35,7 +35,7 @@ class ModelStore(Store):
         groups: dict[Key, list[Received]] = {}
         for each in window:
             self.received.append(each.arrival)
-            groups.setdefault(each.filing.key, []).append(each)
+            groups.setdefault(each.normalised.key, []).append(each)
         merged: list[Merged | Unmergeable] = []
         for key, group in groups.items():
             model = self.models.setdefault(key, Model(key))
@@ -45,10 +45,10 @@ class ModelStore(Store):
 
 
 def _merging(received: Received) -> Merging:
-    wish = TELL_ALWAYS if received.redelivered else TELL_NEW
-    if not received.filing.rank.terminal:
-        wish = TELL_NOBODY
-    return Merging(received.filing, received.arrival.received_at, wish)
+    notify = NOTIFY_ALWAYS if received.redelivered else NOTIFY_NEW
+    if not received.normalised.rank.terminal:
+        notify = NOTIFY_NEVER
+    return Merging(received.normalised, received.arrival.received_at, notify)
 
 
 def _later(delivery: Delivery) -> Delivery:
@@ -106,21 +106,21 @@ async def test_every_postback_ends_in_the_state_or_in_the_dead_letters_or_in_an_
     window: list[Delivery],
 ) -> None:
     store = ModelStore()
-    untold = await absorb(store, window)
+    outbox = await process_window(store, window)
     arrivals = [arrival for delivery in window for arrival in arrivals_of(delivery)]
     assert store.received == [arrival for arrival in arrivals if result(arrival) == "merged"]
     passed = [arrival for arrival in arrivals if result(arrival) == "passed on"]
-    assert len(untold.passthrough) == len(passed)
-    assert untold.postbacks == len(store.received) + len(untold.dead) + len(passed)
-    from_batches = [letter for letter in untold.dead if letter.source]
+    assert len(outbox.passthrough) == len(passed)
+    assert outbox.postbacks == len(store.received) + len(outbox.dead) + len(passed)
+    from_batches = [letter for letter in outbox.dead if letter.source]
     assert [(letter.received_at, letter.source, letter.body) for letter in from_batches] == [
         (arrival.received_at, arrival.source, arrival.body)
         for arrival in arrivals
         if result(arrival) == "dead"
     ]
-    whole = [letter.body for letter in untold.dead if not letter.source]
+    whole = [letter.body for letter in outbox.dead if not letter.source]
     assert whole == [delivery.body for delivery in window if delivery.body in NO_BATCHES]
-    assert all(letter.error for letter in untold.dead)
+    assert all(letter.error for letter in outbox.dead)
 
 
 @given(st.lists(_deliveries, max_size=5), st.randoms(use_true_random=False))
@@ -128,11 +128,11 @@ async def test_windows_in_any_order_and_again_give_the_same_state(
     deliveries: list[Delivery], random: Random
 ) -> None:
     once, again = ModelStore(), ModelStore()
-    await absorb(once, deliveries)
+    await process_window(once, deliveries)
     repeated = deliveries * 2
     random.shuffle(repeated)
     for delivery in repeated:
-        await absorb(again, [delivery])
+        await process_window(again, [delivery])
     assert {key: model.record() for key, model in once.models.items()} == {
         key: model.record() for key, model in again.models.items()
     }
@@ -143,9 +143,11 @@ async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
     deliveries: list[Delivery],
 ) -> None:
     store = ModelStore()
-    first = await absorb(store, [each._replace(redelivered=False) for each in deliveries])
-    plain = await absorb(store, [_later(each) for each in deliveries])
-    redelivered = await absorb(store, [each._replace(redelivered=True) for each in deliveries])
+    first = await process_window(store, [each._replace(redelivered=False) for each in deliveries])
+    plain = await process_window(store, [_later(each) for each in deliveries])
+    redelivered = await process_window(
+        store, [each._replace(redelivered=True) for each in deliveries]
+    )
     assert plain.events == []
     assert redelivered.events == first.events
     assert redelivered.passthrough == first.passthrough
@@ -160,10 +162,10 @@ async def test_what_a_dead_worker_did_not_tell_is_told_when_its_batches_come_aga
     store = ModelStore()
     told = {}
     lost = deliveries[died_with % len(deliveries)]
-    await absorb(store, [lost])  # merged, and dead before a word of it was told
+    await process_window(store, [lost])  # merged, and dead before a word of it was told
     for each in [*deliveries, lost._replace(redelivered=True)]:
         if each is not lost:
-            for event in (await absorb(store, [each])).events:
+            for event in (await process_window(store, [each])).events:
                 track = event.type.split(".")[1]
                 told[event.source, event.subject, track] = event.data.outcome
     expected = {
@@ -189,9 +191,9 @@ async def test_beside_what_is_new_a_plain_duplicate_still_tells_nothing() -> Non
             b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1"}',
         )
     )
-    await absorb(store, [found])
-    untold = await absorb(store, [_later(found), delivered])
-    assert [event.type for event in untold.events] == ["mms.message.delivered"]
+    await process_window(store, [found])
+    outbox = await process_window(store, [_later(found), delivered])
+    assert [event.type for event in outbox.events] == ["mms.message.delivered"]
 
 
 async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> None:
@@ -201,10 +203,10 @@ async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> N
     arrival = Arrival(7, "acme", "", body)
     await store.merge([Received(arrival, decode("acme", body), redelivered=False)])
     delivery = Delivery(1, envelope.CONTENT_TYPE, envelope.encode([arrival]), redelivered=False)
-    assert [event.type for event in (await absorb(store, [delivery])).events] == [
+    assert [event.type for event in (await process_window(store, [delivery])).events] == [
         "mms.message.delivered"
     ]
-    assert not (await absorb(store, [_later(delivery)])).events
+    assert not (await process_window(store, [_later(delivery)])).events
 
 
 async def test_a_status_text_in_no_table_is_passed_on_with_its_code() -> None:
@@ -214,7 +216,7 @@ async def test_a_status_text_in_no_table_is_passed_on_with_its_code() -> None:
         b'{"origin":"MMS_MT","code":"E101","tracking-id":"T1","status":"Held"}',
     ]
     batch = envelope.encode([Arrival(1, "acme", "", body) for body in bodies])
-    untold = await absorb(
+    outbox = await process_window(
         ModelStore(), [Delivery(1, envelope.CONTENT_TYPE, batch, redelivered=False)]
     )
-    assert untold.unknown_statuses == [("N102", "Held")]
+    assert outbox.unknown_statuses == [("N102", "Held")]

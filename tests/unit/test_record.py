@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from shared.errors import UnreadableRecordError
 from shared.postback.codes import Track
-from shared.postback.normalise import Filing, Key, decode
+from shared.postback.normalise import Key, NormalisedPostback, decode
 from shared.postback.record import Record, entry_name, entry_value, read_record, reference_key
 from tests.support.model import Merging, Model
-from tests.support.strategies import as_json, filings, postback_fields
+from tests.support.strategies import as_json, normalised_postbacks, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
 BASE = {"origin": "MMS_MT", "tracking-id": "T1"}
@@ -23,7 +23,7 @@ def record(*postbacks: dict[str, str]) -> Record:
         Merging(decode("acme", as_json(BASE | fields)), AT + number * 1_000_000)
         for number, fields in enumerate(postbacks)
     ]
-    model = Model(merged[0].filing.key)
+    model = Model(merged[0].normalised.key)
     model.merge(merged)
     return model.record()
 
@@ -128,20 +128,26 @@ def test_the_keys_of_the_contract() -> None:
 
 @given(postback_fields(), st.integers(0, 10**16 - 1))
 def test_what_is_stored_is_read_back(fields: dict[str, str], received_at: int) -> None:
-    filing = decode("acme", as_json(fields))
-    stored = {entry_name(filing).encode(): entry_value(received_at, filing.postback)}
-    known = read_record(filing.key, stored)
+    normalised = decode("acme", as_json(fields))
+    stored = {entry_name(normalised).encode(): entry_value(received_at, normalised.postback)}
+    known = read_record(normalised.key, stored)
     assert known is not None
     (entry,) = known.entries
-    assert (entry.track, entry.rank, entry.postback) == (filing.track, filing.rank, filing.postback)
+    assert (entry.track, entry.rank, entry.postback) == (
+        normalised.track,
+        normalised.rank,
+        normalised.postback,
+    )
     assert (entry.received_at, known.dropped) == (received_at, False)
 
 
-@given(batch=st.lists(filings(), min_size=1, max_size=12), dropped=st.booleans())
-def test_a_hash_is_read_back_as_the_model_has_it(batch: list[Filing], *, dropped: bool) -> None:
+@given(batch=st.lists(normalised_postbacks(), min_size=1, max_size=12), dropped=st.booleans())
+def test_a_hash_is_read_back_as_the_model_has_it(
+    batch: list[NormalisedPostback], *, dropped: bool
+) -> None:
     key = batch[0].key
     model = Model(key)
-    model.merge([Merging(filing, AT) for filing in batch])
+    model.merge([Merging(normalised, AT) for normalised in batch])
     stored = {entry_name(each).encode(): entry_value(AT, each.postback) for each in batch}
     if dropped:
         stored[b"dropped"] = b"1"
@@ -149,8 +155,13 @@ def test_a_hash_is_read_back_as_the_model_has_it(batch: list[Filing], *, dropped
     assert read_record(key, stored) == Record(key, entries, dropped)
 
 
-@given(filings() | filings("template"), filings() | filings("template"))
-def test_the_names_in_the_hash_sort_as_the_ranks_of_a_track(one: Filing, other: Filing) -> None:
+@given(
+    normalised_postbacks() | normalised_postbacks("template"),
+    normalised_postbacks() | normalised_postbacks("template"),
+)
+def test_the_names_in_the_hash_sort_as_the_ranks_of_a_track(
+    one: NormalisedPostback, other: NormalisedPostback
+) -> None:
     if one.track is other.track:
         by_name = entry_name(one) < entry_name(other)
         assert by_name == (str(one.rank) < str(other.rank))
@@ -158,9 +169,11 @@ def test_the_names_in_the_hash_sort_as_the_ranks_of_a_track(one: Filing, other: 
         assert entry_name(one)[0] != entry_name(other)[0]
 
 
-@given(st.integers(0, 10**16 - 1), st.integers(0, 10**16 - 1), filings())
-def test_stored_times_of_arrival_compare_as_texts(one: int, other: int, filing: Filing) -> None:
-    first, second = (entry_value(each, filing.postback)[:16] for each in (one, other))
+@given(st.integers(0, 10**16 - 1), st.integers(0, 10**16 - 1), normalised_postbacks())
+def test_stored_times_of_arrival_compare_as_texts(
+    one: int, other: int, normalised: NormalisedPostback
+) -> None:
+    first, second = (entry_value(each, normalised.postback)[:16] for each in (one, other))
     assert (first < second) == (one < other)
     assert (first.isdigit(), int(first)) == (True, one)
 
@@ -192,6 +205,6 @@ def test_an_entry_that_counted_as_delivered_before_is_read_as_what_it_says(
 
 @given(st.binary(max_size=46) | st.sampled_from([b"", b"m", b"m2", b"\xff" * 46, b"q" + b"2" * 45]))
 def test_a_damaged_name_is_read_or_refused_and_nothing_else(name: bytes) -> None:
-    filing = decode("acme", as_json(BASE | EXPIRED))
+    normalised = decode("acme", as_json(BASE | EXPIRED))
     with contextlib.suppress(UnreadableRecordError):
-        read_record(filing.key, {name: entry_value(AT, filing.postback)})
+        read_record(normalised.key, {name: entry_value(AT, normalised.postback)})

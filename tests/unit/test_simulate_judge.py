@@ -12,7 +12,7 @@ from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.wording import word
 from shared.postback.codes import Track
 from shared.postback.event import event_of
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 from shared.postback.record import Entry, Record
 
 
@@ -32,13 +32,15 @@ def all_answered(messages: Messages) -> Ledger:
     return ledger
 
 
-def record_of(filings: Iterable[Filing]) -> Record:
-    filed = list(filings)
-    entries = [Entry(filing.track, filing.rank, 1, filing.postback) for filing in filed]
+def record_of(normalised_postbacks: Iterable[NormalisedPostback]) -> Record:
+    filed = list(normalised_postbacks)
+    entries = [
+        Entry(normalised.track, normalised.rank, 1, normalised.postback) for normalised in filed
+    ]
     return Record(filed[0].key, tuple(sorted(entries, key=lambda entry: entry.rank)))
 
 
-def filings(message: Message) -> list[Filing]:
+def normalised_postbacks(message: Message) -> list[NormalisedPostback]:
     random = Random(0)
     return [decode("default", word(fields, "mixed", random).body) for fields in message.postbacks]
 
@@ -69,14 +71,14 @@ def faults(
 def test_it_is_content_with_every_message_that_arrived_whole(messages: Messages) -> None:
     ledger = all_answered(messages)
     for message in messages:
-        record = record_of(filings(message))
+        record = record_of(normalised_postbacks(message))
         assert list(judge(message, ledger, record, told_of(record, message))) == []
 
 
 def test_an_answered_postback_that_is_missing_is_lost(messages: Messages) -> None:
     ledger = all_answered(messages)
     for message in messages[:300]:
-        filed = filings(message)
+        filed = normalised_postbacks(message)
         for missing in range(len(filed)):
             rest = filed[:missing] + filed[missing + 1 :]
             record = record_of(rest) if rest else None
@@ -90,7 +92,7 @@ def test_a_postback_never_answered_may_be_there_or_not(messages: Messages) -> No
     for at in range(2):
         ledger.enter(message.first + at, "200", 0.01)
     ledger.enter(message.first + 2, "timeout", 10.0)
-    filed = filings(message)
+    filed = normalised_postbacks(message)
     for present in (filed, filed[:2]):
         record = record_of(present)
         assert faults(message, ledger, record, told_of(record, message)) == set()
@@ -100,14 +102,14 @@ def test_a_postback_that_was_never_sent_is_unexpected(messages: Messages) -> Non
     message = corrected(messages)
     ledger = Ledger(messages.postbacks)
     ledger.enter(message.first, "200", 0.01)
-    record = record_of(filings(message)[:2])
+    record = record_of(normalised_postbacks(message)[:2])
     assert Fault.UNEXPECTED in faults(message, ledger, record, {})
 
 
 def test_a_postback_whose_content_changed_is_lost_and_unexpected(messages: Messages) -> None:
     message = corrected(messages)
     other = next(m for m in messages if m.lifecycle == "corrected" and m.id != message.id)
-    record = record_of(filings(other))
+    record = record_of(normalised_postbacks(other))
     told = {(message.id, track): each for (_, track), each in told_of(record, other).items()}
     found = faults(message, all_answered(messages), record, told)
     assert {Fault.LOST, Fault.UNEXPECTED} <= found
@@ -115,19 +117,19 @@ def test_a_postback_whose_content_changed_is_lost_and_unexpected(messages: Messa
 
 def test_an_event_for_what_the_state_has_lost_is_not_held_against_it(messages: Messages) -> None:
     message = corrected(messages)
-    told = told_of(record_of(filings(message)), message)
+    told = told_of(record_of(normalised_postbacks(message)), message)
     assert faults(message, all_answered(messages), None, told) == {Fault.LOST}
 
 
 def test_a_decided_fate_without_its_event_is_lost(messages: Messages) -> None:
     message = corrected(messages)
-    record = record_of(filings(message))
+    record = record_of(normalised_postbacks(message))
     assert faults(message, all_answered(messages), record, {}) == {Fault.LOST}
 
 
 def test_a_last_event_with_an_older_fate_is_wrong(messages: Messages) -> None:
     message = corrected(messages)
-    record = record_of(filings(message))
+    record = record_of(normalised_postbacks(message))
     told = told_of(record, message)
     told[message.id, "message"].last = "expired"
     assert faults(message, all_answered(messages), record, told) == {Fault.WRONG}
@@ -135,7 +137,7 @@ def test_a_last_event_with_an_older_fate_is_wrong(messages: Messages) -> None:
 
 def test_an_event_of_an_outcome_that_nobody_sent_is_unexpected(messages: Messages) -> None:
     message = corrected(messages)
-    record = record_of(filings(message))
+    record = record_of(normalised_postbacks(message))
     told = told_of(record, message)
     told[message.id, "message"].outcomes.add("rejected")
     assert faults(message, all_answered(messages), record, told) == {Fault.UNEXPECTED}
@@ -143,7 +145,7 @@ def test_an_event_of_an_outcome_that_nobody_sent_is_unexpected(messages: Message
 
 def test_an_event_id_that_is_not_stable_is_unexpected(messages: Messages) -> None:
     message = corrected(messages)
-    record = record_of(filings(message))
+    record = record_of(normalised_postbacks(message))
     told = told_of(record, message)
     told[message.id, "message"].ids |= {"another": 1}
     assert faults(message, all_answered(messages), record, told) == {Fault.UNEXPECTED}

@@ -10,7 +10,7 @@ from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.mix import LIFECYCLES
 from ingest.simulate.wording import DIALECTS, MIXED, word
 from shared.postback.codes import CODES, Track
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 
 BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 
@@ -20,7 +20,9 @@ def messages() -> Messages:
     return generate(2000, seed=7, run="test", began=BEGAN)
 
 
-def filings(message: Message, dialect: str = "json", seed: int = 0) -> list[Filing]:
+def normalised_postbacks(
+    message: Message, dialect: str = "json", seed: int = 0
+) -> list[NormalisedPostback]:
     random = Random(seed)
     bodies = [word(fields, dialect, random).body for fields in message.postbacks]
     return [decode("default", body) for body in bodies]
@@ -41,24 +43,28 @@ def test_the_mix_is_realistic(messages: Messages) -> None:
 @pytest.mark.parametrize("dialect", [*DIALECTS, MIXED])
 def test_a_postback_is_the_same_in_every_dialect(messages: Messages, dialect: str) -> None:
     for message in messages:
-        assert filings(message, dialect, message.ordinal) == filings(message, "json")
+        assert normalised_postbacks(message, dialect, message.ordinal) == normalised_postbacks(
+            message, "json"
+        )
 
 
 def test_a_postback_is_filed_under_its_messages_id(messages: Messages) -> None:
     for message in messages:
-        assert {filing.key for filing in filings(message)} == {
+        assert {normalised.key for normalised in normalised_postbacks(message)} == {
             (message.kind, "default", message.id)
         }
 
 
 def test_the_oracle_agrees_with_the_ranks_whatever_arrives(messages: Messages) -> None:
     for message in messages:
-        filed = filings(message)
+        filed = normalised_postbacks(message)
         positions = range(len(filed))
         for size in range(1, len(filed) + 1):
             for arrived in combinations(positions, size):
-                by_rank = sorted((filed[at] for at in arrived), key=lambda filing: filing.rank)
-                tops = {filing.track: filing for filing in by_rank}
+                by_rank = sorted(
+                    (filed[at] for at in arrived), key=lambda normalised: normalised.rank
+                )
+                tops = {normalised.track: normalised for normalised in by_rank}
                 fates = message.fates(arrived)
                 assert {track: step.outcome for track, step in fates.items()} == {
                     track: top.postback.outcome for track, top in tops.items()
@@ -70,7 +76,9 @@ def test_the_oracle_agrees_with_the_ranks_whatever_arrives(messages: Messages) -
 
 def test_postbacks_of_a_message_are_distinct(messages: Messages) -> None:
     for message in messages:
-        assert len({filing.rank.identity for filing in filings(message)}) == len(message.steps)
+        assert len(
+            {normalised.rank.identity for normalised in normalised_postbacks(message)}
+        ) == len(message.steps)
 
 
 def test_the_same_seed_draws_the_same_mix_in_a_run_of_its_own() -> None:

@@ -11,7 +11,7 @@ from aiohttp.test_utils import TestServer, unused_port
 from ingest.simulate import provider
 from ingest.simulate.lifecycles import Messages, generate
 from ingest.simulate.provider import Options
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 
 Answer = Callable[[int], Awaitable[int]]
 
@@ -25,7 +25,7 @@ class Receiver:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self.received: list[Filing] = []
+        self.received: list[NormalisedPostback] = []
         self.times: Counter[tuple[str, str]] = Counter()
         self.under_way = self.most_under_way = 0
         self.url = ""
@@ -34,9 +34,9 @@ class Receiver:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
-            filing = decode("default", await request.read())
-            self.received.append(filing)
-            who = (filing.key.id, filing.rank.identity)
+            normalised = decode("default", await request.read())
+            self.received.append(normalised)
+            who = (normalised.key.id, normalised.rank.identity)
             self.times[who] += 1
             return web.Response(status=await self._answer(self.times[who]))
         finally:
@@ -183,7 +183,7 @@ async def test_shuffled_they_come_in_another_order_but_all() -> None:
     messages = some(100)
     async with receiver() as receiving:
         await provider.send(receiving.url, messages, Options(concurrency=1, shuffle=True))
-    ids = [filing.key.id for filing in receiving.received]
+    ids = [normalised.key.id for normalised in receiving.received]
     assert ids != sorted(ids)
     assert set(receiving.times.values()) == {1}
     assert len(receiving.times) == messages.postbacks

@@ -6,11 +6,11 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from ingest.breaker import Breaker
-from ingest.commit import Durable
+from ingest.commit import Committer
 from ingest.publisher import Publisher
 from ingest.spool.drain import drain
 from ingest.spool.spool import Spool
-from shared.errors import NotTakenError
+from shared.errors import PublishRejectedError
 from shared.postback.envelope import Arrival
 from shared.settings.settings import Settings
 
@@ -24,7 +24,7 @@ class Scripted(Publisher):
 
     async def publish(self, batch: bytes, batch_id: str) -> None:  # noqa: ARG002
         if not self.taken:
-            raise NotTakenError
+            raise PublishRejectedError
 
 
 def counts() -> dict[str, float]:
@@ -36,7 +36,7 @@ async def test_postbacks_are_counted_into_the_spool_and_out_of_it(tmp_path: Path
     before = counts()
     publisher, breaker = Scripted(Settings()), Breaker()
     spool, neighbours = (Spool(tmp_path / "spool.db", 2**20) for _ in range(2))
-    durable = Durable(publisher, breaker, spool)
+    durable = Committer(publisher, breaker, spool)
     for _ in range(3):
         await durable.commit(BATCH)
     assert counts() == before | {"spooled": before["spooled"] + 6}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ComponentEndedError, TopologyConflictError
-from shared.process import supervisor as supervisor
+from shared.process import supervisor
 from shared.process.supervisor import Components
 
 

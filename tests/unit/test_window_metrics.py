@@ -11,8 +11,8 @@ from shared.postback.codes import Track, phase_of
 from shared.postback.normalise import Key, Postback, Rank
 from shared.postback.record import Entry, Record
 from workers import outcome_metrics, window_metrics
-from workers.outbox import DeadLetter, Untold
-from workers.unknown_statuses import MOST, UnknownStatuses
+from workers.outbox import DeadLetter, Outbox
+from workers.unknown_statuses import MAX_LOGGED, UnknownStatuses
 
 Counted = Callable[..., float]
 
@@ -56,7 +56,7 @@ EXPIRED: Final = Postback("N102", "Expired", sent_as="MMS", operator_id="31003")
 def test_what_was_absorbed_is_new_duplicate_or_dead(counted: Counted) -> None:
     letter = DeadLetter(Reason.MALFORMED, "bad", "acme", 1, "", b"")
     results = {("N101", "new"): 3, ("N101", "duplicate"): 1, ("N102", "new"): 2}
-    window_metrics.count(Untold([], [letter, letter], 8, results))
+    window_metrics.count(Outbox([], [letter, letter], 8, results))
     assert counted("mms_worker_absorbed_total") == 8
     assert counted("mms_worker_postbacks_total", code="N101", result="new") == 3
     assert counted("mms_worker_postbacks_total", code="N101", result="duplicate") == 1
@@ -132,7 +132,7 @@ def test_an_unknown_status_is_counted_by_code_and_each_text_logged_once(
     counted: Counted, caplog: pytest.LogCaptureFixture
 ) -> None:
     held = ("N102", "Held for +1 555 010 0001")
-    window_metrics.count(Untold([], [], 3, unknown_statuses=[held, held, ("E102", "\x1b[2JWhy")]))
+    window_metrics.count(Outbox([], [], 3, unknown_statuses=[held, held, ("E102", "\x1b[2JWhy")]))
     assert counted("mms_unknown_status_total", code="N102") == 2
     assert counted("mms_unknown_status_total", code="E102") == 1
     assert [record.getMessage().rpartition(": ")[2] for record in caplog.records] == [
@@ -143,8 +143,8 @@ def test_an_unknown_status_is_counted_by_code_and_each_text_logged_once(
 
 def test_only_so_many_unknown_texts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
     unknown = UnknownStatuses()
-    for number in range(2 * MOST):
+    for number in range(2 * MAX_LOGGED):
         unknown.count("N102", "word" + "x" * number)
     lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) <= MOST + 1
+    assert len(lines) <= MAX_LOGGED + 1
     assert max(map(len, lines)) < 200

@@ -6,10 +6,10 @@ from shared.log import configure
 from shared.process import cli
 from shared.settings import settings
 from workers.admin.dead.export import export
-from workers.admin.dead.list import list_letters
+from workers.admin.dead.list import list_dead_letters
 from workers.admin.dead.purge import purge
 from workers.admin.dead.replay import replay
-from workers.admin.dead.show import show_letter
+from workers.admin.dead.show import show_dead_letter
 from workers.admin.doctor.command import doctor
 from workers.admin.events import events
 from workers.admin.hash_password import hash_password
@@ -47,6 +47,6 @@ def topology_group() -> None:
 
 for command in (show, events, rebuild, doctor, show_plan, hash_password):
     main.add_command(command)
-for command in (list_letters, show_letter, replay, purge, export):
+for command in (list_dead_letters, show_dead_letter, replay, purge, export):
     dead.add_command(command)
 topology_group.add_command(upgrade_topology)

@@ -20,7 +20,7 @@ from shared.process import cli
 from shared.settings import settings
 from shared.settings.settings import Settings
 from workers.admin import archive, console
-from workers.admin.restore import Restorer, Summary, Teller
+from workers.admin.restore import EventPublisher, Restorer, Summary
 from workers.admin.stream import Place, offset_of
 from workers.admin.unpublished import Span, Unpublished
 from workers.store import Store
@@ -99,7 +99,7 @@ async def _replay(
 ) -> None:
     async with (
         contextlib.aclosing(Store(loaded)) as store,
-        contextlib.aclosing(Teller(loaded)) as teller,
+        contextlib.aclosing(EventPublisher(loaded)) as teller,
         contextlib.aclosing(Unpublished(loaded)) as unpublished,
     ):
         if not summary.dry_run:
@@ -124,7 +124,7 @@ async def _replay(
 
 
 async def _publish_again(
-    loaded: Settings, summary: Summary, store: Store, teller: Teller, span: Span
+    loaded: Settings, summary: Summary, store: Store, teller: EventPublisher, span: Span
 ) -> None:
     """Publish what a run before merged and perhaps did not publish: it was killed."""
     counts = Summary()

@@ -7,8 +7,8 @@ import msgspec
 
 from shared.errors import (
     BrokerUnavailableError,
-    FateUnknownError,
     OtherOriginError,
+    PublishOutcomeUnknownError,
     Reason,
     StateUnavailableError,
     UndecodableError,
@@ -22,7 +22,7 @@ from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
 from workers.outbox import (
     DeadLetter,
-    Untold,
+    Outbox,
     broken_batch,
     dead_letter,
     emit,
@@ -34,7 +34,7 @@ from workers.verdicts import due_events
 WINDOW: Final = 1500
 """Postbacks that are merged together."""
 
-PATIENCE: Final = 10.0
+REDIS_WAIT_LIMIT: Final = 10.0
 """Seconds to wait for Redis before giving up; what is merged stays merged."""
 
 EMIT_PATIENCE: Final = 60.0
@@ -88,7 +88,7 @@ class Restorer:
         self,
         store: Store,
         summary: Summary,
-        teller: "Teller | None",
+        teller: "EventPublisher | None",
         earliest: int = 0,
         *,
         unpublished: Unpublished | None = None,
@@ -114,9 +114,9 @@ class Restorer:
             offset: its place in the archive.
 
         Raises:
-            StateUnavailableError: Redis stayed away longer than `PATIENCE`, with events to publish
-                longer than `EMIT_PATIENCE`.
-            BrokerUnavailableError, FateUnknownError: events could not be told within
+            StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`, with events to
+                publish longer than `EMIT_PATIENCE`.
+            BrokerUnavailableError, PublishOutcomeUnknownError: events could not be told within
                 `EMIT_PATIENCE`.
         """
         self._summary.batches += 1
@@ -138,7 +138,7 @@ class Restorer:
     def _decode(self, arrival: Arrival, batch: bytes) -> None:
         try:
             try:
-                filing = decode(arrival.source, arrival.body)
+                normalised = decode(arrival.source, arrival.body)
             except OtherOriginError as other:
                 self._pass_on(arrival, passthrough_of(arrival, other.fields))
                 return
@@ -149,9 +149,9 @@ class Restorer:
             why = f"processing it failed: {type(error).__name__}"
             self._bury(dead_letter(arrival, Reason.UNDELIVERABLE, why, envelope.batch_id(batch)))
             return
-        self._window.append(Received(arrival, filing, redelivered=self._again))
+        self._window.append(Received(arrival, normalised, redelivered=self._again))
         if len(self._seen) < EXACT:
-            self._seen.add(hash(filing.key))
+            self._seen.add(hash(normalised.key))
 
     def _pass_on(self, arrival: Arrival, event: PassthroughEvent) -> None:
         """No record says whether its event was published, so it is published again."""
@@ -194,12 +194,12 @@ class Restorer:
                 elif self._teller is not None:
                     self._summary.expired += 1
         if self._teller is not None and (events or passed or dead):
-            await self._teller.tell(Untold(events, dead, passthrough=passed))
+            await self._teller.tell(Outbox(events, dead, passthrough=passed))
             self._summary.events += len(events) + len(passed)
             self._summary.dead_letters += len(dead)
 
     async def _merge(self, window: list[Received], span: Span) -> list[Merged | Unmergeable]:
-        patience = PATIENCE if self._teller is None else EMIT_PATIENCE
+        patience = REDIS_WAIT_LIMIT if self._teller is None else EMIT_PATIENCE
         deadline = asyncio.get_running_loop().time() + patience
         attempt = 0
         while True:
@@ -216,18 +216,18 @@ class Restorer:
                 attempt += 1
 
 
-class Teller:
+class EventPublisher:
     """Publishes events, on the next session when one is lost."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._session: Session | None = None
 
-    async def tell(self, untold: Untold) -> None:
+    async def tell(self, outbox: Outbox) -> None:
         """Publish all; return when they are confirmed.
 
         Raises:
-            BrokerUnavailableError, FateUnknownError: not within `EMIT_PATIENCE`.
+            BrokerUnavailableError, PublishOutcomeUnknownError: not within `EMIT_PATIENCE`.
         """
         deadline = asyncio.get_running_loop().time() + EMIT_PATIENCE
         attempt = 0
@@ -235,8 +235,8 @@ class Teller:
             try:
                 if self._session is None:
                     self._session = await open_session(self._settings, name="mms-admin rebuild")
-                await emit(self._session, untold)
-            except (BrokerUnavailableError, FateUnknownError):
+                await emit(self._session, outbox)
+            except (BrokerUnavailableError, PublishOutcomeUnknownError):
                 await self.aclose()
                 if asyncio.get_running_loop().time() >= deadline:
                     raise

@@ -80,7 +80,7 @@ async def upgrade(settings: Settings, say: Callable[[str], None], *, dry_run: bo
         dry_run: only tell what would be done.
 
     Raises:
-        BrokerUnavailableError, FateUnknownError: RabbitMQ went away. Run it again.
+        BrokerUnavailableError, PublishOutcomeUnknownError: RabbitMQ went away. Run it again.
         UpgradeError: it cannot be done now; says why.
         DeadLettersInUseError: another command goes through the dead letters.
     """

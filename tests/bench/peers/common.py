@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 from shared.postback import record
 from shared.postback.event import Event, event_of
-from shared.postback.normalise import Filing, decode
+from shared.postback.normalise import NormalisedPostback, decode
 
 AMQP_URL: Final = os.environ.get("MMS_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
 REDIS_URL: Final = os.environ.get("MMS_REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -36,23 +36,27 @@ class Update(NamedTuple):
         reference: key and arguments for `index.lua`.
     """
 
-    filing: Filing
+    normalised: NormalisedPostback
     merge: tuple[str, tuple[str | bytes | int, ...]]
     reference: tuple[str, tuple[str | bytes | int, ...]] | None
 
 
 def understand(body: bytes) -> Update:
     """Decode one postback of the source `default`, and say how Redis is to be changed."""
-    filing = decode("default", body)
+    normalised = decode("default", body)
     received_at = time.time_ns() // 1000
-    wish = "1" if filing.rank.terminal else "0"
-    name = record.entry_name(filing)
-    value = record.entry_value(received_at, filing.postback)
+    notify = "1" if normalised.rank.terminal else "0"
+    name = record.entry_name(normalised)
+    value = record.entry_value(received_at, normalised.postback)
     index = None
-    if reference := filing.postback.client_reference:
+    if reference := normalised.postback.client_reference:
         key = record.reference_key("default", reference)
-        index = (key, (TTL, _REFERENCES, received_at, filing.key.id))
-    return Update(filing, (filing.key.redis, (TTL, record.KEEP, wish, name, value)), index)
+        index = (key, (TTL, _REFERENCES, received_at, normalised.key.id))
+    return Update(
+        normalised,
+        (normalised.key.redis, (TTL, record.MAX_POSTBACKS_KEPT, notify, name, value)),
+        index,
+    )
 
 
 def told(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
@@ -62,8 +66,8 @@ def told(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
         reply: what `merge.lua` returned.
     """
     result, flat = reply
-    if result != b"N" or not update.filing.rank.terminal:
+    if result != b"N" or not update.normalised.rank.terminal:
         return None
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    known = record.read_record(update.filing.key, fields)
-    return event_of(known, update.filing.track) if known else None
+    known = record.read_record(update.normalised.key, fields)
+    return event_of(known, update.normalised.track) if known else None

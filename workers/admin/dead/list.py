@@ -34,7 +34,7 @@ class Item(msgspec.Struct, frozen=True):
     "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="Latest to list."
 )
 @console.json_option
-def list_letters(
+def list_dead_letters(
     letter_id: str | None,
     reason: str | None,
     source: str | None,

@@ -27,7 +27,7 @@ from workers.admin.dead.browse import Browser, Held, browse
 from workers.admin.dead.entry import Filter, Letter
 from workers.admin.dead.options import chosen, filtered
 
-AT_ONCE: Final = 200
+REPLAY_WINDOW: Final = 200
 """Postbacks on their way at the same time, if one batch does not hold more."""
 
 PUBLISH_LIMIT: Final = 10.0
@@ -88,7 +88,7 @@ async def _replay(wanted: Filter, tally: Tally, *, dry_run: bool) -> None:
                 tally[held.letter.reason, refusal] += 1
             else:
                 window.append(held)
-            if sum(max(1, len(each.letter.arrivals)) for each in window) >= AT_ONCE:
+            if sum(max(1, len(each.letter.arrivals)) for each in window) >= REPLAY_WINDOW:
                 await _send(browser, window, tally)
                 window = []
         await _send(browser, window, tally)
@@ -145,12 +145,12 @@ def _prospect(letter: Letter) -> Tally:
 def _meaning(arrival: Arrival) -> tuple[str, bool]:
     """What today's code makes of a postback, and whether it decodes at all."""
     try:
-        filing = decode(arrival.source, arrival.body)
+        normalised = decode(arrival.source, arrival.body)
     except OtherOriginError:
         return "passed on as an event", True
     except UndecodableError as error:
         return f"still {error.reason}", False
-    return f"{filing.track} {filing.postback.outcome}", True
+    return f"{normalised.track} {normalised.postback.outcome}", True
 
 
 def _print(tally: Tally, *, dry_run: bool, as_json: bool) -> None:

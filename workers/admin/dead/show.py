@@ -16,7 +16,7 @@ from workers.admin.dead.entry import Letter
 @click.argument("letter_id", metavar="ID")
 @console.json_option
 @console.raw_option
-def show_letter(letter_id: str, *, as_json: bool, raw: bool) -> None:
+def show_dead_letter(letter_id: str, *, as_json: bool, raw: bool) -> None:
     """Show a dead letter: why it is one, and what came.
 
     Control characters are printed as escapes and every run of seven digits or more is masked.
