@@ -25,9 +25,9 @@ from ingest.spool.drain import check, drain
 from ingest.spool.spool import Spool
 from shared.errors import OverloadedError
 from shared.log import configure
-from shared.process import admin_server, children, cli, tracing
+from shared.process import admin_server, cli, listen, multiprocess, tracing
 from shared.process.admin_server import Degraded
-from shared.process.supervisor import Components
+from shared.process.components import Components
 from shared.process.tls import server_context
 from shared.settings import settings
 from shared.settings.settings import Settings
@@ -124,15 +124,9 @@ class Ingest:
         if make_room(self._settings.max_connections) < self._settings.max_connections:
             log.warning("this machine allows fewer open files (ulimit -n) than MMS_MAX_CONNECTIONS")
         host, port = self._settings.ingest_host, self._settings.ingest_port
-        if self._child is not None:
-            await admin_server.listen_to_parent(admin, self._child)
-        else:
-            admin_port = self._settings.admin_port or ADMIN_PORT
-            await admin_server.listen(
-                admin, self._settings.admin_host, admin_port, "MMS_ADMIN_PORT"
-            )
+        await listen.on_admin_port(admin, self._settings, ADMIN_PORT, self._child)
         shared = self._child is not None
-        await admin_server.listen(public, host, port, "MMS_INGEST_PORT", shared=shared)
+        await listen.on_port(public, host, port, "MMS_INGEST_PORT", shared=shared)
         scheme = "https" if self._settings.tls_cert else "http"
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
@@ -170,7 +164,7 @@ class Ingest:
 
 @click.command(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
-@children.options
+@multiprocess.options
 def main(processes: int, child: Path | None) -> None:
     """Receive the provider's postbacks over HTTP and make them durable.
 
@@ -185,10 +179,9 @@ async def _main(processes: int, child: Path | None) -> None:
     configure(loaded.log_level, loaded.log_format)
     if child is None:
         settings.warn_of_unknown()
-    stop = children.stop_event(child, processes)
+    stop = multiprocess.stop_event(child, processes)
     if processes > 1:
-        admin_server.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")
-        port = loaded.admin_port or ADMIN_PORT
-        await children.Fleet(processes, loaded.admin_host, port).run(stop)
+        listen.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")
+        await multiprocess.run_children(processes, loaded, ADMIN_PORT, stop)
     else:
         await Ingest(loaded, child).run(stop)

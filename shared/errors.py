@@ -65,6 +65,10 @@ class SettingsError(PostbacksError):
         )
 
 
+class StartError(PostbacksError):
+    """A process could not be started."""
+
+
 class UnsupportedRedisError(SettingsError):
     """The server that MMS_REDIS_URL names is too old; Redis 7 or newer, or Valkey 8, is needed."""
 

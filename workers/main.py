@@ -14,8 +14,8 @@ from aiohttp import web
 
 from shared.errors import BrokerUnavailableError, PublishOutcomeUnknownError, StateUnavailableError
 from shared.log import configure
-from shared.process import admin_server, children, cli, tracing
-from shared.process.supervisor import Components
+from shared.process import admin_server, cli, listen, multiprocess, tracing
+from shared.process.components import Components
 from shared.rabbitmq.session import Session, backoff, hold, open_session
 from shared.settings import settings
 from shared.settings.settings import Settings
@@ -98,11 +98,7 @@ class Worker:
                 await self._handling.acquire()
 
     async def _listen(self, admin: web.AppRunner) -> None:
-        if self._child is not None:
-            await admin_server.listen_to_parent(admin, self._child)
-            return
-        port = self._settings.admin_port or ADMIN_PORT
-        await admin_server.listen(admin, self._settings.admin_host, port, "MMS_ADMIN_PORT")
+        await listen.on_admin_port(admin, self._settings, ADMIN_PORT, self._child)
 
     async def _work(self) -> None:
         while True:
@@ -245,7 +241,7 @@ class Worker:
 
 @click.command(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
-@children.options
+@multiprocess.options
 def main(processes: int, child: Path | None) -> None:
     """Take postbacks from RabbitMQ, keep the state in Redis and emit events.
 
@@ -261,10 +257,9 @@ async def _main(processes: int, child: Path | None) -> None:
     if child is None:
         settings.warn_of_unknown()
     _look_for_cycles_rarely()
-    stop = children.stop_event(child, processes)
+    stop = multiprocess.stop_event(child, processes)
     if processes > 1:
-        port = loaded.admin_port or ADMIN_PORT
-        await children.Fleet(processes, loaded.admin_host, port).run(stop)
+        await multiprocess.run_children(processes, loaded, ADMIN_PORT, stop)
     else:
         await Worker(loaded, child).run(stop)
 

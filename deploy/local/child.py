@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from shared.errors import PostbacksError
+from shared.errors import StartError
 
 TAIL: Final = 15
 """Lines of a log that an error shows."""
@@ -26,10 +26,6 @@ POLL: Final = 0.05
 
 LARGE_LOG: Final = 16 * 2**20
 """Bytes; a log larger than this is put aside at the next start, as `<name>.log.old`."""
-
-
-class StartError(PostbacksError):
-    """A process that we need did not start."""
 
 
 class Child:

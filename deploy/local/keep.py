@@ -9,8 +9,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from deploy.local.child import Child, StartError
+from deploy.local.child import Child
 from deploy.local.ports import HOST
+from shared.errors import StartError
 
 SETTLED: Final = 60.0
 """Seconds after which a child counts as running well; its next restart is a quick one again."""

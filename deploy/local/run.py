@@ -18,7 +18,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from deploy.local.child import Child, StartError
+from deploy.local.child import Child
 from deploy.local.keep import Keeper, only_one, progress, say, stop
 from deploy.local.plan import environment, is_given, private_servers
 from deploy.local.ports import HOST, Ports
@@ -26,7 +26,7 @@ from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service, command
 from deploy.local.watch import watch
 from ingest.access_control.policy import PATH
-from shared.errors import PostbacksError
+from shared.errors import PostbacksError, StartError
 from shared.process import cli
 from shared.settings import settings
 from shared.settings.settings import Settings

@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from deploy.local.child import Child, StartError, last_lines
+from deploy.local.child import Child, last_lines
 from deploy.local.ports import HOST, free_port, is_free
+from shared.errors import StartError
 
 # Debian's commands of the same names in /usr/sbin change to the user rabbitmq; these do not.
 RABBITMQ: Final = Path("/usr/lib/rabbitmq/bin")

@@ -18,7 +18,7 @@ from typing import Final
 
 import msgspec
 
-from deploy.local.child import Child, StartError
+from deploy.local.child import Child
 from deploy.local.dashboards import Dashboards
 from deploy.local.keep import Keeper, only_one, progress, say
 from deploy.local.plan import environment, private_servers
@@ -26,7 +26,7 @@ from deploy.local.ports import HOST, Ports, is_free
 from deploy.local.prometheus import Prometheus
 from deploy.local.services import Service
 from ingest.access_control.policy import PATH
-from shared.errors import PostbacksError
+from shared.errors import PostbacksError, StartError
 from shared.process import cli
 from shared.settings import settings
 from shared.settings.settings import Settings

@@ -12,6 +12,9 @@ from shared.errors import ComponentEndedError, PostbacksError
 from shared.process import watchdog
 from shared.settings import settings
 
+REFUSED: Final = 2
+"""The exit status of a command that has printed an error for its operator, see `fail`."""
+
 STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -57,7 +60,7 @@ def fail(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> NoRetur
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     print(f"{sys.argv[0].rpartition('/')[2]}: {errors}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(1 if isinstance(errors, ComponentEndedError) else 2)
+    raise SystemExit(1 if isinstance(errors, ComponentEndedError) else REFUSED)
 
 
 def only_ours(error: BaseException) -> PostbacksError | None:

@@ -1,73 +1,109 @@
-"""The long-lived components of a process: if one ends that should not, the process ends.
+"""The supervisor of processes: starts them in groups, restarts what ends, stops them in order.
 
-A process whose batcher or publisher is dead looks alive and does nothing. So each component runs
-under this supervisor. When one ends before it is told to, with an error or without one, that is
-logged, the others are cancelled, the process cleans up and exits with a status that is not zero.
-Whoever started the process starts it again.
+A process that ends is started again after a pause. The pause doubles with each failure, up to
+`MAX_PAUSE`. When a process has run for `SETTLED_AFTER` seconds, its next pause is short again.
+`--processes N`, `make run` and `make site` use this supervisor. `components` supervises the tasks
+inside one process.
 """
 
 import asyncio
-import logging
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Sequence
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
-from shared.errors import ComponentEndedError, SettingsError, TopologyConflictError
-from shared.process import watchdog
+from shared.errors import StartError
+from shared.rabbitmq.session import backoff
 
-CANCEL_AGAIN: Final = 0.5
-"""Seconds after which a component that was cancelled and still runs is cancelled again."""
+SETTLED_AFTER: Final = 60.0
+"""Seconds after which a process counts as running well; its next pause is a short one."""
 
-log: Final = logging.getLogger(__name__)
+MAX_PAUSE: Final = 30.0
+"""Seconds at most between the end of a process and its restart."""
 
 
-class Components:
-    """Runs components for as long as the context lasts, and cancels them when it ends.
-
-    Leaving the context may raise a group with a `ComponentEndedError`, a `SettingsError` or a
-    `TopologyConflictError`; the body of the context is cancelled then.
+class Process(Protocol):
+    """A process that can be supervised.
 
     Attributes:
-        stopping: set it before components are asked to return; from then on they may.
-        problem: which component ended unexpectedly and why, for `/readyz`; None while all run.
+        name: what messages call it, such as `mms-worker 2`.
     """
 
-    def __init__(self) -> None:
-        self.stopping = False
-        self._group = asyncio.TaskGroup()
+    name: str
+
+    async def start(self) -> None:
+        """Start the process and return when it is ready.
+
+        Raises:
+            StartError: it did not start.
+        """
+
+    async def wait(self) -> str:
+        """Wait until the process has ended; return how it ended, such as `status 1`.
+
+        Raises:
+            SettingsError: it is of no use to start it again.
+        """
+
+    async def stop(self) -> None:
+        """Ask the process to end, and kill it after its limit; do nothing if it does not run."""
+
+
+class Supervisor:
+    """Supervises processes for as long as the context lasts, and stops them when it ends.
+
+    Leaving the context may raise a group with the error that `Process.wait` raised; the body of
+    the context is cancelled then.
+
+    Args:
+        report: called with one line when a process has ended or could not be started again.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._groups: list[Sequence[Process]] = []
+        self._tasks = asyncio.TaskGroup()
         self._running: list[asyncio.Task[None]] = []
-        self.problem: str | None = None
 
-    def start(self, name: str, component: Coroutine[None, None, None]) -> "asyncio.Task[None]":
-        """Run a component; it should not return before `stopping` is set."""
-        task = self._group.create_task(self._run(name, component))
-        self._running.append(task)
-        return task
+    async def start(self, processes: Sequence[Process]) -> None:
+        """Start a group of processes at the same time; return when all are ready.
 
-    async def _run(self, name: str, component: Coroutine[None, None, None]) -> None:
-        try:
-            await component
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if self.stopping or (task is not None and task.cancelling()):
-                raise
-            why = "it was cancelled by something that it called"
-        except (SettingsError, TopologyConflictError):  # for a person to mend, and says how
-            watchdog.end_within(watchdog.END_LIMIT)
-            raise
-        except Exception as error:
-            log.critical("the %s failed; the process ends", name, exc_info=error)
-            why = f"{type(error).__name__}, see the log"
-        else:
-            if self.stopping:
-                return
-            why = "it returned"
-        watchdog.end_within(watchdog.END_LIMIT)
-        self.problem = f"the {name} ended unexpectedly: {why}"
-        raise ComponentEndedError(self.problem)
+        From then on each of them is started again when it ends.
+
+        Raises:
+            ExceptionGroup: with the `StartError` of each process that did not start.
+        """
+        self._groups.append(processes)
+        async with asyncio.TaskGroup() as starting:
+            for process in processes:
+                starting.create_task(process.start())
+        self._running += [self._tasks.create_task(self._restart(each)) for each in processes]
+
+    async def _restart(self, process: Process) -> None:
+        """Start a process again whenever it ends."""
+        failures = 0
+        while True:
+            ready_at = time.monotonic()
+            how = await process.wait()
+            settled = time.monotonic() - ready_at > SETTLED_AFTER
+            failures = 0 if settled else failures + 1
+            self._report(f"{process.name} ended with {how}; starting it again")
+            failures = await self._start_again(process, failures)
+
+    async def _start_again(self, process: Process, failures: int) -> int:
+        """Start a process, however many attempts it takes; return the number of failures."""
+        while True:
+            await backoff(failures, longest=MAX_PAUSE)
+            try:
+                await process.start()
+            except StartError as error:
+                self._report(str(error))
+                failures += 1
+            else:
+                return failures
 
     async def __aenter__(self) -> Self:
-        await self._group.__aenter__()
+        await self._tasks.__aenter__()
         return self
 
     async def __aexit__(
@@ -76,9 +112,12 @@ class Components:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.stopping = True
-        while running := [task for task in self._running if not task.done()]:
-            for task in running:
-                task.cancel()  # a library may lose a cancellation; this does not wait for ever
-            await asyncio.wait(running, timeout=CANCEL_AGAIN)
-        await self._group.__aexit__(kind, error, traceback)
+        for task in self._running:
+            task.cancel()
+        try:
+            await self._tasks.__aexit__(kind, error, traceback)
+        finally:
+            for processes in reversed(self._groups):
+                async with asyncio.TaskGroup() as stopping:
+                    for process in processes:
+                        stopping.create_task(process.stop())

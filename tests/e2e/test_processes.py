@@ -118,7 +118,7 @@ def test_a_port_is_not_shared_with_strangers(settings: Settings, processes: Proc
 
 
 def ready(service: Service) -> int:
-    """How many processes of a fleet say that they are ready."""
+    """How many child processes say that they are ready."""
     lines = service.ask("/readyz")[1].splitlines()
     wrong = {line.partition(":")[0] for line in lines if ": not ready: " in line}
     return len({line.partition(":")[0] for line in lines} - wrong)
@@ -138,7 +138,7 @@ def runs(pid: int) -> bool:
 
 
 def post(settings: Settings, number: int) -> None:
-    body = b'{"origin":"MMS_MT","code":"N101","tracking-id":"fleet-%d"}' % number
+    body = b'{"origin":"MMS_MT","code":"N101","tracking-id":"shared-%d"}' % number
     url = f"http://127.0.0.1:{settings.ingest_port}/postbacks"
     with urllib.request.urlopen(urllib.request.Request(url, body), timeout=10) as answer:
         assert answer.status == 200

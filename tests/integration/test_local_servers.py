@@ -13,9 +13,9 @@ import pytest
 import redis
 
 from deploy.local import servers
-from deploy.local.child import StartError
 from deploy.local.ports import HOST, is_free
 from deploy.local.servers import RabbitMQ, Redis
+from shared.errors import StartError
 from tests.support.processes import until
 
 LISTENING = "0A"

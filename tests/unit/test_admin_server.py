@@ -7,7 +7,8 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from shared.errors import SettingsError
-from shared.process.admin_server import Degraded, application, check_free, listen
+from shared.process import listen
+from shared.process.admin_server import Degraded, application
 
 
 @pytest.mark.parametrize(
@@ -32,10 +33,10 @@ async def test_readyz(needs: Mapping[str, str | None], status: int, text: str) -
 @pytest.mark.parametrize("host", ["192.0.2.1", "256.1.1.1"])
 async def test_an_address_that_is_not_ours_is_named_and_not_the_port(host: str) -> None:
     with pytest.raises(SettingsError, match="change MMS_INGEST_HOST"):
-        check_free(host, 18080, "MMS_INGEST_PORT")
+        listen.check_free(host, 18080, "MMS_INGEST_PORT")
     runner = web.AppRunner(web.Application())
     try:
         with pytest.raises(SettingsError, match="change MMS_INGEST_HOST"):
-            await listen(runner, host, 18080, "MMS_INGEST_PORT")
+            await listen.on_port(runner, host, 18080, "MMS_INGEST_PORT")
     finally:
         await runner.cleanup()
