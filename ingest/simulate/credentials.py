@@ -1,4 +1,4 @@
-"""What a guarded source wants to see of the provider: a token in the path, HTTP Basic."""
+"""The credentials of a protected source: a token in the path, HTTP Basic."""
 
 import base64
 import re
@@ -13,7 +13,7 @@ _TOKEN: Final = re.compile(r"[A-Za-z0-9._~-]+")
 
 
 class Credentials(NamedTuple):
-    """What goes with each POST.
+    """What each POST carries.
 
     Attributes:
         token: the last part of the path; empty when there is none.
@@ -24,9 +24,9 @@ class Credentials(NamedTuple):
     authorization: str = ""
 
     def url(self, url: str, source: str) -> str:
-        """Where to POST for a source, from the URL that is the same for all.
+        """The URL of a source, from the URL that all sources share.
 
-        A token is under its source's name, the default source's too.
+        A path with a token contains the name of its source, also for the default source.
         """
         if source != "default" or self.token:
             url = f"{url}/{source}"
@@ -34,18 +34,20 @@ class Credentials(NamedTuple):
 
 
 def options(command: F) -> F:
-    """Give a command `--token`, `--token-file`, `--user` and `--password-file`; see `read`."""
+    """Add `--token`, `--token-file`, `--user` and `--password-file` to a command; see `read`."""
     for option in reversed(
         (
-            click.option("--token", help="The source's token; others on this machine can see it."),
             click.option(
-                "--token-file", type=click.File(), help="A file that holds it; - is stdin."
+                "--token", help="The source's token. Other users of this machine can see it."
+            ),
+            click.option(
+                "--token-file", type=click.File(), help="A file with the token; - is stdin."
             ),
             click.option("--user", help="The source's user for HTTP Basic."),
             click.option(
                 "--password-file",
                 type=click.File(),
-                help="A file that holds the user's password; - is stdin.",
+                help="A file with the user's password; - is stdin.",
             ),
         )
     ):
@@ -56,23 +58,24 @@ def options(command: F) -> F:
 def read(
     token: str | None, token_file: TextIO | None, user: str | None, password_file: TextIO | None
 ) -> Credentials:
-    """The credentials that the options of `options` stand for.
+    """The credentials from the command line.
 
     Raises:
-        click.UsageError: they do not go together or cannot be sent; no secret is repeated.
+        click.UsageError: the options exclude each other, or a value cannot be sent. The message
+            contains no secret.
     """
     if token is not None and token_file is not None:
-        raise click.UsageError("Give --token or --token-file, not both.")
+        raise click.UsageError("Use --token or --token-file, not both.")
     if (user is None) != (password_file is None):
-        raise click.UsageError("--user and --password-file go together.")
+        raise click.UsageError("Use --user and --password-file together.")
     if token_file is not None:
         token = token_file.read().strip()
     if token is not None and not _TOKEN.fullmatch(token):
-        raise click.UsageError("The token must be of A-Z, a-z, 0-9 and ._~- to be part of a path.")
+        raise click.UsageError("The token may contain only A-Z, a-z, 0-9 and ._~-")
     if user is None or password_file is None:
         return Credentials(token or "")
     if ":" in user:
-        raise click.UsageError("No user of HTTP Basic has a colon in its name.")
+        raise click.UsageError("The user of HTTP Basic must not contain a colon.")
     password = password_file.read().rstrip("\r\n")
-    login = base64.b64encode(f"{user}:{password}".encode()).decode()
-    return Credentials(token or "", f"Basic {login}")
+    encoded = base64.b64encode(f"{user}:{password}".encode()).decode()
+    return Credentials(token or "", f"Basic {encoded}")

@@ -1,4 +1,4 @@
-"""What the event log tells of a run: which events, how often, and what stands last."""
+"""The events of a run in `mms.events.log`: their ids, how often each came, the last outcome."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -17,24 +17,24 @@ PREFETCH: Final = 2000
 ACKNOWLEDGE_EVERY: Final = 500
 CALL_LIMIT: Final = 5.0
 
-CLOCKS: Final = 30.0
-"""Seconds that RabbitMQ's clock may be behind ours. Reading begins so much earlier."""
+CLOCK_DIFFERENCE: Final = 30.0
+"""Seconds that RabbitMQ's clock may be behind ours. Reading begins this much earlier."""
 
 
-class Told(msgspec.Struct):
+class TrackEvents(msgspec.Struct):
     """All events for one track of one record.
 
     Attributes:
-        ids: event id to how often it was seen.
-        outcomes: every outcome that was told.
-        sequence: the highest that was seen.
-        last: the outcome that the event with the highest sequence says.
+        ids: how often each event id came.
+        outcomes: the outcomes of the events.
+        sequence: the highest sequence.
+        last_outcome: the outcome of the event with the highest sequence.
     """
 
     ids: dict[str, int]
     outcomes: set[str]
     sequence: str
-    last: str
+    last_outcome: str
 
 
 class _Data(msgspec.Struct):
@@ -42,7 +42,7 @@ class _Data(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """What is looked at of an event; read without the code that writes them."""
+    """The fields of an event that are checked. The code that writes events is not used here."""
 
     id: str
     type: str
@@ -53,31 +53,31 @@ class _Event(msgspec.Struct):
 
 
 class EventLog:
-    """Reads `mms.events.log` from the beginning of a run on, and keeps what concerns it.
+    """Reads `mms.events.log` from the beginning of a run and collects the run's events.
 
     Attributes:
-        told: by subject and track.
-        passthrough: ids of postbacks of other origins that there is an event of.
+        tracks: events by subject and track.
+        passthrough: ids of postbacks of other origins that have an event.
         events: how many events of this run were read.
-        unreadable: messages that name the run and are no events.
+        unreadable: messages that contain the name of the run but are not events.
     """
 
     def __init__(self, settings: Settings, run: str, source: str, since: float) -> None:
         self._settings = settings
         self._mark = f"{run}-".encode()
         self._source = f"/mms-postbacks/{source}"
-        self._since = datetime.fromtimestamp(max(0.0, since - CLOCKS), UTC)
+        self._since = datetime.fromtimestamp(max(0.0, since - CLOCK_DIFFERENCE), UTC)
         self._read_to: int | None = None
         self._unacknowledged = 0
         self._session: Session | None = None
         self._arrived = asyncio.Event()
-        self.told: dict[tuple[str, str], Told] = {}
+        self.tracks: dict[tuple[str, str], TrackEvents] = {}
         self.passthrough: set[str] = set()
         self.events = 0
         self.unreadable: list[str] = []
 
     async def follow(self) -> None:
-        """Begin to read, or go on where the connection was lost; does nothing while reading.
+        """Start to read, or continue after a lost connection. Does nothing while it reads.
 
         Raises:
             BrokerUnavailableError: RabbitMQ does not answer.
@@ -96,7 +96,7 @@ class EventLog:
             raise BrokerUnavailableError(f"cannot read {EVENT_LOG}: {error}") from error
 
     async def quiet(self, seconds: float, longest: float) -> None:
-        """Return when nothing has come for so many seconds, or after the longest wait."""
+        """Return when no message has come for so many seconds, at the latest after `longest`."""
         try:
             async with asyncio.timeout(longest):
                 while await self._more(seconds):
@@ -123,14 +123,14 @@ class EventLog:
         if isinstance(offset, int):
             self._read_to = max(offset, self._read_to or 0)
         if self._mark in message.body:
-            self.keep(message.body)
+            self.add(message.body)
         self._unacknowledged += 1
         if self._unacknowledged >= ACKNOWLEDGE_EVERY and message.delivery_tag:
             self._unacknowledged = 0
             await message.channel.basic_ack(message.delivery_tag, multiple=True, wait=False)
 
-    def keep(self, body: bytes) -> None:
-        """Take in one message of the log that names this run."""
+    def add(self, body: bytes) -> None:
+        """Add one message of the log that contains the name of this run."""
         try:
             event = _decode(body)
             _, track, outcome = event.type.split(".")
@@ -146,11 +146,11 @@ class EventLog:
             self.unreadable.append(body[:200].decode(errors="replace"))
             return
         self.events += 1
-        told = self.told.setdefault((event.subject, track), Told({}, set(), "", ""))
-        told.ids[event.id] = told.ids.get(event.id, 0) + 1
-        told.outcomes.add(outcome if outcome == event.data.outcome else f"{outcome} (type only)")
-        if event.sequence >= told.sequence:
-            told.sequence, told.last = event.sequence, outcome
+        seen = self.tracks.setdefault((event.subject, track), TrackEvents({}, set(), "", ""))
+        seen.ids[event.id] = seen.ids.get(event.id, 0) + 1
+        seen.outcomes.add(outcome if outcome == event.data.outcome else f"{outcome} (type only)")
+        if event.sequence >= seen.sequence:
+            seen.sequence, seen.last_outcome = event.sequence, outcome
 
 
 _decode: Final = msgspec.json.Decoder(_Event).decode

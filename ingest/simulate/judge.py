@@ -1,10 +1,11 @@
-"""One message against what is known of it: a pure function, and the words for what it finds.
+"""Compares one message with its record and its events: a pure function, and its findings.
 
-Lost is what was answered 200 and is not in the state, or decided and not told of. Wrong is a fate
-that does not follow from what is in the state. Unexpected is what nobody sent or decided.
+* Lost: a postback was answered 200 and is not in the state, or a terminal outcome has no event.
+* Wrong: an outcome does not follow from the postbacks in the state.
+* Unexpected: a postback, record or event that does not come from what was sent.
 
-A postback that was sent but never answered 200 may be in the state or not: nobody promised
-anything. If it is there, it counts like the others towards its message's fate.
+A postback that was sent but never answered 200 may be in the state or not, because the ingress
+promised nothing. If it is there, it counts towards the outcome like the others.
 """
 
 from collections.abc import Iterator, Mapping
@@ -13,7 +14,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ingest.simulate.eventlog import Told
+from ingest.simulate.eventlog import TrackEvents
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message
 from shared.postback.normalise import Postback
@@ -22,7 +23,7 @@ from shared.process.cli import counted
 
 
 class Fault(StrEnum):
-    """How something is not as it should be."""
+    """The kind of a difference."""
 
     LOST = "lost"
     WRONG = "wrong"
@@ -30,7 +31,7 @@ class Fault(StrEnum):
 
 
 class Finding(NamedTuple):
-    """Something that is not as it should be, and with which message."""
+    """One difference, and the id of its message."""
 
     fault: Fault
     id: str
@@ -44,19 +45,19 @@ def judge(
     message: Message,
     ledger: Ledger,
     record: Record | None,
-    told: Mapping[tuple[str, str], Told],
+    tracks: Mapping[tuple[str, str], TrackEvents],
 ) -> Iterator[Finding]:
-    """Whatever is not as it should be with this message; nothing when all is well.
+    """All differences of this message; none when state and events are right.
 
     Args:
-        record: what the state holds for it, None when nothing.
-        told: the run's events, by subject and track.
+        record: its record in the state, None when there is none.
+        tracks: the run's events, by subject and track.
     """
     present: set[int] = set()
     for fault, what in _entries(message, ledger, record, present):
         yield Finding(fault, message.id, what)
-    fates = message.fates(present)
-    for track, step in fates.items():
+    deciding = message.deciding_steps(present)
+    for track, step in deciding.items():
         known = _outcome(record, track)
         if known != step.outcome:
             what = f"{track} is {known}, not {step.outcome} ({message.lifecycle})"
@@ -70,24 +71,24 @@ def judge(
             for at, step in enumerate(message.steps)
             if step.track == track and step.terminal and ledger.was_sent(message.first + at)
         ]
-        fate = fates.get(track)
-        decided = fate.outcome if fate is not None and fate.terminal else None
-        for fault, what in _events(track, possible, decided, told.get((message.id, track))):
+        last = deciding.get(track)
+        decided = last.outcome if last is not None and last.terminal else None
+        for fault, what in _events(track, possible, decided, tracks.get((message.id, track))):
             yield Finding(fault, message.id, what)
 
 
 def _entries(
     message: Message, ledger: Ledger, record: Record | None, present: set[int]
 ) -> Iterator[tuple[Fault, str]]:
-    """Compare the postbacks field by field; fills `present` with the steps that are there."""
+    """Compare the postbacks field by field; add the steps that the record has to `present`."""
     wanted = [_content(fields) for fields in message.postbacks]
     for entry in record.entries if record else ():
         held = {name: v for name, v in msgspec.structs.asdict(entry.postback).items() if v}
         at = next((at for at, content in enumerate(wanted) if content == held), None)
         if at is None:
-            yield Fault.UNEXPECTED, f"a {entry.postback.code} that was never sent like this"
+            yield Fault.UNEXPECTED, f"a {entry.postback.code} that was not sent with these fields"
         elif not ledger.was_sent(message.first + at):
-            yield Fault.UNEXPECTED, f"a {entry.postback.code} before it was sent"
+            yield Fault.UNEXPECTED, f"a {entry.postback.code} that was not sent yet"
         elif at in present:
             yield Fault.UNEXPECTED, f"the same {entry.postback.code} twice"
         elif entry.track != message.steps[at].track:
@@ -100,20 +101,20 @@ def _entries(
 
 
 def _events(
-    track: str, possible: list[str], decided: str | None, told: Told | None
+    track: str, possible: list[str], decided: str | None, seen: TrackEvents | None
 ) -> Iterator[tuple[Fault, str]]:
-    """Compare a track's events with the terminal outcomes sent, and with the one that stands."""
-    if decided is not None and (told is None or decided not in told.outcomes):
-        yield Fault.LOST, f"no event though {track} is {decided}"
-    elif decided is not None and told is not None and told.last != decided:
-        yield Fault.WRONG, f"the last event says {track} is {told.last}, not {decided}"
-    if told is None:
+    """Compare a track's events with the terminal outcomes that were sent and the decided one."""
+    if decided is not None and (seen is None or decided not in seen.outcomes):
+        yield Fault.LOST, f"{track} is {decided} and has no event"
+    elif decided is not None and seen is not None and seen.last_outcome != decided:
+        yield Fault.WRONG, f"the last event says {track} is {seen.last_outcome}, not {decided}"
+    if seen is None:
         return
-    for outcome in sorted(told.outcomes.difference(possible)):
-        yield Fault.UNEXPECTED, f"an event says {track} is {outcome}; nobody sent that"
-    if len(told.ids) > len(possible):
+    for outcome in sorted(seen.outcomes.difference(possible)):
+        yield Fault.UNEXPECTED, f"an event says {track} is {outcome}, which was never sent"
+    if len(seen.ids) > len(possible):
         terminal = counted(len(possible), "terminal postback")
-        what = f"{counted(len(told.ids), 'event id')} for {terminal} of {track}"
+        what = f"{counted(len(seen.ids), 'event id')} for {terminal} of {track}"
         yield Fault.UNEXPECTED, what
 
 
@@ -132,7 +133,7 @@ _NOT_IN_AN_ENTRY: Final = frozenset({"origin", "tracking-id"})
 
 
 class _Attributes(dict[str, str]):
-    """Field names as the record's struct has them, worked out once each."""
+    """Field names to the attributes of `Postback`; each is computed once."""
 
     def __missing__(self, name: str) -> str:
         attribute = name.replace("-", "_")

@@ -1,4 +1,4 @@
-"""What was sent and what was answered, by postback and in all."""
+"""What was sent and which responses came, for each postback and in total."""
 
 import math
 import time
@@ -11,32 +11,32 @@ SENT: Final = 1
 ANSWERED: Final = 2
 GIVEN_UP: Final = 4
 
-ANSWER_LAW: Final = 5.0
-"""Seconds within which every request has to be answered, whatever is broken."""
+RESPONSE_LIMIT: Final = 5.0
+"""Seconds within which the ingress must answer every request, whatever is broken."""
 
 
 class Ledger:
-    """Kept by the sender while it sends; can be read at any time.
+    """The sender fills it while it sends; it can be read at any time.
 
     Attributes:
-        fates: for each postback, by its number, which of `SENT` (tried at least once), `ANSWERED`
-            (at least one attempt was answered 200) and `GIVEN_UP` (one of its POSTs was tried as
-            often as the provider tries) are true of it.
-        attempts: POSTs by what came of them: a status, `timeout` or `no connection`.
-        times: seconds from each POST to its answer, for those that were answered.
-        late: POSTs that had waited longer than `ANSWER_LAW` when their answer came, or none.
+        flags: for each postback, by its number: `SENT` (at least one attempt was made), `ANSWERED`
+            (at least one attempt was answered 200), `GIVEN_UP` (one of its POSTs failed as often
+            as the provider tries).
+        attempts: POSTs by their result: a status, `timeout` or `no connection`.
+        times: seconds from each POST to its response, for those that had one.
+        late: POSTs that ended later than `RESPONSE_LIMIT`, with or without a response.
         answered: distinct postbacks answered 200.
-        duplicates: postbacks POSTed again though nothing was wrong.
+        duplicates: postbacks POSTed again although the first POST had not failed.
         other_origins: for each postback of another origin that was POSTed, by its id, whether it
             was answered 200.
-        resent: POSTs that repeat one that had failed.
-        waiting: POSTs that failed and wait to be sent again.
+        resent: POSTs that repeat a failed one.
+        waiting: failed POSTs that wait for their resend.
         began: when sending began, seconds since the Unix epoch.
-        ended: when it ended; None while it goes on.
+        ended: when sending ended; None before that.
     """
 
     def __init__(self, postbacks: int) -> None:
-        self.fates = bytearray(postbacks)
+        self.flags = bytearray(postbacks)
         self.attempts: Counter[str] = Counter()
         self.times: array[float] = array("d")
         self.late = 0
@@ -49,49 +49,49 @@ class Ledger:
         self.ended: float | None = None
 
     def enter(self, number: int, result: str, seconds: float) -> bool:
-        """Note one attempt for one postback; returns whether it counts as received."""
-        self._note(result, seconds)
+        """Enter the result of one attempt; return whether the postback counts as received."""
+        self._count(result, seconds)
         received = result == "200"
-        if received and not self.fates[number] & ANSWERED:
+        if received and not self.flags[number] & ANSWERED:
             self.answered += 1
-        self.fates[number] |= SENT | ANSWERED if received else SENT
+        self.flags[number] |= SENT | ANSWERED if received else SENT
         return received
 
     def enter_other(self, name: str, result: str, seconds: float) -> None:
-        """Note the attempt for one postback of another origin."""
-        self._note(result, seconds)
+        """Enter the result of the attempt for one postback of another origin."""
+        self._count(result, seconds)
         self.other_origins[name] = result == "200"
 
-    def _note(self, result: str, seconds: float) -> None:
+    def _count(self, result: str, seconds: float) -> None:
         self.attempts[result] += 1
-        self.late += seconds > ANSWER_LAW
+        self.late += seconds > RESPONSE_LIMIT
         if result.isdigit():
             self.times.append(seconds)
 
     def give_up(self, number: int) -> None:
-        """Note that a POST of this postback failed for the last time."""
-        self.fates[number] |= GIVEN_UP
+        """Enter that a POST of this postback failed for the last time."""
+        self.flags[number] |= GIVEN_UP
 
     def was_sent(self, number: int) -> bool:
-        return bool(self.fates[number] & SENT)
+        return bool(self.flags[number] & SENT)
 
     def was_answered(self, number: int) -> bool:
-        """Whether the other side took responsibility for this postback, by a 200."""
-        return bool(self.fates[number] & ANSWERED)
+        """Whether the ingress took responsibility for this postback with a 200."""
+        return bool(self.flags[number] & ANSWERED)
 
     @property
     def sent(self) -> int:
-        """Distinct postbacks tried at least once."""
-        return len(self.fates) - self.fates.count(0)
+        """Distinct postbacks with at least one attempt."""
+        return len(self.flags) - self.flags.count(0)
 
     @property
     def given_up(self) -> int:
-        """Distinct postbacks that were never answered 200, and will not be tried again."""
-        return self.fates.count(SENT | GIVEN_UP)
+        """Distinct postbacks that were never answered 200 and will not be resent."""
+        return self.flags.count(SENT | GIVEN_UP)
 
     @property
     def unanswered(self) -> int:
-        """Distinct postbacks that were tried and never answered 200, given up or not."""
+        """Distinct postbacks that were sent and never answered 200, given up or not."""
         return self.sent - self.answered
 
     @property
@@ -100,19 +100,19 @@ class Ledger:
 
     @property
     def seconds(self) -> float:
-        """How long sending took, or has taken until now."""
+        """Seconds that sending took, or has taken so far."""
         return max(1e-9, (self.ended or time.time()) - self.began)
 
     def percentiles(self, *shares: float) -> list[float]:
-        """Answer times in seconds that these shares (0 to 1) of the answers did not exceed."""
+        """Response times in seconds that these shares (0 to 1) of the responses did not exceed."""
         times = sorted(self.times)
         return [_nearest_rank(times, share) for share in shares]
 
     def summary(self) -> dict[str, object]:
-        """The figures as JSON can hold them; times in milliseconds."""
+        """The figures for JSON; times in milliseconds."""
         p50, p95, p99, longest = self.percentiles(0.5, 0.95, 0.99, 1.0)
         return {
-            "postbacks": len(self.fates),
+            "postbacks": len(self.flags),
             "sent": self.sent,
             "answered_200": self.answered,
             "given_up": self.given_up,

@@ -1,7 +1,7 @@
-"""Simulated messages: each a list of postbacks as fields, and what they should come to.
+"""Simulated messages: each is a list of postbacks as fields, with the outcomes they lead to.
 
-Nothing is kept: a message is made anew, always the same, whenever it is asked for. So a million
-of them take no memory, and the sender and the checker need not hand them over.
+Messages are not stored. The same message is generated again whenever it is needed. So a million
+messages take no memory, and sender and check need not share them.
 """
 
 import random
@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, overload
 from ingest.simulate.mix import LIFECYCLES, Step
 
 RUN: Final = re.compile(r"[a-z0-9]{4,32}")
-"""What a run may be called: nothing that means something in a Redis pattern."""
+"""Valid names of a run: without characters that have a meaning in a Redis pattern."""
 
 _OPERATORS: Final = (
     ("31002", "AT&T"),
@@ -42,14 +42,14 @@ class Message(NamedTuple):
     """One simulated message, or template.
 
     Attributes:
-        ordinal: which one of its run, from 0.
-        lifecycle: the name of its story in `mix`.
-        kind: what its record is filed as, `message` or `template`.
+        ordinal: its number in the run, from 0.
+        lifecycle: the name of its lifecycle in `mix`.
+        kind: the kind of its record, `message` or `template`.
         id: the tracking-id, or the template's id.
-        first: the run-wide number of its first step's postback; the others follow.
-        steps: what its postbacks stand for, per track the more decisive ones later.
-        postbacks: their fields under canonical names, for each step. Statuses are in their
-            one-word form and timestamps in UTC: this is what must be known in the end.
+        first: the number of its first step's postback in the run; the others follow.
+        steps: what its postbacks mean; in each track the more decisive ones come later.
+        postbacks: the fields of each step under canonical names. Statuses are in their one-word
+            form and timestamps in UTC, as the record must have them in the end.
     """
 
     ordinal: int
@@ -61,11 +61,15 @@ class Message(NamedTuple):
     postbacks: tuple[dict[str, str], ...]
 
     def in_time(self) -> list[int]:
-        """The steps' positions in the order in which the provider sends them."""
+        """The positions of the steps in the order in which the provider sends them."""
         return sorted(range(len(self.steps)), key=lambda at: self.steps[at].after)
 
-    def fates(self, arrived: Iterable[int]) -> dict[str, Step]:
-        """For each track the step that decides it when those at these positions have arrived."""
+    def deciding_steps(self, arrived: Iterable[int]) -> dict[str, Step]:
+        """For each track the step that decides its outcome.
+
+        Args:
+            arrived: the positions of the steps whose postbacks have arrived.
+        """
         return {self.steps[at].track: self.steps[at] for at in sorted(arrived)}
 
 
@@ -73,10 +77,10 @@ class Messages(Sequence[Message]):
     """A run's messages; made by `generate`.
 
     Attributes:
-        run: what the ids of this run begin with, to tell them from other runs'.
-        source: the provider account that the postbacks are sent as.
-        seed: decides everything but the ids and the day.
-        postbacks: how many distinct postbacks there are in all. They are numbered through.
+        run: the prefix of the run's ids, which differs between runs.
+        source: the provider account that the postbacks are sent for.
+        seed: determines everything but the ids and the day.
+        postbacks: how many distinct postbacks the run has. They are numbered from 0.
     """
 
     def __init__(self, count: int, seed: int, run: str, source: str, began: datetime) -> None:
@@ -92,7 +96,7 @@ class Messages(Sequence[Message]):
         lengths = (len(LIFECYCLES[each].steps) for each in drawn)
         self._firsts: Final = array("Q", chain((0,), accumulate(lengths)))
         self.postbacks: Final = self._firsts[-1]
-        self._random: Final = random.Random()  # noqa: S311 (seeded anew for each message)
+        self._random: Final = random.Random()  # noqa: S311 (seeded again for each message)
         self._index: Final = re.compile(rf"(?:.*/)?{run}-(\d{{7,}})(?:\.\w+)?")
 
     def __len__(self) -> int:
@@ -111,7 +115,7 @@ class Messages(Sequence[Message]):
         return self._make(range(len(self))[at])
 
     def locate(self, number: int) -> tuple[Message, int]:
-        """The message that a postback's number belongs to, and the step's position in it."""
+        """The message of a postback's number, and the position of its step in the message."""
         index = bisect_right(self._firsts, number) - 1
         return self._make(index), number - self._firsts[index]
 
@@ -120,7 +124,7 @@ class Messages(Sequence[Message]):
         return range(self._firsts[index], self._firsts[index + 1])
 
     def find(self, kind: str, found: str) -> Message | None:
-        """The message filed under this kind and id; None when this run has none."""
+        """The message with this kind and id; None when this run has none."""
         match = self._index.fullmatch(found)
         if match is None or int(match[1]) >= len(self):
             return None
@@ -132,7 +136,7 @@ class Messages(Sequence[Message]):
         self._random.seed(self.seed << 32 | index)
         template = steps[0].track == "template"
         name_in_run = f"{self.run}-{index:07d}"
-        if extension := _CONTENT.get(steps[0].filed):
+        if extension := _CONTENT.get(steps[0].id_field):
             name_in_run = f"https://content.example/{name_in_run}.{extension}"
         make = self._template if template else self._message
         return Message(
@@ -168,7 +172,7 @@ class Messages(Sequence[Message]):
             common["aggregator-id"] = str(10 + int(dice() * 5))
         pace = 0.5 + dice()
         for step in steps:
-            fields = common | self._told_by(step, index, pace)
+            fields = common | self._fields_of(step, index, pace)
             if step.receipt:
                 fields["handset"] = handset
             yield fields
@@ -178,20 +182,20 @@ class Messages(Sequence[Message]):
     ) -> Iterator[dict[str, str]]:
         pace = 0.5 + self._random.random()
         for step in steps:
-            yield {"origin": "MMS_MT", step.filed: template} | self._told_by(step, index, pace)
+            yield {"origin": "MMS_MT", step.id_field: template} | self._fields_of(step, index, pace)
 
-    def _told_by(self, step: Step, index: int, pace: float) -> dict[str, str]:
-        told = {
+    def _fields_of(self, step: Step, index: int, pace: float) -> dict[str, str]:
+        fields = {
             "code": step.code,
             "status": step.status,
             "status-details": step.details,
             "sent-as": step.sent_as,
         }
         if step.timed:
-            # Milliseconds are as fine as the provider is.
+            # The provider's timestamps have milliseconds at most.
             moment = self._began + timedelta(milliseconds=index * 50 + int(step.after * pace * 1e3))
-            told["timestamp"] = moment.isoformat().replace("+00:00", "Z")
-        return {name: text for name, text in told.items() if text is not None}
+            fields["timestamp"] = moment.isoformat().replace("+00:00", "Z")
+        return {name: text for name, text in fields.items() if text is not None}
 
 
 def generate(
@@ -207,8 +211,8 @@ def generate(
     Args:
         count: how many messages; each has one to four postbacks.
         seed: the same seed draws the same mix and the same details; None: a random one.
-        run: what ids begin with, `[a-z0-9]{4,32}`; None: a random one, so that repeated runs
-            do not meet in the same records.
+        run: the prefix of the ids, `[a-z0-9]{4,32}`; None: a random one, so that repeated runs
+            do not change the same records.
         source: the provider account.
         began: when the first message was sent; None: an hour ago.
     """

@@ -1,4 +1,4 @@
-"""The `mms-simulate` command: sends a run, shows the ledger, and checks if asked to."""
+"""The `mms-simulate` command: sends a run, prints the ledger, and on request checks the result."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ from ingest.access_control.policy import PATH
 from ingest.simulate import credentials, provider, show
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import RUN, Messages, generate
-from ingest.simulate.provider import Options
+from ingest.simulate.options import Options
 from ingest.simulate.verify import Report, verify
 from ingest.simulate.wording import DIALECTS, MIXED
 from shared.errors import PostbacksError
@@ -23,7 +23,7 @@ from shared.settings.settings import Settings
 
 
 class _Span(click.ParamType[float]):
-    """A span of time as the settings take it."""
+    """A duration with a unit, as in the settings."""
 
     name = "span"
 
@@ -37,7 +37,7 @@ class _Span(click.ParamType[float]):
 
 
 class _Run(NamedTuple):
-    """What the command line asked for."""
+    """The arguments of the command line."""
 
     urls: Sequence[str]
     messages: Messages
@@ -54,7 +54,7 @@ class _Run(NamedTuple):
     "--rate",
     default=0.0,
     type=click.FloatRange(0),
-    help="POSTs a second. [default: as many as are answered]",
+    help="POSTs a second. [default: no limit]",
 )
 @click.option(
     "--format",
@@ -62,13 +62,13 @@ class _Run(NamedTuple):
     default="json",
     show_default=True,
     type=click.Choice([*DIALECTS, MIXED]),
-    help="How postbacks are worded.",
+    help="Dialect of the postbacks.",
 )
 @click.option(
     "--duplicates",
     default=0.0,
     type=click.FloatRange(0, 1),
-    help="Share of postbacks sent twice though nothing is wrong, 0 to 1. [default: none]",
+    help="Share of postbacks sent twice although the first was received, 0 to 1. [default: none]",
 )
 @click.option(
     "--passthrough",
@@ -77,8 +77,8 @@ class _Run(NamedTuple):
     help="Share of postbacks followed by one of another origin, 0 to 1. [default: none]",
 )
 @click.option("--shuffle", is_flag=True, help="Send in random order over the whole run.")
-@click.option("--seed", type=click.IntRange(0), help="The same seed draws the same mix.")
-@click.option("--run", "run_name", help="What the run's ids begin with. [default: random]")
+@click.option("--seed", type=click.IntRange(0), help="The same seed gives the same mix.")
+@click.option("--run", "run_name", help="Prefix of the run's ids. [default: random]")
 @click.option("--source", default="default", show_default=True, help="The provider account.")
 @credentials.options
 @click.option(
@@ -86,26 +86,28 @@ class _Run(NamedTuple):
     default=64,
     show_default=True,
     type=click.IntRange(1),
-    help="POSTs under way at once, each on a connection of its own.",
+    help="POSTs in progress at once, each on its own connection.",
 )
 @click.option(
-    "--timeout", default="10s", show_default=True, type=_Span(), help="Wait for an answer so long."
+    "--timeout", default="10s", show_default=True, type=_Span(), help="Time limit of a POST."
 )
 @click.option(
     "--resend-after",
     default="5m",
     show_default=True,
     type=_Span(),
-    help="Send again so long after a failure, 5 times at most.",
+    help="Time between a failed POST and its resend, of which there are at most 5.",
 )
-@click.option("--deadline", type=_Span(), help="Stop sending, and resending, after so long.")
-@click.option("--verify", "check", is_flag=True, help="Then compare state and events with it.")
+@click.option("--deadline", type=_Span(), help="Stop sending and resending after this time.")
+@click.option(
+    "--verify", "check", is_flag=True, help="Afterwards compare state and events with the ledger."
+)
 @click.option(
     "--settle",
     default="60s",
     show_default=True,
     type=_Span(),
-    help="With --verify: wait so long once nothing more arrives.",
+    help="With --verify: stop waiting when nothing has arrived for this time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.version_option(package_name="mms-postbacks")
@@ -135,30 +137,31 @@ def main(
 ) -> None:
     """Act as the provider: send realistic postbacks to URL, and resend as the provider does.
 
-    Only a 200 within 10 s counts as received. URL is this machine's ingress (MMS_INGEST_PORT)
-    if none is given; several take turns. Ends with a ledger of what was sent and answered. With
-    --verify it then reads Redis and the event log (where the settings below say) and reports
-    what was lost, wrong, duplicated or unexpected.
+    Only a 200 within 10 s counts as received. Without URL the postbacks go to this machine's
+    ingress (MMS_INGEST_PORT). Several URLs take turns. At the end the command prints a ledger of
+    the postbacks and their responses. With --verify it also reads Redis and the event log, whose
+    addresses are in the settings below, and reports what was lost, wrong, duplicated or
+    unexpected.
 
     \b
-    Exit status: 0 all is well; 1 something was lost, wrong or unexpected, nothing was
-    answered 200, or (without --verify) a postback was not; 2 the command could not do
-    its work.
-    Ctrl-C stops sending and goes on with the ledger and the check; once more ends it.
+    Exit status: 0 everything is right; 1 something was lost, wrong or unexpected, no
+    postback was answered 200, or (without --verify) some were not; 2 the command could
+    not do its work.
+    Ctrl-C stops sending; the ledger and the check follow. A second Ctrl-C ends the command.
 
     \b
     Examples, against running processes:
       mms-simulate --count 20000 --format mixed --duplicates 0.1 --shuffle --verify
       mms-simulate --source acme --token-file acme.token --user mms --password-file acme.password
-    """  # noqa: D301 (the character itself tells click to keep the lines)
+    """  # noqa: D301 (click reads the character and keeps the lines)
     if run_name is not None and not RUN.fullmatch(run_name):
         raise click.BadParameter("4 to 32 of a-z and 0-9", param_hint="--run")
     bad = [url for url in urls if not url.startswith(("http://", "https://"))]
     if bad:
-        raise click.BadParameter(f"{bad[0]} is no http:// or https:// URL", param_hint="URL")
-    shown = credentials.read(token, token_file, user, password_file)
+        raise click.BadParameter(f"{bad[0]} is not an http:// or https:// URL", param_hint="URL")
+    sent = credentials.read(token, token_file, user, password_file)
     run = _Run(
-        urls=[shown.url(url.rstrip("/"), source) for url in urls or (_own_ingress(),)],
+        urls=[sent.url(url.rstrip("/"), source) for url in urls or (_own_ingress(),)],
         messages=generate(count, seed=seed, run=run_name, source=source),
         options=Options(
             dialect=dialect,
@@ -170,7 +173,7 @@ def main(
             passthrough=passthrough,
             shuffle=shuffle,
             deadline=deadline,
-            authorization=shown.authorization,
+            authorization=sent.authorization,
         ),
         check=check,
         settle=settle,
@@ -183,7 +186,7 @@ def main(
 
 
 def _own_ingress() -> str:
-    """Where the settings say that an ingress of this machine listens."""
+    """The URL of this machine's ingress, from the settings."""
     try:
         return f"http://127.0.0.1:{settings.load().ingest_port}{PATH}"
     except PostbacksError as error:
@@ -191,7 +194,7 @@ def _own_ingress() -> str:
 
 
 async def _main(run: _Run, status: list[int]) -> None:
-    loaded = settings.load()  # before anything is sent: a mistake there shows at once
+    loaded = settings.load()  # before anything is sent, so that an error shows at once
     settings.warn_of_unknown()
     ledger = Ledger(run.messages.postbacks)
     stop = cli.stop_event()
@@ -223,11 +226,11 @@ async def _send(run: _Run, ledger: Ledger, stop: asyncio.Event) -> None:
 async def _watch(ledger: Ledger, move: show.Move) -> None:
     while True:
         move(ledger.answered, show.now(ledger))
-        await asyncio.sleep(show.REDRAW)
+        await asyncio.sleep(show.PROGRESS_INTERVAL)
 
 
 async def _verify(run: _Run, ledger: Ledger, loaded: Settings, stop: asyncio.Event) -> Report:
-    """Check, unless told to stop a second time."""
+    """Check the result, unless a second Ctrl-C stops it."""
     with show.progress(len(run.messages), "checking") as move:
         async with asyncio.TaskGroup() as tasks:
             stopping = tasks.create_task(stop.wait())
@@ -237,11 +240,11 @@ async def _verify(run: _Run, ledger: Ledger, loaded: Settings, stop: asyncio.Eve
                     run.messages,
                     ledger,
                     settle=run.settle,
-                    watch=lambda missing, of: move(of - missing, f"{missing} not there yet"),
+                    watch=lambda missing, of: move(of - missing, f"{missing} incomplete"),
                 )
             )
             await asyncio.wait({checking, stopping}, return_when=asyncio.FIRST_COMPLETED)
             if not checking.done():
-                raise PostbacksError("told to stop before the check was done")
+                raise PostbacksError("stopped before the check was done")
             stopping.cancel()
     return checking.result()

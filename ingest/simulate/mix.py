@@ -1,9 +1,9 @@
-"""What becomes of messages, and how often: the table that simulated traffic is drawn from.
+"""The lifecycles of messages and their frequencies: the table of the simulated traffic.
 
-Each step states the outcome it stands for, and the steps of one track are written with the more
-decisive one later. So what should be known of a message follows from this table alone: of the
-steps that arrived, the last one written. Nothing here asks the codes or the record of
-`shared.postback`, because this is what they are checked against.
+Each step has the outcome that it leads to, and in each track the more decisive steps come later.
+So the outcome of a message follows from this table alone: it is that of the last step in the table
+that arrived. This module does not use the codes or the record of `shared.postback`, because it is
+used to check them.
 """
 
 from typing import Final, NamedTuple
@@ -14,12 +14,12 @@ class Step(NamedTuple):
 
     Attributes:
         track: `message`, `discovery` or `template`.
-        outcome: what the track has become once this step is the most decisive one known.
+        outcome: the outcome of the track when this step is the most decisive one that arrived.
         after: seconds after the message's beginning; the provider sends in this order.
         status: the status in its one-word form, None where the provider sends none.
-        filed: the field that holds the id which the postback belongs to.
-        receipt: whether it is a handset's receipt and so names the handset.
-        timed: whether it carries a timestamp; error postbacks often do not.
+        id_field: the field that holds the id of the record.
+        receipt: whether it is a handset's receipt and so contains the handset.
+        timed: whether it has a timestamp; error postbacks often have none.
     """
 
     track: str
@@ -29,7 +29,7 @@ class Step(NamedTuple):
     status: str | None = None
     details: str | None = None
     sent_as: str | None = "MMS"
-    filed: str = "tracking-id"
+    id_field: str = "tracking-id"
     receipt: bool = False
     timed: bool = True
 
@@ -39,11 +39,11 @@ class Step(NamedTuple):
 
 
 class Lifecycle(NamedTuple):
-    """A message's whole story.
+    """All postbacks of a message.
 
     Attributes:
-        weight: how many of all messages go this way, relative to the other weights.
-        steps: for each track in the order of decisiveness, which is not always that of time.
+        weight: how many of all messages have this lifecycle, relative to the other weights.
+        steps: in each track in the order of rank, which is not always the order of time.
     """
 
     name: str
@@ -64,7 +64,7 @@ _RETRIEVED: Final = _DELIVERED._replace(status="Retrieved")
 _UNREACHABLE: Final = _EXPIRED._replace(outcome="unreachable", status="Unreachable")
 _INDETERMINATE: Final = _EXPIRED._replace(outcome="indeterminate", status="Indeterminate")
 _DEFERRED: Final = _EXPIRED._replace(outcome="deferred", status="Deferred", after=20.0)
-_UNHEARD_OF: Final = _EXPIRED._replace(outcome="sent", status="Held by the carrier", after=20.0)
+_UNKNOWN_STATUS: Final = _EXPIRED._replace(outcome="sent", status="Held by the carrier", after=20.0)
 _EXPIRY: Final = Step("message", "expired", "N103", 600.0, "Expired", "Not retrieved in time")
 _FAILED: Final = Step("message", "failed", "E101", 4.0, "Failed", "Carrier refused", timed=False)
 _UPDATE_FAILED: Final = Step("message", "failed", "E102", 300.0, "Failed", "Error <MM7 & 4000>")
@@ -73,9 +73,16 @@ _FALLBACK_FAILED: Final = Step("message", "failed", "E202", 30.0, sent_as="SMS",
 _ASKED: Final = Step("discovery", "sent", "N501", -9.0, "Sent", sent_as="SMS")
 _FOUND: Final = Step("discovery", "delivered", "N502", -5.0, "Delivered", receipt=True)
 _NOT_FOUND: Final = Step("discovery", "failed", "E501", -5.0, "Failed", "No answer", timed=False)
-_READY: Final = Step("template", "ready", "N003", 5.0, sent_as=None, filed="mms-id")
+_READY: Final = Step("template", "ready", "N003", 5.0, sent_as=None, id_field="mms-id")
 _CORRUPT: Final = Step(
-    "template", "failed", "E002", 6.0, details="Corrupt", sent_as=None, filed="mms-id", timed=False
+    "template",
+    "failed",
+    "E002",
+    6.0,
+    details="Corrupt",
+    sent_as=None,
+    id_field="mms-id",
+    timed=False,
 )
 
 LIFECYCLES: Final = (
@@ -85,8 +92,8 @@ LIFECYCLES: Final = (
     Lifecycle("deferred", 0.5, (_SENT, _DEFERRED)),
     Lifecycle("unreachable", 0.5, (_SENT, _UNREACHABLE)),
     Lifecycle("indeterminate", 0.5, (_SENT, _INDETERMINATE)),
-    # A status text that is in no table is no delivery.
-    Lifecycle("a status nobody knows", 0.5, (_SENT, _UNHEARD_OF)),
+    # A status text that is in no table is not a delivery.
+    Lifecycle("unknown status", 0.5, (_SENT, _UNKNOWN_STATUS)),
     Lifecycle("accepted first", 5, (_ACCEPTED, _SENT, _DELIVERED)),
     Lifecycle("receipt without status", 4, (_SENT, _UPDATE)),
     Lifecycle("receipt only", 2, (_DELIVERED,)),
@@ -121,17 +128,17 @@ LIFECYCLES: Final = (
     ),
     Lifecycle("not discovered", 0.5, (_ASKED, _NOT_FOUND, _SENT_SMS, _FALLBACK)),
     Lifecycle("discovery unclear", 0.5, (_NOT_FOUND._replace(code="E502", status=None), _SENT)),
-    # A handset that was off long enough: the carrier gives up, then it does arrive.
+    # The handset was off too long: the carrier gives up, and then the message arrives.
     Lifecycle("corrected", 1.5, (_SENT, _EXPIRED._replace(after=40.0), _DELIVERED)),
-    # Nothing un-delivers a handset, though the failure is told of last.
+    # A delivery outranks a failure, although the failure comes last.
     Lifecycle("contradicted", 0.5, (_SENT, _UPDATE_FAILED, _DELIVERED)),
-    # Among failures the latest stands, and one without a time counts as earliest.
+    # Among failures the latest counts, and one without a timestamp is the earliest.
     Lifecycle("failed twice", 0.5, (_SENT, _REJECTED, _EXPIRY)),
     Lifecycle("failed, then expired", 0.5, (_FAILED, _EXPIRY)),
     Lifecycle("template", 1, (_READY,)),
-    Lifecycle("template in audio-name", 0.5, (_READY._replace(filed="audio-name"),)),
+    Lifecycle("template in audio-name", 0.5, (_READY._replace(id_field="audio-name"),)),
     Lifecycle("template corrupt", 0.5, (_CORRUPT,)),
     Lifecycle("template ready, then corrupt", 0.25, (_READY, _CORRUPT._replace(code="E004"))),
-    Lifecycle("content corrupt", 0.25, (_CORRUPT._replace(code="E003", filed="video-name"),)),
+    Lifecycle("content corrupt", 0.25, (_CORRUPT._replace(code="E003", id_field="video-name"),)),
 )
-"""About seven messages in ten are delivered and one in ten never has a receipt."""
+"""About seven messages in ten are delivered, and one in ten never gets a receipt."""

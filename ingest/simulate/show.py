@@ -1,4 +1,4 @@
-"""What people see: a progress bar, the ledger, the report."""
+"""The output for people: a progress bar, the ledger, the report; and the result as JSON."""
 
 import contextlib
 import sys
@@ -11,26 +11,26 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ingest.simulate.judge import Finding
-from ingest.simulate.ledger import ANSWER_LAW, Ledger
+from ingest.simulate.ledger import RESPONSE_LIMIT, Ledger
 from ingest.simulate.lifecycles import Messages
 from ingest.simulate.verify import Report
 
-REDRAW: Final = 0.25
-"""Seconds between two looks at the progress."""
+PROGRESS_INTERVAL: Final = 0.25
+"""Seconds between two updates of the progress."""
 
-PLAIN_EVERY: Final = 10.0
-"""Seconds between two lines where there is no terminal."""
+LINE_INTERVAL: Final = 10.0
+"""Seconds between two lines of progress when standard error is not a terminal."""
 
-SHOWN: Final = 10
-"""Findings of each kind that are spelled out."""
+MAX_FINDINGS_SHOWN: Final = 10
+"""Findings of each kind that are shown in full."""
 
 Move = Callable[[int, str], None]
-"""Moves a progress bar: to so many done, with a remark."""
+"""Moves a progress bar to a number of finished items, with a remark."""
 
 
 @contextlib.contextmanager
 def progress(total: int, what: str) -> Iterator[Move]:
-    """A bar on standard error; a line now and then where that is no terminal."""
+    """A progress bar on standard error; some lines when that is not a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _plain(console, total, what)
@@ -52,7 +52,7 @@ def _plain(console: Console, total: int, what: str) -> Move:
 
     def move(done: int, remark: str) -> None:
         nonlocal shown_at
-        if time.monotonic() - shown_at >= PLAIN_EVERY:
+        if time.monotonic() - shown_at >= LINE_INTERVAL:
             shown_at = time.monotonic()
             console.print(f"{what}: {done} of {total}, {remark}", highlight=False)
 
@@ -60,21 +60,21 @@ def _plain(console: Console, total: int, what: str) -> Move:
 
 
 def now(kept: Ledger) -> str:
-    """The remark beside the bar while sending."""
+    """The remark beside the progress bar while sending."""
     remark = f"{kept.posts / kept.seconds:.0f} POSTs/s"
     failed = kept.posts - kept.attempts["200"]
     return f"{remark}, {failed} failed, {kept.waiting} to resend" if failed else remark
 
 
 def ledger(kept: Ledger, messages: Messages) -> None:
-    """Print what was sent and answered."""
+    """Print what was sent and which responses came."""
     p50, p95, p99, longest = (
         f"{seconds * 1000:.1f} ms" for seconds in kept.percentiles(0.5, 0.95, 0.99, 1.0)
     )
     rows = [
         ("run", f"{messages.run} (seed {messages.seed}, source {messages.source})"),
         ("messages", f"{len(messages)}"),
-        ("postbacks", f"{len(kept.fates)}, of which {kept.sent} sent"),
+        ("postbacks", f"{len(kept.flags)}, of which {kept.sent} sent"),
         ("  answered 200", f"{kept.answered}"),
         ("  given up", f"{kept.given_up}"),
         ("POSTs", f"{kept.posts} in {kept.seconds:.1f} s, {kept.posts / kept.seconds:.0f}/s"),
@@ -82,42 +82,42 @@ def ledger(kept: Ledger, messages: Messages) -> None:
         ("  of which duplicates", f"{kept.duplicates}"),
         ("  of other origins", f"{len(kept.other_origins)}"),
         ("  of which resends", f"{kept.resent}, and {kept.waiting} not made"),
-        ("answer time p50, p95, p99", f"{p50}, {p95}, {p99}"),
+        ("response time p50, p95, p99", f"{p50}, {p95}, {p99}"),
         ("  longest", longest),
-        (f"  over {ANSWER_LAW:g} s", f"{kept.late}"),
+        (f"  over {RESPONSE_LIMIT:g} s", f"{kept.late}"),
     ]
     _print("Ledger", rows)
 
 
 def report(found: Report) -> None:
-    """Print what the check found."""
+    """Print the result of the check."""
     rows = [
         ("messages checked", f"{found.messages}"),
         ("postbacks answered 200", f"{found.answered}"),
         ("postbacks in the state", f"{found.in_state}"),
-        ("passed on", f"{found.passthrough}"),
+        ("passthrough events", f"{found.passthrough}"),
         ("events", f"{found.events}, of which {found.duplicated_events} duplicated"),
-        ("all there after", f"{found.seconds:.1f} s"),
+        ("complete after", f"{found.seconds:.1f} s"),
         ("lost", f"{len(found.lost)}"),
         ("wrong", f"{len(found.wrong)}"),
         ("unexpected", f"{len(found.unexpected)}"),
-        ("verdict", _verdict(found)),
+        ("result", _result(found)),
     ]
     if not found.ok and found.answered:
-        rows[5] = ("gave up waiting after", f"{found.seconds:.1f} s")
+        rows[5] = ("stopped waiting after", f"{found.seconds:.1f} s")
     _print("Check", rows)
     for findings in (found.lost, found.wrong, found.unexpected):
         _print_findings(findings)
 
 
-def _verdict(found: Report) -> str:
+def _result(found: Report) -> str:
     if not found.answered:
         return "NOT OK: nothing was answered 200, so there was nothing to check"
     return "ok" if found.ok else "NOT OK"
 
 
 def as_json(kept: Ledger, messages: Messages, found: Report | None) -> dict[str, object]:
-    """The result as JSON can hold it; findings are counted, and the first of them spelled out."""
+    """The result for JSON: the number of findings, and the first findings of each kind in full."""
     run = {"run": messages.run, "seed": messages.seed, "source": messages.source}
     result: dict[str, object] = {**run, "messages": len(messages), "ledger": kept.summary()}
     if found is not None:
@@ -136,7 +136,7 @@ def as_json(kept: Ledger, messages: Messages, found: Report | None) -> dict[str,
             "findings": [
                 {"fault": finding.fault, "id": finding.id, "what": finding.what}
                 for findings in (found.lost, found.wrong, found.unexpected)
-                for finding in findings[:SHOWN]
+                for finding in findings[:MAX_FINDINGS_SHOWN]
             ],
         }
     return result
@@ -153,7 +153,7 @@ def _print(title: str, rows: Sequence[tuple[str, str]]) -> None:
 
 def _print_findings(findings: Sequence[Finding]) -> None:
     console = Console(file=sys.stdout, highlight=False, markup=False, soft_wrap=True)
-    for finding in findings[:SHOWN]:
+    for finding in findings[:MAX_FINDINGS_SHOWN]:
         console.print(f"{finding.fault}  {finding}")
-    if len(findings) > SHOWN:
-        console.print(f"{findings[0].fault}  … and {len(findings) - SHOWN} more")
+    if len(findings) > MAX_FINDINGS_SHOWN:
+        console.print(f"{findings[0].fault}  … and {len(findings) - MAX_FINDINGS_SHOWN} more")

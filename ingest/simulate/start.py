@@ -1,4 +1,4 @@
-"""Where `mms-simulate` starts; see `main` for what it does."""
+"""The entry point of `mms-simulate`; see `main`."""
 
 from shared.process.startup import interruptible
 

@@ -1,7 +1,7 @@
-"""The check after a run: is all that was answered 200 in the state, and was it told of?
+"""The check after a run: is every postback that was answered 200 in the state and in the events?
 
-What should be there follows from the lifecycles and the ledger alone; what is there is read from
-Redis and from the event log, again and again until all has arrived or nothing more comes.
+The expected state follows from the lifecycles and the ledger alone. The actual state is read from
+Redis and from the event log, repeatedly, until everything has arrived or nothing more comes.
 """
 
 import asyncio
@@ -24,29 +24,30 @@ from shared.redis.client import State, client, close
 from shared.settings.settings import Settings
 
 CHUNK: Final = 500
-TIME_LIMIT: Final = 10.0
+REDIS_LIMIT: Final = 10.0
 """Seconds that Redis may take for one chunk of records."""
 
-POLL: Final = 0.5
-QUIET: Final = 1.0
-"""Seconds without an event after which the log is taken to be read to its end."""
+POLL_INTERVAL: Final = 0.5
+QUIET_TIME: Final = 1.0
+"""Seconds without an event after which the log counts as read to its end."""
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What the check found.
+    """The result of the check.
 
     Attributes:
-        messages: how many messages were checked: all of which something was sent.
-        passthrough: postbacks of other origins that there is an event of.
-        answered: postbacks among theirs that were answered 200 and so must be in the state.
+        messages: how many messages were checked: those with at least one postback sent.
+        passthrough: postbacks of other origins that have an event.
+        answered: postbacks that were answered 200 and so must be in the state.
         in_state: postbacks found in the state.
-        events: events read, with duplicates.
-        duplicated_events: how many of them had an id that was seen before. At least once is the
-            promise, so these are allowed; without crashes there should be none.
-        lost: answered 200 and not in the state; or decided and not told of.
-        wrong: what the state or the last event says is not what follows from the postbacks.
-        unexpected: in the state or told of, though nobody sent it.
-        seconds: how long it took until all had arrived, or until nothing more came.
+        events: events read, including duplicates.
+        duplicated_events: events with an id that came before. Events are at least once, so these
+            are allowed; without crashes there should be none.
+        lost: postbacks that were answered 200 and are not in the state, or terminal outcomes
+            without an event.
+        wrong: outcomes in the state or in the last event that do not follow from the postbacks.
+        unexpected: postbacks, records or events that do not come from what was sent.
+        seconds: time until everything had arrived, or until nothing more came.
     """
 
     messages: int
@@ -62,7 +63,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     @property
     def ok(self) -> bool:
-        """Whether there was something to check, and nothing is amiss."""
+        """Whether there was something to check and it is right."""
         return self.answered > 0 and not (self.lost or self.wrong or self.unexpected)
 
 
@@ -74,29 +75,29 @@ async def verify(
     settle: float = 60.0,
     watch: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Wait until everything has arrived, then compare; see `judge` for what counts as what.
+    """Wait until everything has arrived, then compare; `judge` defines the kinds of findings.
 
     Args:
-        settings: where RabbitMQ and Redis are.
-        ledger: what `provider.send` returned for these messages.
-        settle: seconds to go on waiting once nothing more arrives.
-        watch: told now and then how many messages are not yet as they should be, and of how many.
+        settings: the addresses of RabbitMQ and Redis.
+        ledger: the result of `provider.send` for these messages.
+        settle: seconds without a change after which waiting ends.
+        watch: called several times with the number of incomplete messages and of all messages.
 
     Raises:
-        StateUnavailableError, BrokerUnavailableError: still away after `settle`.
-        TopologyConflictError: RabbitMQ is not the one of our processes.
+        StateUnavailableError, BrokerUnavailableError: still unavailable after `settle`.
+        TopologyConflictError: the topology of RabbitMQ is not that of our processes.
     """
     began = asyncio.get_running_loop().time()
     log = EventLog(settings, messages.run, messages.source, ledger.began)
-    state = client(settings.redis_url, TIME_LIMIT, settings.tls_ca)
-    check = _Check(messages, ledger, state, log)
+    redis = client(settings.redis_url, REDIS_LIMIT, settings.tls_ca)
+    check = _Check(messages, ledger, redis, log)
     try:
         await check.settle(settle, watch or (lambda _open, _all: None))
         seconds = asyncio.get_running_loop().time() - began
-        await log.quiet(QUIET, longest=settle)
+        await log.quiet(QUIET_TIME, longest=settle)
         findings = await check.findings()
     finally:
-        await close(state)
+        await close(redis)
         await log.close()
     return Report(
         messages=len(check.sent),
@@ -104,7 +105,7 @@ async def verify(
         answered=ledger.answered,
         in_state=check.in_state,
         events=log.events,
-        duplicated_events=log.events - sum(len(told.ids) for told in log.told.values()),
+        duplicated_events=log.events - sum(len(seen.ids) for seen in log.tracks.values()),
         lost=[finding for finding in findings if finding.fault is Fault.LOST],
         wrong=[finding for finding in findings if finding.fault is Fault.WRONG],
         unexpected=[finding for finding in findings if finding.fault is Fault.UNEXPECTED],
@@ -113,10 +114,10 @@ async def verify(
 
 
 class _Check:
-    def __init__(self, messages: Messages, ledger: Ledger, state: State, log: EventLog) -> None:
+    def __init__(self, messages: Messages, ledger: Ledger, redis: State, log: EventLog) -> None:
         self._messages = messages
         self._ledger = ledger
-        self._state = state
+        self._redis = redis
         self._log = log
         self.in_state = 0
         self.sent = [
@@ -126,7 +127,7 @@ class _Check:
         ]
 
     async def settle(self, patience: float, watch: Callable[[int, int], None]) -> None:
-        """Wait until all messages are as they should be, or nothing has come for `patience`."""
+        """Wait until all messages are right, or nothing has changed for `patience` seconds."""
         loop = asyncio.get_running_loop()
         missing, events, progress_at = self.sent, -1, loop.time()
         while True:
@@ -148,45 +149,45 @@ class _Check:
                     raise failure
                 return
             missing, events = still, self._log.events
-            # Redis tells nobody of a change, so ask again; the longer asking takes, the rarer.
-            await asyncio.sleep(max(POLL, loop.time() - started))
+            # Redis does not announce changes, so read again, less often when reading takes long.
+            await asyncio.sleep(max(POLL_INTERVAL, loop.time() - started))
 
     async def findings(self) -> list[Finding]:
-        """Look at everything once more, and twice at what seems amiss."""
+        """Check everything once more, and check messages with a finding twice."""
         self.in_state = 0
-        amiss = set()
+        suspect = set()
         async for message, record in self._read(self.sent):
             self.in_state += len(record.entries) if record else 0
             if any(self._judge(message, record)):
-                amiss.add(message.ordinal)
-        if amiss:
-            await self._log.quiet(QUIET, longest=TIME_LIMIT)
+                suspect.add(message.ordinal)
+        if suspect:
+            await self._log.quiet(QUIET_TIME, longest=REDIS_LIMIT)
         findings = [
             finding
-            async for message, record in self._read(sorted(amiss))
+            async for message, record in self._read(sorted(suspect))
             for finding in self._judge(message, record)
         ]
-        findings += self._strange_events()
+        findings += self._unexpected_events()
         findings += self._other_origins()
-        async for finding in self._strange_records():
+        async for finding in self._unexpected_records():
             findings.append(finding)
         return findings
 
     def _judge(self, message: Message, record: Record | None) -> Iterator[Finding]:
-        return judge(message, self._ledger, record, self._log.told)
+        return judge(message, self._ledger, record, self._log.tracks)
 
     async def _still_missing(self, missing: list[int]) -> list[int]:
-        """Those that are not yet as they should be. When none of a chunk is, the rest can wait."""
+        """The messages that are not right yet. If a whole chunk is not, the rest is not read."""
         still: list[int] = []
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
-            amiss = [
+            incomplete = [
                 message.ordinal
                 for message, record in await self._records(chunk)
                 if any(self._judge(message, record))
             ]
-            still += amiss
-            if len(amiss) == len(chunk):
+            still += incomplete
+            if len(incomplete) == len(chunk):
                 return still + missing[start + CHUNK :]
         return still
 
@@ -196,11 +197,11 @@ class _Check:
                 yield pair
 
     async def _records(self, indices: Sequence[int]) -> list[tuple[Message, Record | None]]:
-        """The messages at these indices, with what is known of them."""
+        """The messages at these indices with their records."""
         messages = [self._messages[index] for index in indices]
         keys = [Key(message.kind, self._messages.source, message.id) for message in messages]
         with _unavailable():
-            async with self._state.pipeline(transaction=False) as pipeline:
+            async with self._redis.pipeline(transaction=False) as pipeline:
                 for key in keys:
                     pipeline.hgetall(key.redis)
                 hashes = cast("list[dict[bytes, bytes]]", await pipeline.execute())
@@ -208,30 +209,31 @@ class _Check:
         return list(zip(messages, records, strict=True))
 
     def _other_origins(self) -> Iterator[Finding]:
-        """Postbacks of other origins: each that was answered 200 is an event, and no other is."""
+        """Postbacks of other origins: each one answered 200 has an event, and no other has one."""
         for name, answered in self._ledger.other_origins.items():
             if answered and name not in self._log.passthrough:
-                yield Finding(Fault.LOST, name, "of another origin, answered 200, and no event")
+                yield Finding(Fault.LOST, name, "of another origin, answered 200, has no event")
         for name in self._log.passthrough.difference(self._ledger.other_origins):
-            yield Finding(Fault.UNEXPECTED, name, "an event of another origin; never sent")
+            yield Finding(Fault.UNEXPECTED, name, "has a passthrough event and was never sent")
 
-    def _strange_events(self) -> Iterator[Finding]:
-        """Events for records that we sent nothing for."""
-        for subject, track in self._log.told:
+    def _unexpected_events(self) -> Iterator[Finding]:
+        """Events for records without a sent postback, and messages that are not events."""
+        for subject, track in self._log.tracks:
             if not self._was_sent("template" if track == "template" else "message", subject):
-                yield Finding(Fault.UNEXPECTED, subject, f"an event about its {track}; never sent")
+                yield Finding(Fault.UNEXPECTED, subject, f"has a {track} event and was never sent")
         for body in self._log.unreadable:
-            yield Finding(Fault.UNEXPECTED, self._messages.run, f"no event: {body}")
+            yield Finding(Fault.UNEXPECTED, self._messages.run, f"not an event: {body}")
 
-    async def _strange_records(self) -> AsyncIterator[Finding]:
-        """Records with an id of this run that we sent nothing for."""
+    async def _unexpected_records(self) -> AsyncIterator[Finding]:
+        """Records with an id of this run but without a sent postback."""
         source, run = self._messages.source, self._messages.run
         shape = re.compile(rf"mms:(message|template):\{{{source}/(.*)\}}")
         with _unavailable():
-            async for name in self._state.scan_iter(f"mms:*{{{source}/*{run}-*", count=5000):
+            async for name in self._redis.scan_iter(f"mms:*{{{source}/*{run}-*", count=5000):
                 match = shape.fullmatch(name.decode(errors="replace"))
                 if match and not self._was_sent(match[1], match[2]):
-                    yield Finding(Fault.UNEXPECTED, match[2], f"a {match[1]} record; never sent")
+                    what = f"has a {match[1]} record and was never sent"
+                    yield Finding(Fault.UNEXPECTED, match[2], what)
 
     def _was_sent(self, kind: str, found: str) -> bool:
         message = self._messages.find(kind, found)

@@ -1,7 +1,7 @@
-"""Fields put into the provider's words: JSON, XML, legacy XML and form, as untidy as they come.
+"""Encodes fields as the provider does: JSON, XML, legacy XML and form, with all irregularities.
 
-Whatever the wording, it is the same postback. The facts are in the provider's public pages on
-MMS postbacks; which quirk a body gets is drawn from the given dice.
+All wordings of a postback decode to the same postback. The source is the provider's public pages
+on MMS postbacks. The random generator decides which irregularities a body gets.
 """
 
 import re
@@ -27,7 +27,7 @@ class Wording(NamedTuple):
 
 
 def word(fields: dict[str, str], dialect: str, random: Random) -> Wording:
-    """Put a postback's fields into words.
+    """Encode a postback's fields.
 
     Args:
         fields: under canonical names; status in its one-word form, timestamp in UTC.
@@ -52,7 +52,7 @@ _ZONES: Final = tuple(timezone(timedelta(hours=hours)) for hours in (-8, -5, 0, 
 
 
 def _timestamp(utc: str, random: Random) -> str:
-    """The same moment as the provider might write it: with an offset, `Z`, or a short fraction."""
+    """The same time as the provider may write it: with an offset, `Z`, or a short fraction."""
     if (dice := random.random()) < 0.4:  # noqa: PLR2004
         return utc.replace("000Z", "Z") if "." in utc else utc
     moment = datetime.fromisoformat(utc)
@@ -131,7 +131,7 @@ _WRITERS: Final = {"json": _json, "xml": _xml, "legacy": _legacy, "form": _form}
 
 
 def _texts(fields: dict[str, str], random: Random) -> list[tuple[str, str]]:
-    """The fields with XML's status text, escaped, sometimes with space around a text."""
+    """The fields with the status text of XML, escaped, sometimes with spaces around a text."""
     padded = random.random() < 0.05  # noqa: PLR2004
     texts = []
     for name, text in fields.items():
@@ -159,7 +159,7 @@ _OFTEN_EMPTY: Final = (
 
 
 def _absent(fields: dict[str, str], random: Random) -> list[str]:
-    """Fields that are mentioned though they are empty."""
+    """Fields that are in the body although they are empty."""
     if random.random() < 0.5:  # noqa: PLR2004
         return []
     return [name for name in _OFTEN_EMPTY if name not in fields]

@@ -11,7 +11,7 @@ import pytest
 from deploy.local import site
 from deploy.local.services import command
 from ingest.http.server import ANSWER_LIMIT
-from ingest.simulate.provider import Options
+from ingest.simulate.options import Options
 from shared.settings.settings import Settings
 
 ROOT = Path(__file__).parents[2]

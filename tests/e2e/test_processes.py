@@ -13,6 +13,7 @@ from deploy.local.ports import free_port
 from deploy.local.services import Service
 from ingest.simulate import lifecycles, provider, verify
 from ingest.simulate.ledger import Ledger
+from ingest.simulate.options import Options
 from shared.settings.settings import Settings
 from tests.support.processes import Processes, metric, until
 
@@ -35,7 +36,7 @@ async def test_children_die_under_load_and_nothing_is_lost(
             provider.send(
                 [f"http://127.0.0.1:{settings.ingest_port}/postbacks"],
                 messages,
-                provider.Options(rate=200.0, resend_after=1.0, concurrency=CONCURRENCY),
+                Options(rate=200.0, resend_after=1.0, concurrency=CONCURRENCY),
                 ledger=ledger,
                 stop=stop,
             )

@@ -1,4 +1,4 @@
-"""The real processes through their console scripts, driven and checked by `mms-simulate`."""
+"""The real commands under load from `mms-simulate`, which also checks the result."""
 
 import json
 import os
@@ -14,8 +14,9 @@ from shared.settings import password
 from shared.settings.settings import Settings
 from tests.support.processes import Processes, environment, metric, until
 
-SOME = 200
-MIN_PARALLEL_BATCH = (
+MIDDLE = 200
+"""Postbacks answered 200 before a process is killed."""
+CHECKED_RUN = (
     "--count",
     "1500",
     "--format",
@@ -25,7 +26,7 @@ MIN_PARALLEL_BATCH = (
     "--shuffle",
     "--verify",
 )
-ENOUGH_OF_ALL = (*MIN_PARALLEL_BATCH, "--passthrough", "0.02")
+CHECKED_RUN_WITH_OTHER_ORIGINS = (*CHECKED_RUN, "--passthrough", "0.02")
 
 
 def start(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
@@ -41,12 +42,12 @@ def start(settings: Settings, *arguments: str) -> "subprocess.Popen[str]":
 
 
 def answered(ingress: Service) -> float:
-    """How many postbacks it has answered 200."""
+    """How many postbacks this ingress has answered 200."""
     return metric(ingress, "mms_ingest_answers_total", status="200")
 
 
 def outcome(provider: "subprocess.Popen[str]") -> tuple[int, dict[str, Any]]:
-    """Its exit status and what it reports."""
+    """The exit status of the provider and its report."""
     out, err = provider.communicate(timeout=100)
     assert out, err
     return provider.returncode, json.loads(out)
@@ -58,33 +59,29 @@ def test_all_that_was_answered_200_is_accounted_for(
     processes.start_ingest(settings)
     processes.start_worker(settings)
     processes.start_worker(settings)
-    status, report = outcome(start(settings, *ENOUGH_OF_ALL))
+    status, report = outcome(start(settings, *CHECKED_RUN_WITH_OTHER_ORIGINS))
     assert status == 0, report
     assert report["check"]["lost"] == report["check"]["wrong"] == 0
     assert report["check"]["passthrough"] == report["ledger"]["other_origins"] > 10
     assert report["check"]["in_state"] == report["ledger"]["answered_200"] > 1500
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing(
-    settings: Settings, processes: Processes
-) -> None:
+def test_killing_a_worker_changes_nothing(settings: Settings, processes: Processes) -> None:
     ingress = processes.start_ingest(settings)
     worker = processes.start_worker(settings)
-    provider = start(settings, *MIN_PARALLEL_BATCH, "--rate", "800")
-    assert until(lambda: answered(ingress) > SOME)
+    provider = start(settings, *CHECKED_RUN, "--rate", "800")
+    assert until(lambda: answered(ingress) > MIDDLE)
     worker.kill()
     worker.start()
     status, report = outcome(provider)
     assert status == 0, report
 
 
-def test_an_ingress_killed_in_the_middle_costs_only_resends(
-    settings: Settings, processes: Processes
-) -> None:
+def test_killing_the_ingress_costs_only_resends(settings: Settings, processes: Processes) -> None:
     ingress = processes.start_ingest(settings)
     processes.start_worker(settings)
-    provider = start(settings, *MIN_PARALLEL_BATCH, "--rate", "800", "--resend-after", "2s")
-    assert until(lambda: answered(ingress) > SOME)
+    provider = start(settings, *CHECKED_RUN, "--rate", "800", "--resend-after", "2s")
+    assert until(lambda: answered(ingress) > MIDDLE)
     ingress.kill()
     ingress.start()
     status, report = outcome(provider)
@@ -92,8 +89,8 @@ def test_an_ingress_killed_in_the_middle_costs_only_resends(
     assert report["ledger"]["resent"] > 0
 
 
-def test_a_check_of_nothing_is_no_success(settings: Settings, processes: Processes) -> None:
-    """As with a wrong URL or a wrong token."""
+def test_a_check_of_nothing_fails(settings: Settings, processes: Processes) -> None:
+    """As with a wrong URL or token, no postback is answered 200."""
     processes.start_ingest(settings)
     stranger = ("--source", "nobody", "--count", "2", "--deadline", "1s", "--settle", "1s")
     status, report = outcome(start(settings, *stranger, "--verify"))
@@ -102,8 +99,8 @@ def test_a_check_of_nothing_is_no_success(settings: Settings, processes: Process
     assert status == 1
 
 
-def test_what_nobody_works_on_is_reported_as_lost(settings: Settings, processes: Processes) -> None:
-    """The check can fail: there is no worker."""
+def test_without_a_worker_everything_is_lost(settings: Settings, processes: Processes) -> None:
+    """So the check can fail."""
     processes.start_ingest(settings)
     status, report = outcome(start(settings, "--count", "20", "--verify", "--settle", "1s"))
     assert status == 1
@@ -112,17 +109,17 @@ def test_what_nobody_works_on_is_reported_as_lost(settings: Settings, processes:
 
 TOKEN = "a-token-for-the-path"
 PASSWORD = "corr\u00e8ct horse"
-SHOWN = ("--token-file", "token", "--user", "mms", "--password-file", "password")
+CREDENTIALS = ("--token-file", "token", "--user", "mms", "--password-file", "password")
 
 
 @pytest.fixture
-def guarded(
+def protected(
     settings: Settings,
     processes: Processes,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Settings:
-    """An ingress with a guarded source and a guarded default, and the secrets in files here."""
+    """An ingress with two protected sources; the secrets are in files of the current directory."""
     mine = msgspec.structs.replace(settings, sources=("acme", "default"))
     hashed = password.hashed(PASSWORD.encode())
     for source in ("ACME", "DEFAULT"):
@@ -136,10 +133,19 @@ def guarded(
     return mine
 
 
-def test_a_guarded_source(guarded: Settings) -> None:
-    for source in guarded.sources:
-        arguments = ("--count", "50", "--source", source, "--verify", "--settle", "10s", *SHOWN)
-        status, report = outcome(start(guarded, *arguments))
+def test_a_protected_source(protected: Settings) -> None:
+    for source in protected.sources:
+        arguments = (
+            "--count",
+            "50",
+            "--source",
+            source,
+            "--verify",
+            "--settle",
+            "10s",
+            *CREDENTIALS,
+        )
+        status, report = outcome(start(protected, *arguments))
         assert status == 0, report
         assert report["ledger"]["attempts"].keys() == {"200"}
     for shown, answer in (
@@ -149,6 +155,6 @@ def test_a_guarded_source(guarded: Settings) -> None:
         (("--token", TOKEN, "--user", "mms", "--password-file", "token"), "401"),
     ):
         arguments = ("--count", "3", "--source", "acme", "--deadline", "500ms", *shown)
-        status, report = outcome(start(guarded, *arguments))
+        status, report = outcome(start(protected, *arguments))
         assert status == 1
         assert report["ledger"]["attempts"].keys() == {answer}

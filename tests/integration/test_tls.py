@@ -17,7 +17,8 @@ from redis.asyncio.sentinel import SentinelConnectionPool
 from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
 from ingest.simulate.lifecycles import generate
-from ingest.simulate.provider import Options, send
+from ingest.simulate.options import Options
+from ingest.simulate.provider import send
 from shared.errors import BrokerUnavailableError, SettingsError, UntrustedServerError
 from shared.process import tls
 from shared.process.cli import only_ours

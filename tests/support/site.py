@@ -22,6 +22,7 @@ from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service, command
 from ingest.simulate import lifecycles, provider, verify
 from ingest.simulate.ledger import Ledger
+from ingest.simulate.options import Options
 from shared.rabbitmq import topology
 from shared.settings.settings import Settings
 from tests.support.processes import environment
@@ -199,7 +200,7 @@ class Load:
     def __init__(self, site: Site, ports: tuple[int, ...], rate: float) -> None:
         self._site = site
         self._urls = [f"http://127.0.0.1:{port}/postbacks" for port in ports]
-        self._options = provider.Options(
+        self._options = Options(
             rate=rate, resend_after=RESEND_AFTER, duplicates=0.05, shuffle=True, concurrency=128
         )
         self.messages = lifecycles.generate(round(rate * 60))

@@ -1,4 +1,4 @@
-"""What the options for a guarded source come to."""
+"""The credentials that the options for a protected source give."""
 
 import base64
 from io import StringIO
@@ -21,15 +21,15 @@ URL = "http://127.0.0.1:8080/postbacks"
         (TOKEN, "acme", f"/acme/{TOKEN}"),
     ],
 )
-def test_where_to_post(token: str, source: str, path: str) -> None:
+def test_the_url_of_a_source(token: str, source: str, path: str) -> None:
     assert Credentials(token).url(URL, source) == URL + path
 
 
-def test_nothing_given_is_nothing_shown() -> None:
+def test_no_options_give_no_credentials() -> None:
     assert read(None, None, None, None) == Credentials()
 
 
-def test_secrets_from_files_without_the_line_end() -> None:
+def test_secrets_from_files_have_no_line_end() -> None:
     shown = read(None, StringIO(f"{TOKEN}\n"), "mms", StringIO(" corr\u00e8ct: horse \r\n"))
     assert shown.token == TOKEN
     scheme, _, encoded = shown.authorization.partition(" ")
@@ -48,7 +48,7 @@ def test_secrets_from_files_without_the_line_end() -> None:
         (None, None, "m:s", StringIO("secret")),
     ],
 )
-def test_what_does_not_go_together(
+def test_options_that_exclude_each_other_are_refused(
     token: str | None,
     token_file: StringIO | None,
     user: str | None,

@@ -3,7 +3,7 @@
 from ingest.simulate.ledger import Ledger
 
 
-def test_percentiles_are_answer_times_that_were_measured() -> None:
+def test_percentiles_are_measured_response_times() -> None:
     ledger = Ledger(100)
     for number in reversed(range(100)):
         ledger.enter(number, "200", (number + 1) / 1000)
@@ -14,7 +14,7 @@ def test_percentiles_of_nothing_are_zero() -> None:
     assert Ledger(0).percentiles(0.5, 1.0) == [0.0, 0.0]
 
 
-def test_a_postback_counts_as_answered_once_any_attempt_was() -> None:
+def test_a_postback_is_answered_when_one_attempt_was_answered() -> None:
     ledger = Ledger(3)
     assert not ledger.enter(0, "503", 0.1)
     assert ledger.enter(0, "200", 0.1)
@@ -26,10 +26,10 @@ def test_a_postback_counts_as_answered_once_any_attempt_was() -> None:
     assert len(ledger.times) == 3
 
 
-def test_given_up_is_what_no_attempt_got_through() -> None:
+def test_only_a_postback_without_a_200_is_given_up() -> None:
     ledger = Ledger(2)
     for number in range(2):
         ledger.enter(number, "503", 0.1)
         ledger.give_up(number)
-    ledger.enter(1, "200", 0.1)  # its duplicate
+    ledger.enter(1, "200", 0.1)  # the duplicate of 1
     assert ledger.given_up == 1

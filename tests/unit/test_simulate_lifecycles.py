@@ -1,4 +1,4 @@
-"""The simulated traffic: reproducible, covering, and its oracle agrees with ours."""
+"""The simulated traffic: reproducible, with all codes, and its outcomes agree with our ranks."""
 
 from datetime import UTC, datetime
 from itertools import combinations
@@ -34,8 +34,8 @@ def test_every_lifecycle_and_every_code_occurs(messages: Messages) -> None:
 
 
 def test_the_mix_is_realistic(messages: Messages) -> None:
-    fates = [message.fates(range(len(message.steps))) for message in messages]
-    outcomes = [fate["message"].outcome for fate in fates if "message" in fate]
+    deciding = [message.deciding_steps(range(len(message.steps))) for message in messages]
+    outcomes = [steps["message"].outcome for steps in deciding if "message" in steps]
     assert 0.65 < outcomes.count("delivered") / len(messages) < 0.75
     assert 0.07 < outcomes.count("sent") / len(messages) < 0.13
 
@@ -48,29 +48,30 @@ def test_a_postback_is_the_same_in_every_dialect(messages: Messages, dialect: st
         )
 
 
-def test_a_postback_is_filed_under_its_messages_id(messages: Messages) -> None:
+def test_all_postbacks_of_a_message_have_its_key(messages: Messages) -> None:
     for message in messages:
         assert {normalised.key for normalised in normalised_postbacks(message)} == {
             (message.kind, "default", message.id)
         }
 
 
-def test_the_oracle_agrees_with_the_ranks_whatever_arrives(messages: Messages) -> None:
+def test_the_deciding_steps_agree_with_the_ranks(messages: Messages) -> None:
     for message in messages:
-        filed = normalised_postbacks(message)
-        positions = range(len(filed))
-        for size in range(1, len(filed) + 1):
+        postbacks = normalised_postbacks(message)
+        positions = range(len(postbacks))
+        for size in range(1, len(postbacks) + 1):
             for arrived in combinations(positions, size):
                 by_rank = sorted(
-                    (filed[at] for at in arrived), key=lambda normalised: normalised.rank
+                    (postbacks[at] for at in arrived), key=lambda normalised: normalised.rank
                 )
                 tops = {normalised.track: normalised for normalised in by_rank}
-                fates = message.fates(arrived)
-                assert {track: step.outcome for track, step in fates.items()} == {
+                deciding = message.deciding_steps(arrived)
+                assert {track: step.outcome for track, step in deciding.items()} == {
                     track: top.postback.outcome for track, top in tops.items()
                 }, message.lifecycle
                 assert all(
-                    fates[track].terminal == tops[Track(track)].rank.terminal for track in fates
+                    deciding[track].terminal == tops[Track(track)].rank.terminal
+                    for track in deciding
                 )
 
 
@@ -81,19 +82,19 @@ def test_postbacks_of_a_message_are_distinct(messages: Messages) -> None:
         ) == len(message.steps)
 
 
-def test_the_same_seed_draws_the_same_mix_in_a_run_of_its_own() -> None:
+def test_the_same_seed_gives_the_same_mix_with_other_ids() -> None:
     one, other = generate(300, seed=3, began=BEGAN), generate(300, seed=3, began=BEGAN)
     assert [message.lifecycle for message in one] == [message.lifecycle for message in other]
     assert {message.id for message in one}.isdisjoint(message.id for message in other)
     assert list(generate(300, seed=3, run=one.run, began=BEGAN)) == list(one)
 
 
-def test_another_seed_draws_another_mix() -> None:
+def test_another_seed_gives_another_mix() -> None:
     one, other = generate(300, seed=3), generate(300, seed=4)
     assert [message.lifecycle for message in one] != [message.lifecycle for message in other]
 
 
-def test_numbers_lead_back_to_their_message(messages: Messages) -> None:
+def test_a_message_is_found_by_the_number_of_a_postback(messages: Messages) -> None:
     numbers = [
         (message.ordinal, at, message.first + at)
         for message in messages
@@ -105,23 +106,25 @@ def test_numbers_lead_back_to_their_message(messages: Messages) -> None:
         assert number in messages.numbers(ordinal)
 
 
-def test_ids_lead_back_to_their_message(messages: Messages) -> None:
+def test_a_message_is_found_by_its_id(messages: Messages) -> None:
     assert all(messages.find(message.kind, message.id) == message for message in messages)
     assert messages.find("message", "other-0000001") is None
     assert messages.find("message", "test-0002000") is None
     assert messages.find("template", messages[0].id) is None
 
 
-def test_a_late_failure_is_sent_after_the_delivery_it_does_not_undo(messages: Messages) -> None:
+def test_a_late_failure_is_sent_after_the_delivery_and_does_not_outrank_it(
+    messages: Messages,
+) -> None:
     message = next(each for each in messages if each.lifecycle == "contradicted")
     assert [message.steps[at].outcome for at in message.in_time()] == [
         "sent",
         "delivered",
         "failed",
     ]
-    assert message.fates(range(3))["message"].outcome == "delivered"
+    assert message.deciding_steps(range(3))["message"].outcome == "delivered"
 
 
-def test_a_run_is_named_so_that_it_means_nothing_in_a_pattern() -> None:
+def test_a_run_name_with_a_pattern_character_is_refused() -> None:
     with pytest.raises(ValueError, match="run"):
         generate(1, run="a*")

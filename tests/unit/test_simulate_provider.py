@@ -1,4 +1,4 @@
-"""The sender against a real HTTP server: the provider's resend rule, order, duplicates, stops."""
+"""The simulated provider and a real HTTP server: resend rule, order, duplicates, stop."""
 
 import asyncio
 import contextlib
@@ -10,14 +10,14 @@ from aiohttp.test_utils import TestServer, unused_port
 
 from ingest.simulate import provider
 from ingest.simulate.lifecycles import Messages, generate
-from ingest.simulate.provider import Options
+from ingest.simulate.options import Options
 from shared.postback.normalise import NormalisedPostback, decode
 
 Answer = Callable[[int], Awaitable[int]]
 
 
 class Receiver:
-    """Counts how often each postback came and answers what it is told to.
+    """Counts how often each postback came, and answers with the statuses of a function.
 
     Attributes:
         received: each request's postback, in order.
@@ -27,20 +27,20 @@ class Receiver:
         self._answer = answer
         self.received: list[NormalisedPostback] = []
         self.times: Counter[tuple[str, str]] = Counter()
-        self.under_way = self.most_under_way = 0
+        self.in_progress = self.most_in_progress = 0
         self.url = ""
 
     async def handle(self, request: web.Request) -> web.Response:
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        self.in_progress += 1
+        self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
             normalised = decode("default", await request.read())
             self.received.append(normalised)
-            who = (normalised.key.id, normalised.rank.identity)
-            self.times[who] += 1
-            return web.Response(status=await self._answer(self.times[who]))
+            name = (normalised.key.id, normalised.rank.identity)
+            self.times[name] += 1
+            return web.Response(status=await self._answer(self.times[name]))
         finally:
-            self.under_way -= 1
+            self.in_progress -= 1
 
 
 async def at_once(_time: int) -> int:
@@ -61,7 +61,7 @@ def some(count: int = 20) -> Messages:
     return generate(count, seed=5, run="test")
 
 
-async def test_each_postback_is_sent_once_when_all_is_well() -> None:
+async def test_each_postback_is_sent_once_when_each_is_answered_200() -> None:
     async def slowly(_time: int) -> int:
         await asyncio.sleep(0.01)
         return 200
@@ -73,11 +73,11 @@ async def test_each_postback_is_sent_once_when_all_is_well() -> None:
     assert set(receiving.times.values()) == {1}
     assert ledger.answered == ledger.sent == ledger.posts == messages.postbacks
     assert ledger.attempts == {"200": messages.postbacks}
-    assert receiving.most_under_way == 8
+    assert receiving.most_in_progress == 8
 
 
-async def test_an_answer_without_an_end_is_not_read_to_its_end() -> None:
-    """It would fill the memory until the time limit."""
+async def test_an_endless_response_is_not_read_to_its_end() -> None:
+    """Otherwise it would fill the memory until the time limit."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -97,7 +97,7 @@ async def test_an_answer_without_an_end_is_not_read_to_its_end() -> None:
     assert ledger.attempts == {"200": messages.postbacks}
 
 
-async def test_what_is_refused_is_sent_again_until_it_is_answered_200() -> None:
+async def test_a_refused_postback_is_resent_until_it_is_answered_200() -> None:
     async def third_time(time: int) -> int:
         return 200 if time == 3 else 503
 
@@ -111,7 +111,7 @@ async def test_what_is_refused_is_sent_again_until_it_is_answered_200() -> None:
     assert (ledger.given_up, ledger.waiting) == (0, 0)
 
 
-async def test_another_2xx_is_a_failure_to_the_provider() -> None:
+async def test_another_2xx_status_counts_as_a_failure() -> None:
     async def accepted_first(time: int) -> int:
         return 200 if time == 2 else 202
 
@@ -121,7 +121,7 @@ async def test_another_2xx_is_a_failure_to_the_provider() -> None:
     assert ledger.attempts == {"202": messages.postbacks, "200": messages.postbacks}
 
 
-async def test_what_hangs_is_sent_again_after_the_timeout() -> None:
+async def test_a_postback_without_a_response_is_resent_after_the_timeout() -> None:
     async def hang_first(time: int) -> int:
         if time == 1:
             await asyncio.Event().wait()
@@ -135,7 +135,7 @@ async def test_what_hangs_is_sent_again_after_the_timeout() -> None:
     assert len(ledger.times) == messages.postbacks
 
 
-async def test_it_gives_up_after_five_resends() -> None:
+async def test_a_postback_is_given_up_after_five_resends() -> None:
     async def never(_time: int) -> int:
         return 500
 
@@ -147,14 +147,14 @@ async def test_it_gives_up_after_five_resends() -> None:
     assert ledger.answered == 0
 
 
-async def test_nobody_listening_is_a_failure_too() -> None:
+async def test_a_refused_connection_counts_as_a_failure() -> None:
     url = f"http://127.0.0.1:{unused_port()}/postbacks"
     ledger = await provider.send(url, some(3), Options(resend_after=0.01))
     assert set(ledger.attempts) == {"no connection"}
     assert ledger.given_up == ledger.sent
 
 
-async def test_resends_do_not_hold_up_the_rest() -> None:
+async def test_resends_do_not_delay_the_other_postbacks() -> None:
     first: list[int] = []
 
     async def first_refused(_time: int) -> int:
@@ -167,10 +167,10 @@ async def test_resends_do_not_hold_up_the_rest() -> None:
         await provider.send(receiving.url, messages, options)
     refused, next_one = receiving.received[:2]
     assert receiving.received.count(refused) == 2
-    assert next_one != refused  # the rest did not wait for it to be sent again
+    assert next_one != refused  # it did not wait for the resend
 
 
-async def test_in_order_each_message_is_sent_as_it_happened() -> None:
+async def test_in_order_the_postbacks_of_a_message_are_sent_by_time() -> None:
     messages = some(100)
     async with receiver() as receiving:
         await provider.send(receiving.url, messages, Options(concurrency=16))
@@ -179,7 +179,7 @@ async def test_in_order_each_message_is_sent_as_it_happened() -> None:
         assert codes == [message.steps[at].code for at in message.in_time()]
 
 
-async def test_shuffled_they_come_in_another_order_but_all() -> None:
+async def test_shuffled_all_postbacks_are_sent_in_another_order() -> None:
     messages = some(100)
     async with receiver() as receiving:
         await provider.send(receiving.url, messages, Options(concurrency=1, shuffle=True))
@@ -189,7 +189,7 @@ async def test_shuffled_they_come_in_another_order_but_all() -> None:
     assert len(receiving.times) == messages.postbacks
 
 
-async def test_duplicates_are_the_same_postbacks_again() -> None:
+async def test_duplicates_repeat_the_same_postbacks() -> None:
     messages = some(300)
     for shuffle in (False, True):
         async with receiver() as receiving:
@@ -216,7 +216,7 @@ async def test_several_urls_take_turns() -> None:
     assert abs(len(one.received) - len(other.received)) <= 1
 
 
-async def test_it_stops_when_told_to_and_awaits_what_is_under_way() -> None:
+async def test_a_stop_awaits_the_posts_in_progress() -> None:
     stop = asyncio.Event()
 
     async def stop_then_answer(_time: int) -> int:
@@ -230,7 +230,7 @@ async def test_it_stops_when_told_to_and_awaits_what_is_under_way() -> None:
     assert 1 <= ledger.posts == ledger.answered <= 4
 
 
-async def test_it_stops_at_the_deadline_with_resends_still_to_make() -> None:
+async def test_the_deadline_stops_resends_too() -> None:
     async def never(_time: int) -> int:
         return 503
 
