@@ -16,7 +16,7 @@ run: ## everything on this machine, live; DEMO=1 also sends simulated traffic
 	$(BOOTSTRAP) run
 	@exec $(PYTHON) -m deploy.local.run --var $(VAR) $(if $(DEMO),--demo)
 
-site: ## what deploy/README.md sets up: two ingresses, two workers, a proxy, Prometheus, dashboards, live
+site: ## a whole site: two ingresses, two workers, a proxy, Prometheus, dashboards, live
 	$(BOOTSTRAP) site
 	@exec $(PYTHON) -m deploy.local.site --var $(VAR)/site
 

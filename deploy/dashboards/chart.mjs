@@ -1,14 +1,14 @@
-// Lines over time as SVG: areas, gaps where nothing was measured, one axis for each unit (two at
-// most), and the values under the pointer.
+// Lines over time as SVG: areas, gaps where there is no data, one axis for each unit (two at most), and
+// the values at the pointer.
 
 import { format, ticks, timeTicks } from "./grafana.mjs";
 import { element, svg } from "./dom.mjs";
 
 const BOTTOM = 18;
 const TOP = 6;
-const LETTER = 6.2; // the width of most, in pixels
+const CHARACTER = 6.2; // pixels, the width of most characters
 
-/** Draw series (of `load`) into a figure of this size in pixels. */
+/** Draw the series that `load` returned, in a figure of this size in pixels. */
 export function chart({ series, step }, { from, to, width, height, title }) {
   const units = [...new Set(series.map(({ field }) => field.unit ?? "short"))].slice(0, 2);
   const unitOf = ({ field: { unit = "short" } }) => (units.includes(unit) ? unit : units[0]);
@@ -32,7 +32,7 @@ export function chart({ series, step }, { from, to, width, height, title }) {
   }
   for (const at of timeTicks(from, to, (width - left) / 70)) {
     root.append(svg("line", { class: "grid", x1: x(at), x2: x(at), y1: TOP, y2: height - BOTTOM }));
-    if (x(at) < width - 3 * LETTER) root.append(label(x(at), height - 4, "middle", clock(at)));
+    if (x(at) < width - 3 * CHARACTER) root.append(label(x(at), height - 4, "middle", clock(at)));
   }
   for (const one of series) root.append(...lines(one, axisFor(one), x, step));
   root.append(...pointer(root, series, { x, step, from, to, left, right, width, height }));
@@ -50,11 +50,11 @@ function axisOf(series, unit, height) {
   return { ticks: found, y, text: (value) => format(value, unit) };
 }
 
-const roomFor = (axis) => 12 + LETTER * Math.max(...axis.ticks.map((at) => axis.text(at).length));
+const roomFor = (axis) => 12 + CHARACTER * Math.max(...axis.ticks.map((at) => axis.text(at).length));
 
 const label = (x, y, anchor, text) => svg("text", { x, y, "text-anchor": anchor }, text);
 
-/** The line, and the area below it, in one piece for each run of points without a gap. */
+/** A line and the area below it, one piece for each run of points without a gap. */
 function lines({ points, colour, field }, axis, x, step) {
   const opacity = (field.custom?.fillOpacity ?? 0) / 100;
   return pieces(points, step).flatMap((piece) => {
@@ -81,7 +81,7 @@ function pieces(points, step) {
   return found;
 }
 
-/** A line under the pointer, and beside it the time and every series' value there, largest first. */
+/** A line at the pointer, and beside it the time and the value of every series, largest first. */
 function pointer(root, series, { x, step, from, to, left, right, width, height }) {
   const line = svg("line", { class: "pointer", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
   const tip = element("div", { class: "tip", hidden: "" });
@@ -121,7 +121,7 @@ export const swatch = ({ colour }) => element("span", { class: `swatch c-${colou
 
 /** The names of the series below it, in a height of one to three lines; more are scrolled to. */
 export function legend(series, width) {
-  const wide = series.reduce((sum, { name }) => sum + 28 + LETTER * name.length, 0);
+  const wide = series.reduce((sum, { name }) => sum + 28 + CHARACTER * name.length, 0);
   const height = 17 * Math.min(3, Math.ceil((1.1 * wide) / width));
   const names = series.map((one) => element("li", {}, swatch(one), one.name));
   const list = element("ul", { class: "legend" }, ...names);

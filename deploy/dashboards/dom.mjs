@@ -1,5 +1,4 @@
-// Elements by hand. What they say is set as text, never as HTML: labels are made of what strangers
-// have sent.
+// Makes elements. Their content is set as text, never as HTML: labels contain what clients have sent.
 
 /** An HTML element with attributes and children; a string is a text. */
 export function element(name, attributes = {}, ...children) {

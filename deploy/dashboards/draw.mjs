@@ -1,4 +1,4 @@
-// What a panel looks like: a table from its type to the function that draws it.
+// Draws panels: a table from the type of a panel to the function that draws it.
 
 import { chart, legend } from "./chart.mjs";
 import { element } from "./dom.mjs";
@@ -6,10 +6,10 @@ import { format } from "./grafana.mjs";
 
 const TYPES = { timeseries, stat, bargauge };
 
-/** The body of a panel, from what `load` found for it. */
+/** The body of a panel, from what `load` returned. */
 export function body(panel, found, size) {
   if (found.state === "unknown") {
-    return note(`A panel of type “${panel.type}”, which this page cannot draw. Grafana can.`);
+    return note(`This page cannot draw a panel of type “${panel.type}”. Grafana can.`);
   }
   return found.state === "empty" ? note("No data") : TYPES[panel.type](panel, found, size);
 }

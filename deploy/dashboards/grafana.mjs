@@ -1,7 +1,7 @@
-// What a Grafana dashboard's JSON means, as pure functions: times, variables, units, colours, fields.
+// Reads the JSON of a Grafana dashboard: times, variables, units, colours, fields. Pure functions.
 //
-// Only what deploy/grafana uses. What is not known here is shown as it is written in the file, so
-// that it is noticed: a unit follows its number, a variable stays in its query.
+// Only what deploy/grafana uses. Anything unknown is shown as it is in the file, so that it is noticed:
+// a unit follows its number, a variable stays in its query.
 
 const SPANS = { s: 1, m: 60, h: 3600, d: 86400 };
 
@@ -11,17 +11,17 @@ export function seconds(span) {
   return count * SPANS[unit];
 }
 
-/** Seconds between two scrapes, as deploy/prometheus has it. */
+/** Seconds between two scrapes, as in deploy/prometheus. */
 export const SCRAPE = 15;
 
 const STEPS = [15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 86400];
 
-/** Seconds between two points of a line: no less than a scrape, about one for every other pixel. */
+/** Seconds between two points of a line: at least a scrape, and about two pixels. */
 export function stepFor(range, width) {
   return STEPS.find((step) => step >= (2 * range) / width) ?? STEPS.at(-1);
 }
 
-/** What takes the place of Grafana's own variables; both in seconds. */
+/** The values of Grafana's own variables; both parameters in seconds. */
 export function builtIn(range, step) {
   return {
     __range: `${range}s`,
@@ -30,7 +30,7 @@ export function builtIn(range, step) {
   };
 }
 
-/** A query with the variables' values in it: $name, ${name}, or ${name:format}. */
+/** A query with its variables replaced: $name, ${name}, or ${name:format}. */
 export function substitute(expression, values) {
   return expression.replace(
     /\$(?:(\w+)|\{(\w+)(?::\w+)?\})/g,
@@ -38,21 +38,21 @@ export function substitute(expression, values) {
   );
 }
 
-/** The value of a variable whose user chose some of its options; none chosen means all. */
+/** The value of a variable for the options that the user selected; none selected means all. */
 export function chosen(variable, options) {
   if (options.length === 0) return variable.allValue ?? ".*";
   const pattern = options.map((each) => each.replace(/[.*+?^${}()|[\]\\]/g, "\\$&")).join("|");
-  return `(${pattern.replace(/[\\"]/g, "\\$&")})`; // it stands between a query's quotes
+  return `(${pattern.replace(/[\\"]/g, "\\$&")})`; // it is used between the quotes of a query
 }
 
-/** The metric and the label of a query `label_values(metric, label)`; undefined if it is another. */
+/** The metric and the label of a query `label_values(metric, label)`; undefined for other queries. */
 export function labelValues(variable) {
   const query = variable.query?.query ?? variable.query ?? "";
   const [, metric, label] = /^label_values\((.+),\s*(\w+)\)$/.exec(query) ?? [];
   return label && { metric, label };
 }
 
-/** What a series is called: the target's legend with its labels filled in, else all its labels. */
+/** The name of a series: the legend of its target with the labels filled in, else all its labels. */
 export function nameOf(target, labels) {
   if (target.legendFormat && target.legendFormat !== "__auto") {
     return target.legendFormat.replace(/\{\{\s*(\w+)\s*\}\}/g, (_, label) => labels[label] ?? "");
@@ -76,17 +76,17 @@ export function fieldOf(panel, name) {
   return field;
 }
 
-// What Grafana takes where a field has none, whatever its unit.
+// What Grafana uses for a field without thresholds, whatever its unit.
 const THRESHOLDS = [{ value: null, color: "green" }, { value: 80, color: "red" }];
 
-/** The colour's name for a value: fixed, or of the highest threshold that it reaches. */
+/** The name of the colour for a value: fixed, or of the highest threshold that the value reaches. */
 export function colourOf(field, value) {
   if (field.color?.mode === "fixed") return field.color.fixedColor;
   const steps = field.thresholds?.steps ?? THRESHOLDS;
   return steps.findLast((step) => step.value === null || value >= step.value)?.color;
 }
 
-// Of a unit: what a number is divided by from which size on, and what is written after it.
+// For a unit: from which size on a number is divided by that size, and what is written after it.
 const COUNT = [[1e9, "B"], [1e6, "M"], [1e3, "k"], [1, ""]];
 const TIME = [[86400, " d"], [3600, " h"], [60, " min"], [1, " s"], [1e-3, " ms"], [1e-6, " µs"]];
 export const UNITS = {
@@ -99,12 +99,12 @@ export const UNITS = {
   ops: { sizes: COUNT, after: " ops/s" },
 };
 
-/** A number for people, with its unit; `decimals` as the file says, else three figures. */
+/** A number with its unit, for people; `decimals` as in the file, else three figures. */
 export function format(value, unit = "short", decimals = undefined) {
   if (!Number.isFinite(value)) return String(value);
   const known = UNITS[unit] ?? { sizes: [[1, ""]], after: ` ${unit}` };
   const size = Math.abs(value) || 1;
-  const [divisor, letter] = known.sizes.find(([from]) => size >= from) ?? known.sizes.at(-1);
+  const [divisor, suffix] = known.sizes.find(([from]) => size >= from) ?? known.sizes.at(-1);
   const scaled = value / divisor;
   const figures = 2 - Math.floor(Math.log10(Math.abs(scaled) || 1));
   const text = new Intl.NumberFormat("en", {
@@ -113,10 +113,10 @@ export function format(value, unit = "short", decimals = undefined) {
     useGrouping: known.grouped ?? false,
     signDisplay: "negative", // no -0
   }).format(scaled);
-  return `${text}${letter}${known.after ?? ""}`;
+  return `${text}${suffix}${known.after ?? ""}`;
 }
 
-/** Round numbers for an axis from `low` to `high`: at most about `count`, and the ends they give. */
+/** Round numbers for an axis from `low` to `high`, about `count` at most; the first and last are its ends. */
 export function ticks(low, high, count, unit) {
   const span = high - low || Math.abs(high) || 1;
   const step = roundStep(span / count, unit === "s" && span > 60);
@@ -131,7 +131,7 @@ function roundStep(rough, isTime) {
   return [1, 2, 2.5, 5, 10].map((each) => each * power).find((each) => each >= rough * 0.999);
 }
 
-/** Whole steps of local time between two moments (seconds), for the axis below. */
+/** Whole steps of local time between two moments (seconds), for the time axis. */
 export function timeTicks(from, to, count) {
   const step = STEPS.find((each) => (to - from) / each <= count) ?? STEPS.at(-1);
   const offset = new Date(from * 1000).getTimezoneOffset() * 60;
@@ -140,7 +140,7 @@ export function timeTicks(from, to, count) {
   return found;
 }
 
-/** Each series upon those before it: its points get `base`, where its area begins. */
+/** Stacks each series on those before it: its points get `base`, where the area begins. */
 export function stack(series) {
   const sums = new Map();
   return series.map((one) => ({

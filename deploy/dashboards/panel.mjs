@@ -1,20 +1,20 @@
-// From a panel of the JSON to what it shows: its queries asked, its series named and coloured.
+// Loads a panel of the JSON: runs its queries, names and colours its series.
 //
-// No DOM in here, so that a test can ask for every panel without a browser.
+// It uses no DOM, so a test can load every panel without a browser.
 
 import { builtIn, colourOf, fieldOf, nameOf, stack, stepFor, substitute } from "./grafana.mjs";
 import { query, queryRange } from "./prometheus.mjs";
 
-// Grafana's order of colours for series that nothing else gives one.
+// Grafana's order of colours, for series without a colour of their own.
 const PALETTE = ["green", "yellow", "blue", "orange", "red", "purple", "cyan", "pink"];
 
-/** The panel types that can be drawn; all others are shown as what they are. */
+/** The panel types that can be drawn; for others the page shows their type. */
 export const KINDS = new Set(["timeseries", "stat", "bargauge"]);
 
 /**
- * A panel's series: `state` is "data" or "empty", or "unknown" for a type that cannot be drawn.
+ * The series of a panel: `state` is "data" or "empty", or "unknown" for a type that cannot be drawn.
  *
- * @param panel of the dashboard's JSON.
+ * @param panel a panel of the dashboard's JSON.
  * @param view `from`, `to` (seconds), `width` (pixels of the panel) and `variables` (values by name).
  */
 export async function load(panel, view) {
@@ -34,12 +34,12 @@ export async function load(panel, view) {
   const named = answers
     .flatMap((found) => found.sort((one, other) => one.name.localeCompare(other.name, "en")))
     .filter(({ points }) => points.some(({ value }) => Number.isFinite(value)));
-  const series = named.map((one, order) => dressed(panel, one, order));
+  const series = named.map((one, order) => styled(panel, one, order));
   const stacked = panel.fieldConfig?.defaults?.custom?.stacking?.mode === "normal";
   return { state: series.length ? "data" : "empty", series: stacked ? stack(series) : series, step };
 }
 
-function dressed(panel, { name, points }, order) {
+function styled(panel, { name, points }, order) {
   const field = fieldOf(panel, name);
   const value = points.at(-1).value;
   const own = panel.type === "timeseries" ? field.color?.fixedColor : colourOf(field, value);
@@ -47,5 +47,5 @@ function dressed(panel, { name, points }, order) {
 }
 
 const asLine = ({ labels, value }) => ({ labels, points: [{ at: 0, value }] });
-// The moments between which a step's multiples lie in view: points stay where they are when it moves.
+// The first and last multiple of the step in the time range: points keep their place when it moves.
 const whole = ({ from, to }, step) => [Math.ceil(from / step) * step, Math.floor(to / step) * step];

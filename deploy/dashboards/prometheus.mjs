@@ -1,12 +1,12 @@
-// Asks Prometheus, by the server that serves this page.
+// Asks Prometheus, through the server that serves this page.
 
-/** A vector's samples now: [{labels, value}]. */
+/** The samples of a vector at one moment (seconds): [{labels, value}]. */
 export async function query(expression, at) {
   const { result } = await ask("query", { query: expression, time: at });
   return result.map(({ metric, value }) => ({ labels: metric, value: Number(value[1]) }));
 }
 
-/** Its series over a time: [{labels, points: [{at, value}]}], `at` in seconds; no NaN, no infinity. */
+/** Series over a time range: [{labels, points: [{at, value}]}], `at` in seconds; no NaN, no infinity. */
 export async function queryRange(expression, from, to, step) {
   const { result } = await ask("query_range", { query: expression, start: from, end: to, step });
   return result.map(({ metric, values }) => ({
@@ -17,17 +17,17 @@ export async function queryRange(expression, from, to, step) {
   }));
 }
 
-/** The values that a metric's label had in that time, sorted. */
+/** The values of a metric's label in a time range, sorted. */
 export async function labelValues({ metric, label }, from, to) {
   const values = await ask(`label/${label}/values`, { "match[]": metric, start: from, end: to });
   return values.sort();
 }
 
-async function ask(what, parameters) {
-  const response = await fetch(`/api/v1/${what}?${new URLSearchParams(parameters)}`, {
+async function ask(endpoint, parameters) {
+  const response = await fetch(`/api/v1/${endpoint}?${new URLSearchParams(parameters)}`, {
     signal: AbortSignal.timeout(20_000),
   });
-  const answer = await response.json();
-  if (answer.status !== "success") throw new Error(answer.error ?? `status ${response.status}`);
-  return answer.data;
+  const body = await response.json();
+  if (body.status !== "success") throw new Error(body.error ?? `status ${response.status}`);
+  return body.data;
 }

@@ -1,6 +1,6 @@
-// The page: which dashboard, over which time, with which variables; drawn anew every so often.
+// The page: which dashboard, which time range, which variables; drawn again at intervals.
 //
-// What is chosen stands in the address (#carriers/15m), so that it can be reloaded and sent on.
+// The selection is in the address (#carriers/15m), so it can be reloaded and shared.
 
 import { element } from "./dom.mjs";
 import { body, note } from "./draw.mjs";
@@ -9,13 +9,13 @@ import { load } from "./panel.mjs";
 import * as prometheus from "./prometheus.mjs";
 
 const RANGES = ["5m", "15m", "1h", "6h"];
-const FIRST_RANGE = "15m"; // a site that was just started has no hour to show
+const FIRST_RANGE = "15m"; // a site that was just started has no data of an hour
 const by = (id) => document.getElementById(id);
 
 let shown; // the dashboard's JSON
 let range = FIRST_RANGE;
-let picked = {}; // options by variable, for this dashboard; none means all
-let drawing; // the latest call of draw: an earlier one that comes back late is dropped
+let picked = {}; // selected options by variable, for this dashboard; none means all
+let drawing; // the latest call of draw: the result of an earlier call is dropped
 let timer;
 
 async function open() {
@@ -49,12 +49,12 @@ async function draw() {
   timer = setTimeout(redraw, (seconds(shown.refresh) || 30) * 1000);
 }
 
-/** Draw, unless nobody looks. */
+/** Draw, unless the page is hidden. */
 function redraw() {
   if (!document.hidden) (shown ? draw() : open()).catch(failed);
 }
 
-/** A panel's place on the page, where its file puts it in Grafana's grid of 24 columns. */
+/** The place of a panel on the page: where its file puts it in Grafana's grid of 24 columns. */
 function frame(panel) {
   const { x, y, w, h } = panel.gridPos;
   const kind = panel.type === "row" ? "h2" : "section";
@@ -64,7 +64,7 @@ function frame(panel) {
   }
   if (panel.type === "row") {
     const inside = panel.panels?.length ?? 0;
-    place.textContent = panel.title + (inside ? ` (closed: ${inside} panels that only Grafana opens)` : "");
+    place.textContent = panel.title + (inside ? ` (collapsed: ${inside} panels that only Grafana shows)` : "");
     return place;
   }
   const about = panel.description && element("span", { class: "about", title: panel.description }, "i");
@@ -89,7 +89,7 @@ async function fill(panel, view, current) {
   }
 }
 
-/** The dashboard's variables by name, and their choosers filled with what there is to choose. */
+/** The values of the dashboard's variables by name; also fills their menus with the options. */
 async function variables(view) {
   const found = {};
   for (const variable of shown.templating?.list ?? []) {
@@ -102,7 +102,7 @@ async function variables(view) {
   return found;
 }
 
-/** What there is to choose; nothing if Prometheus is away, which every panel says for itself. */
+/** The options of a variable; none if Prometheus is down, which every panel shows itself. */
 function optionsOf(source, { from, to }) {
   return prometheus.labelValues(source, from, to).catch(() => []);
 }
@@ -110,11 +110,11 @@ function optionsOf(source, { from, to }) {
 function choose(variable, options, known) {
   const id = `variable-${variable.name}`;
   const old = by(id);
-  if (old?.open) return; // somebody is choosing
+  if (old?.open) return; // the menu is open
   const mine = picked[variable.name] ?? [];
-  const none = known ? "all" : "cannot be chosen here";
-  const said = () => `${variable.label ?? variable.name}: ${picked[variable.name]?.join(", ") || none}`;
-  const summary = element("summary", {}, said());
+  const none = known ? "all" : "cannot be selected here";
+  const label = () => `${variable.label ?? variable.name}: ${picked[variable.name]?.join(", ") || none}`;
+  const summary = element("summary", {}, label());
   const boxes = options.map((option) => {
     const box = element("input", { type: "checkbox", value: option });
     box.checked = mine.includes(option);
@@ -123,7 +123,7 @@ function choose(variable, options, known) {
   const chooser = element("details", { id }, summary, element("div", {}, ...boxes));
   chooser.addEventListener("change", () => {
     picked[variable.name] = [...chooser.querySelectorAll(":checked")].map((box) => box.value);
-    summary.textContent = said();
+    summary.textContent = label();
     redraw();
   });
   chooser.addEventListener("toggle", () => chooser.open || redraw());

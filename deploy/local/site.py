@@ -1,4 +1,4 @@
-"""`make site`: what deploy/README.md sets up, on this machine, until Ctrl-C.
+"""`make site`: what deploy/docs/deployment.md sets up, on this machine, until Ctrl-C.
 
 Two ingresses, two workers, HAProxy before the ingresses and Prometheus with the rules, from the
 same haproxy.cfg and prometheus.yml that a real site uses, only on ports that are free here; a page

@@ -251,8 +251,8 @@ async def test_declared_while_a_node_is_away(clustered: Site, cluster: Cluster) 
 async def test_fewer_nodes_than_replicas(clustered: Site, cluster: Cluster, two: RabbitMQ) -> None:
     """RabbitMQ takes the nodes there are, without a word, and stays with them.
 
-    deploy/README.md says how to see it and what to do. `rabbitmq-streams add_replica` is not tried
-    here: on 3.10.8 a node hung after it, about every other time.
+    deploy/docs/deployment.md says how to see it and what to do. `rabbitmq-streams add_replica` is
+    not tried here: on 3.10.8 a node hung after it, about every other time.
     """
     first, second, _ = cluster.nodes
     await declare(clustered)

@@ -119,8 +119,8 @@ def _scaler_faults(objects: dict[str, Object]) -> Iterator[str]:
         refers = trigger.get("authenticationRef", {}).get("name")
         if refers not in (None, authentication["metadata"]["name"]):
             yield f"{kind}: there is no TriggerAuthentication {refers}"
-        told = {"host", "hostFromEnv"} & metadata.keys() or (refers and "host" in given)
-        if kind == "rabbitmq" and not told:
+        has_host = {"host", "hostFromEnv"} & metadata.keys() or (refers and "host" in given)
+        if kind == "rabbitmq" and not has_host:
             yield "rabbitmq: nobody says where it is"
 
 
@@ -139,7 +139,7 @@ def test_it_is_about_what_we_have() -> None:
     assert "mms_worker_lag_seconds_bucket" in lag["query"]
     (secret,) = made()["TriggerAuthentication"]["spec"]["secretTargetRef"]
     values = (CHART / "values.yaml").read_text()
-    assert secret["key"] in values, "the reader is told to put it into the Secret"
+    assert secret["key"] in values, "values.yaml says that the Secret must have it"
     assert secret["name"] == yaml.safe_load(values)["existingSecret"]
 
 

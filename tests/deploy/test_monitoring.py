@@ -1,4 +1,4 @@
-"""What the chart asks of the Prometheus operator, tells people, and takes as values."""
+"""The chart: its objects for the Prometheus operator, its notes and the schema of its values."""
 
 import copy
 import json

@@ -78,7 +78,7 @@ def test_prometheus_has_all_of_it(site: Live) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_the_dashboards_answer_with_data_from_a_simulated_run(tmp_path: Path) -> None:
-    """On servers of its own, as who follows deploy/README.md has it."""
+    """On servers of its own, as deploy/docs/deployment.md sets them up."""
     site = Live("deploy.local.site", tmp_path / "var", {})
     try:
         await asyncio.to_thread(site.line, "Ctrl-C stops everything")

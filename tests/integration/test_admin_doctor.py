@@ -29,7 +29,7 @@ from workers.admin.doctor.finding import Finding, State
 from workers.admin.doctor.state import RIGHTS
 
 BODY = b'{"origin":"MMS_MT","code":"N101","tracking-id":"T-1","status":"Message Sent"}'
-README = (Path(__file__).parents[2] / "deploy" / "README.md").read_text()
+DEPLOYMENT = (Path(__file__).parents[2] / "deploy" / "docs" / "deployment.md").read_text()
 
 
 @pytest.fixture
@@ -131,7 +131,7 @@ async def test_a_user_without_rights(declared: Settings, rabbit: RabbitMQ) -> No
 async def test_the_rights_that_the_readme_gives_are_enough(
     settings: Settings, rabbit: RabbitMQ, processes: Processes
 ) -> None:
-    line = next(line for line in README.splitlines() if "set_permissions" in line)
+    line = next(line for line in DEPLOYMENT.splitlines() if "set_permissions" in line)
     _, *arguments = shlex.split(line)
     rabbit.ctl("add_user", "mms", "word")
     rabbit.ctl(*arguments)

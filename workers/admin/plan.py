@@ -1,6 +1,6 @@
 """`mms-admin plan`: from the measured cost of a postback to how many of what, with the arithmetic.
 
-The same arithmetic stands in words in `deploy/CAPACITY.md`. It asks no server.
+`deploy/docs/scaling-and-capacity.md` explains the same arithmetic. It asks no server.
 """
 
 import math
@@ -310,8 +310,8 @@ def show_plan(
 ) -> None:
     """Work out how many processes, nodes and shards a rate needs, and what gives out first.
 
-    From the cost of a postback as `make bench` measures it; deploy/CAPACITY.md explains the
-    arithmetic and says what of it was not measured.
+    From the cost of a postback as `make bench` measures it; the page
+    deploy/docs/scaling-and-capacity.md explains the arithmetic and what was not measured.
 
     \b
     Examples:

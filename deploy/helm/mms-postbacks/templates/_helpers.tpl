@@ -1,4 +1,4 @@
-{{/* Names and labels, and what every pod of ours has in common. */}}
+{{/* Names and labels, and what all pods have in common. */}}
 
 {{- define "mms.name" -}}
 {{- if contains .Chart.Name .Release.Name -}}
@@ -23,9 +23,9 @@ helm.sh/chart: {{ printf "%s-%s" .root.Chart.Name .root.Chart.Version }}
 
 {{- define "mms.pod" -}}
 automountServiceAccountToken: false
-# Else Kubernetes sets MMS_INGEST_PORT=tcp://... for a Service that is named mms-ingest.
+# Otherwise Kubernetes sets MMS_INGEST_PORT=tcp://... for a Service named mms-ingest.
 enableServiceLinks: false
-# Over the 11 s that a process takes to finish what it has in hand.
+# More than the 11 s that a process needs to finish its requests and its window.
 terminationGracePeriodSeconds: 40
 securityContext:
   runAsNonRoot: true
@@ -52,7 +52,7 @@ securityContext:
 envFrom:
   - secretRef: {name: {{ .root.Values.existingSecret }}}
 resources: {{- toYaml .part.resources | nindent 2 }}
-# Alive as long as the event loop turns: a server that is away is no reason to start again.
+# Alive while the event loop runs: a server that is down is no reason to restart.
 livenessProbe:
   httpGet: {path: /healthz, port: admin}
   periodSeconds: 10

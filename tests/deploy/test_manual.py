@@ -1,0 +1,165 @@
+"""The manual: its tables and figures are equal to the code and to the benchmark."""
+
+import json
+import re
+from pathlib import Path
+
+from ingest.access_control import password_checks
+from ingest.http import connection, connections, content_coding, server, tls_handshake
+from shared.errors import Reason
+from shared.postback import codes, dialects, normalise, record
+from shared.postback.codes import CODES, Outcome, Track
+from shared.postback.event import Event
+from shared.rabbitmq import topology
+from shared.settings import password, settings, sources
+from shared.settings.settings import Settings
+from tests.support import tables
+from tests.support.documents import PAGES, ROOT, blocks, table, words
+from workers.admin import plan
+
+EVENTS = "deploy/docs/events-and-codes.md"
+RULES_OF_SOURCES = "deploy/docs/access-control.md"
+SCALING = "deploy/docs/scaling-and-capacity.md"
+DEFAULTS = Settings()
+
+
+def test_the_parts_of_a_rule() -> None:
+    rows = table(RULES_OF_SOURCES, "part")
+    assert [words(row[0])[0] for row in rows] == list(sources.DESCRIPTIONS)
+
+
+def test_the_example_of_a_rule_is_one(tmp_path: Path) -> None:
+    (block,) = blocks(ROOT / RULES_OF_SOURCES, "toml")
+    example = block.replace("<16 characters or more>", "0123456789abcdef")
+    example = re.sub(r"scrypt[^\"]*", str(password.hashed(b"x")), example)
+    path = tmp_path / "mms.toml"
+    path.write_text(example)
+    rule = settings.load({"MMS_CONFIG": str(path)}).rules["acme"]
+    assert rule.token
+    assert rule.basic
+    assert rule.allow
+    assert rule.rate == 500
+
+
+def test_generated_tables_are_equal_to_the_code() -> None:
+    """`python -m tests.support.tables` writes them."""
+    found: dict[str, str] = {}
+    for page in PAGES:
+        found |= tables.generated(page)
+    assert found == {name: write() for name, write in tables.TABLES.items()}
+
+
+def test_the_names_in_rabbitmq() -> None:
+    names = [words(row[0])[0] for row in table(EVENTS, "name")]
+    assert set(names) == {*topology.EXCHANGES, *topology.QUEUES}
+
+
+def test_the_fields_of_an_event() -> None:
+    fields = {words(row[0])[0] for row in table(EVENTS, "field")}
+    assert fields == set(Event.__struct_fields__) - {"specversion", "datacontenttype"}
+    data = {name for row in table(EVENTS, "field of `data`") for name in words(row[0])}
+    assert data == set(record.Known.__struct_encode_fields__)
+
+
+def test_the_outcomes() -> None:
+    tracks: dict[Outcome, set[str]] = {outcome: set() for outcome in Outcome}
+    statuses = {outcome for _, outcome in codes._STATUS_WORDS.values()}  # noqa: SLF001
+    for code in CODES.values():
+        for outcome in {code.outcome} | (statuses if code.refined else set()):
+            tracks[outcome].add(code.track)
+    rows = table(EVENTS, "outcome")
+    assert {words(row[0])[0] for row in rows} == set(tracks)
+    for row in rows:
+        outcome = Outcome(words(row[0])[0])
+        assert set(row[1].split(", ")) == tracks[outcome], outcome
+        phase = codes.phase_of(Track(row[1].split(", ")[0]), outcome)
+        assert row[2] == ("yes" if phase >= codes.TERMINAL_PHASE else "no"), outcome
+
+
+def test_the_reasons_of_dead_letters() -> None:
+    rows = table("deploy/docs/recovery.md", "reason")
+    assert [words(row[0])[0] for row in rows] == list(Reason)
+
+
+def test_the_statuses_of_responses() -> None:
+    rows = table(RULES_OF_SOURCES, "status")
+    files = [*(ROOT / "ingest" / "http").glob("*.py"), ROOT / "ingest/access_control/policy.py"]
+    text = "".join(path.read_text() for path in files)
+    assert {row[0] for row in rows} == {"200", *re.findall(r"\b(?:4[0-2]\d|503)\b", text)}
+
+
+LIMITS = {
+    "body, packed and unpacked": f"{DEFAULTS.max_body // 1024} KiB",
+    "members of a packed body; time to unpack it": (
+        f"{content_coding.MAX_MEMBERS}; {content_coding.BUDGET:g} s"
+    ),
+    "headers of a request": (
+        f"{connections.MAX_HEADERS}, of {connections.MAX_LINE // 1024} KiB each"
+    ),
+    "time for headers; for the body; for a response to be read": (
+        f"{connection.HEADERS_LIMIT:g} s; {server.ANSWER_LIMIT:g} s; {connection.WRITE_LIMIT:g} s"
+    ),
+    "connections of one ingress": f"{DEFAULTS.max_connections:,}",
+    "time for a TLS handshake": f"{tls_handshake.HANDSHAKE_LIMIT:g} s",
+    "postbacks that wait for a durable response": f"{DEFAULTS.max_waiting:,}",
+    "postbacks per second of a source": (
+        f"{DEFAULTS.rate_per_source:g}" if DEFAULTS.rate_per_source else "no limit"
+    ),
+    "password checks that wait, per source and client address": f"{password_checks.MAX_WAITING}",
+    "spool": f"{DEFAULTS.spool_max_bytes // 2**30} GiB",
+    "input queue and dead letters, each": f"{DEFAULTS.queue_max_bytes // 2**30} GiB",
+    "archive and event log, each": (
+        f"{DEFAULTS.archive_max_bytes // 2**30} GiB, {DEFAULTS.archive_max_age / 86400:g} days"
+    ),
+    "deliveries of a batch": f"{DEFAULTS.delivery_limit}",
+    "time that a record is kept": f"{DEFAULTS.state_ttl / 86400:g} days",
+    "postbacks of a record": f"{record.MAX_POSTBACKS_KEPT}",
+    "fields; depth; digits of a number in a body": (
+        f"{dialects.MAX_FIELDS}; {dialects.MAX_DEPTH}; {dialects.MAX_DIGITS:,}"
+    ),
+}
+
+
+def test_the_limits() -> None:
+    rows = {row[0]: row[1] for row in table("SECURITY.md", "limit")}
+    assert {name: rows.get(name) for name in LIMITS} == LIMITS
+
+
+def test_the_limits_of_a_body() -> None:
+    rows = {row[0]: row[1] for row in table(EVENTS, "limit")}
+    assert rows["fields or elements of a body"] == f"{dialects.MAX_FIELDS}"
+    assert rows["depth of nesting"] == f"{dialects.MAX_DEPTH}"
+    assert rows["digits of a number"] == f"{dialects.MAX_DIGITS:,}"
+    assert rows["unknown fields"] == f"{normalise.MAX_EXTRA}; they are kept"
+    own = {name: limit for name, limit in normalise.LIMITS.items() if limit != normalise.MAX_ID}
+    assert rows["characters of an id"] == (
+        f"{normalise.MAX_ID}; of a client reference {own.pop('client-reference')},"
+        f" of `status-details` {own.pop('status-details'):,},"
+        f" of another field {normalise.MAX_TEXT:,}"
+    )
+    assert not own
+
+
+def test_the_figures_of_the_readme() -> None:
+    """They are those of the benchmark, rounded against us."""
+    results = json.loads((ROOT / "tests" / "bench" / "results.json").read_text())["figures"]
+    text = " ".join((ROOT / "README.md").read_text().split())
+    found = re.search(r"sustain ([\d,]+) postbacks/s .* within (\d+) ms .* within (\d+) ms", text)
+    assert found
+    sustained, answer, event = (float(each.replace(",", "")) for each in found.groups())
+    ours = "end-to-end.mms-ingest + mms-worker"
+    assert sustained <= results[f"{ours}.sustained"]["median"] < 1.1 * sustained
+    assert answer - 1 < results[f"{ours}.1,000/s.answer.p99"]["median"] <= answer
+    assert event - 1 < results[f"{ours}.1,000/s.event.p99"]["median"] <= event
+
+
+def test_the_cost_of_a_postback() -> None:
+    costs = {row[0].strip("`"): row[1] for row in table(SCALING, "part")}
+    measured = plan.MEASURED
+    assert costs["mms-ingest"].startswith(f"{measured.ingress} µs")
+    assert costs["mms-worker"].startswith(f"{measured.worker} µs")
+    assert costs["RabbitMQ, one node"].startswith(f"{measured.rabbitmq} µs")
+    assert costs["Redis"].startswith(f"{measured.redis} µs")
+    assert costs["Redis memory"].startswith(f"{measured.record_bytes} bytes")
+    assert costs["archive"] == f"body + {measured.envelope_bytes} bytes"
+    assert costs["event log"].startswith(f"{measured.event_bytes} bytes")
