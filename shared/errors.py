@@ -4,18 +4,6 @@ A class's docstring is its message where an instance brings none of its own.
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
-
-
-class Reason(StrEnum):
-    """Why a postback became a dead letter; the `x-reason` header of `mms.dead`."""
-
-    MALFORMED = "malformed"
-    INVALID = "invalid"
-    UNKNOWN_CODE = "unknown-code"
-    NO_KEY = "no-key"
-    TOO_LONG = "too-long"
-    UNDELIVERABLE = "undeliverable"
 
 
 class PostbacksError(Exception):
@@ -26,9 +14,13 @@ class PostbacksError(Exception):
 
 
 class UndecodableError(PostbacksError):
-    """This body is not a postback that we understand; it belongs in the dead letters."""
+    """This body is no postback that this release understands; it becomes a dead letter.
 
-    def __init__(self, reason: Reason, detail: str) -> None:
+    Attributes:
+        reason: a `shared.postback.dead_letter.Reason`.
+    """
+
+    def __init__(self, reason: str, detail: str) -> None:
         super().__init__(detail)
         self.reason = reason
 

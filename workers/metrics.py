@@ -4,8 +4,8 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
-from shared.errors import Reason
 from shared.postback.codes import CODES
+from shared.postback.dead_letter import Reason
 from shared.process.metric_labels import Children
 
 BATCHES: Final = Children(

@@ -1,108 +1,45 @@
 """Events and dead letters, published and confirmed before anything is acknowledged."""
 
 import logging
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, NamedTuple
 
-import msgspec
 from pamqp.commands import Basic
 from pamqp.common import FieldTable
 
 from shared.errors import (
     PublishOutcomeUnknownError,
     PublishRejectedError,
-    Reason,
     UnpublishableError,
 )
 from shared.log import RateLimitedLog
-from shared.postback import envelope, event
+from shared.postback import event
+from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.passthrough import PassthroughEvent
+from shared.postback.short_string import fit
 from shared.rabbitmq import topology
 from shared.rabbitmq.confirms import Message
 from shared.rabbitmq.session import Result, Session, backoff
-from shared.rabbitmq.short_string import fit
 from workers import metrics
 from workers.store import Unmergeable
 
 PUBLISH_LIMIT: Final = 10.0
 """Seconds to wait for a confirm; nobody's request waits for it."""
 
-MAX_ERROR: Final = 512
-"""Bytes of the text that says what was wrong with a dead letter."""
-
 log: Final = logging.getLogger(__name__)
 _limited_log: Final = RateLimitedLog(log)
-
-
-class DeadLetter(msgspec.Struct, frozen=True):
-    """What could not be processed, raw, with what is known about it.
-
-    Attributes:
-        error: for people; what exactly was wrong.
-        received_at: microseconds since the Unix epoch.
-        traceparent: the message's header of that name, empty when it is not traced.
-        batch: the id of the batch it was in, see `envelope.batch_id`; the message's
-            `correlation_id`, as an event's.
-    """
-
-    reason: Reason
-    error: str
-    source: str
-    received_at: int
-    content_type: str
-    body: bytes
-    traceparent: str = ""
-    batch: str = ""
-
-
-def dead_letter(arrival: Arrival, reason: Reason, error: str, batch: str) -> DeadLetter:
-    """The dead letter of one postback, as it arrived.
-
-    Args:
-        error: for people; what exactly was wrong.
-        batch: the id of the batch it was in.
-    """
-    return DeadLetter(
-        reason=reason,
-        error=error,
-        source=arrival.source,
-        received_at=arrival.received_at,
-        content_type=arrival.content_type,
-        body=arrival.body,
-        traceparent=envelope.traceparent(arrival),
-        batch=batch,
-    )
 
 
 def refused_postbacks(result: Unmergeable) -> list[DeadLetter]:
     """The dead letters of postbacks that Redis refuses."""
     return [
-        dead_letter(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
+        dead_letter_of(received.arrival, Reason.UNDELIVERABLE, result.error, received.batch)
         for received in result.received
     ]
-
-
-def broken_batch(body: bytes, content_type: str, error: str, batch: str) -> DeadLetter:
-    """The dead letter of a message that is no batch of postbacks.
-
-    Args:
-        error: for people; what exactly was wrong.
-        batch: its id, see `envelope.batch_id`.
-    """
-    return DeadLetter(
-        reason=Reason.MALFORMED,
-        error=f"no batch of postbacks: {error}",
-        source="",
-        received_at=time.time_ns() // 1000,
-        content_type=content_type,
-        body=body,
-        batch=batch,
-    )
 
 
 class Correlation(NamedTuple):
@@ -238,7 +175,7 @@ def _outgoing_event(event: Event | PassthroughEvent, correlation: Correlation) -
         if correlation.arrival is None:
             return None
         return _outgoing_dead_letter(
-            dead_letter(
+            dead_letter_of(
                 correlation.arrival,
                 Reason.UNDELIVERABLE,
                 f"its event cannot be published: {error}",
@@ -289,24 +226,12 @@ def _event_message(each: Event | PassthroughEvent, correlation: Correlation) -> 
 
 
 def _dead_letter_message(dead_letter: DeadLetter) -> Message:
-    properties = Basic.Properties(
-        content_type=fit(dead_letter.content_type) or None,
-        correlation_id=fit(dead_letter.batch) or None,
-        headers={
-            "x-reason": str(dead_letter.reason),
-            "x-error": fit(dead_letter.error, MAX_ERROR),
-            "x-source": fit(dead_letter.source),
-            "x-received-at": dead_letter.received_at,
-            **_trace_context(dead_letter.traceparent),
-        },
-    )
-    return Message(dead_letter.body, topology.DEAD, "", properties)
+    return Message(dead_letter.body, topology.DEAD, "", dead_letter.properties())
 
 
 def _bare_message(dead_letter: DeadLetter) -> Message:
     """The last resort: what cannot be the cause."""
-    properties = Basic.Properties(headers={"x-reason": str(dead_letter.reason)})
-    return Message(dead_letter.body, topology.DEAD, "", properties)
+    return Message(dead_letter.body, topology.DEAD, "", dead_letter.minimal_properties())
 
 
 def _trace_context(traceparent: str) -> FieldTable:

@@ -11,10 +11,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from shared.errors import OtherOriginError, Reason, StateUnavailableError, UndecodableError
+from shared.errors import OtherOriginError, StateUnavailableError, UndecodableError
 from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.codes import Track
+from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unreadable_batch
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.normalise import decode
@@ -23,14 +24,7 @@ from shared.process.tracing import Tracing
 from shared.rabbitmq.session import backoff
 from workers import metrics, outcome_metrics
 from workers.consumer import Delivery
-from workers.outbox import (
-    Correlation,
-    DeadLetter,
-    Outbox,
-    broken_batch,
-    dead_letter,
-    refused_postbacks,
-)
+from workers.outbox import Correlation, Outbox, refused_postbacks
 from workers.store import Merged, Received, Store, Unmergeable
 from workers.verdicts import due_events
 
@@ -106,7 +100,7 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
             batch = read(delivery.body)
         except msgspec.DecodeError as error:
             dead.append(
-                broken_batch(delivery.body, delivery.content_type, str(error), delivery.batch)
+                unreadable_batch(delivery.body, delivery.content_type, str(error), delivery.batch)
             )
             continue
         for arrival in batch:
@@ -118,7 +112,7 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
                     passed.append(_Passed(event, arrival, delivery.batch))
                     continue
             except UndecodableError as error:
-                dead.append(dead_letter(arrival, error.reason, str(error), delivery.batch))
+                dead.append(dead_letter_of(arrival, error.reason, str(error), delivery.batch))
             except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
                 dead.append(_failed(arrival, delivery.batch, error))
             else:
@@ -193,7 +187,7 @@ def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:
     place = traceback.extract_tb(error.__traceback__)[-1:]
     where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in place)
     _limited_log.warning(kind, "a postback failed with %s at %s; it is a dead letter", kind, where)
-    return dead_letter(
+    return dead_letter_of(
         arrival, Reason.UNDELIVERABLE, f"processing it failed: {kind} at {where}", batch
     )
 

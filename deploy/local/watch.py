@@ -13,8 +13,9 @@ import aiormq
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 
-from shared.errors import BrokerUnavailableError, Reason
+from shared.errors import BrokerUnavailableError
 from shared.log import mask
+from shared.postback.dead_letter import decode_dead_letter
 from shared.postback.event import Event, decode_event
 from shared.postback.passthrough import PassthroughEvent, decode_passthrough
 from shared.rabbitmq import topology
@@ -98,8 +99,7 @@ def _passthrough_line(event: PassthroughEvent) -> str:
 
 
 def _dead(message: AbstractIncomingMessage) -> str:
-    said = message.headers.get("x-reason")
-    reason = said if isinstance(said, str) else Reason.UNDELIVERABLE
+    reason = decode_dead_letter(message.body, message.properties).reason
     return _printable(f"{_clock()}  {'dead letter':<20}  {reason}")
 
 

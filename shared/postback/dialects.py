@@ -21,7 +21,8 @@ from xml.parsers import expat
 
 import msgspec
 
-from shared.errors import Reason, UndecodableError
+from shared.errors import UndecodableError
+from shared.postback.dead_letter import Reason
 
 FIELDS: Final = (
     "origin",

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, cast
 
 import msgspec
 
-from shared.errors import OtherOriginError, Reason, UndecodableError
+from shared.errors import OtherOriginError, UndecodableError
 from shared.postback.codes import (
     CODES,
     TERMINAL_PHASE,
@@ -23,6 +23,7 @@ from shared.postback.codes import (
     phase_of,
     unknown_status,
 )
+from shared.postback.dead_letter import Reason
 from shared.postback.dialects import FIELDS, Fields, NotText, parse
 
 ORIGIN: Final = "MMS_MT"

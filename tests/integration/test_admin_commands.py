@@ -20,8 +20,8 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from deploy.local.servers import RabbitMQ
-from shared.errors import Reason
 from shared.postback import envelope
+from shared.postback.dead_letter import Reason, dead_letter_of
 from shared.postback.envelope import Arrival
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, open_session
@@ -29,7 +29,7 @@ from shared.settings.settings import Settings
 from workers.admin import archive
 from workers.admin.unpublished import KEY
 from workers.consumer import Delivery
-from workers.outbox import DeadLetter, Outbox, emit
+from workers.outbox import Outbox, emit
 from workers.pipeline import process_window
 from workers.store import Store
 
@@ -142,11 +142,8 @@ async def input_bodies(session: Session) -> Counter[bytes]:
 
 
 async def bury(session: Session, arrivals: Sequence[Arrival], reason: Reason) -> None:
-    letters = [
-        DeadLetter(reason, "a test", each.source, each.received_at, each.content_type, each.body)
-        for each in arrivals
-    ]
-    await emit(session, Outbox([], letters))
+    dead_letters = [dead_letter_of(each, reason, "a test", "") for each in arrivals]
+    await emit(session, Outbox([], dead_letters))
 
 
 async def everything(settings: Settings) -> dict[bytes, object]:
@@ -245,12 +242,12 @@ async def test_dead_letters_are_listed_and_shown_safely(settings: Settings) -> N
     (raw,) = (await admin(settings, "dead", "show", malformed["id"], "--raw", "--json")).lines
     assert base64.b64decode(raw["postbacks"][0]["body_base64"]) == evil.body
     assert (await admin(settings, "dead", "show", "000000000000")).status == 1
-    # All that looking gave everything back.
+    # All these commands only read: both dead letters are still there.
     assert len((await admin(settings, "dead", "list", "--json")).lines) == 2
 
 
 async def test_replay_sends_what_decodes_and_keeps_the_rest(settings: Settings) -> None:
-    """A letter that today's code understands was buried by an older code's table."""
+    """This release decodes a postback that an earlier release did not know."""
     async with opened(settings) as session:
         await bury(session, [DELIVERED], Reason.UNKNOWN_CODE)
         await bury(session, [arrival(b"<x", source="acme")], Reason.MALFORMED)
@@ -287,7 +284,7 @@ async def test_a_batch_that_no_worker_finished_is_taken_apart(settings: Settings
         assert {line["result"] for line in dry} == {
             "would be message sent",
             "would be message delivered",
-            "would become a letter of its own: still malformed",
+            "would become a dead letter of its own: still malformed",
         }
         await admin(settings, "dead", "replay", "--id", item["id"])
         assert await input_bodies(session) == Counter(each.body for each in batch)
@@ -318,7 +315,7 @@ async def test_purge_and_export(settings: Settings, tmp_path: Path) -> None:
     async with opened(settings) as session:
         await bury(session, [arrival(b"<x"), arrival(b"\xff\x00", at=1)], Reason.MALFORMED)
         await bury(session, [DELIVERED], Reason.UNKNOWN_CODE)
-        file = tmp_path / "letters.jsonl"
+        file = tmp_path / "dead.jsonl"
         await admin(settings, "dead", "export", str(file), "--reason", "malformed")
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert {base64.b64decode(line["body_base64"]) for line in lines} == {b"<x", b"\xff\x00"}
@@ -339,12 +336,12 @@ def names(folder: Path) -> list[str]:
 async def test_an_export_that_fails_leaves_the_file_as_it_was(
     settings: Settings, tmp_path: Path
 ) -> None:
-    file = tmp_path / "letters.jsonl"
+    file = tmp_path / "dead.jsonl"
     file.write_text("precious")
     away = settings.__class__(amqp_url="amqp://guest:guest@127.0.0.1:1/")
     assert (await admin(away, "dead", "export", str(file))).status == 2
     assert file.read_text() == "precious"
-    assert names(tmp_path) == ["letters.jsonl"]
+    assert names(tmp_path) == ["dead.jsonl"]
     await (await open_session(settings, name="test")).close()
     assert (await admin(settings, "dead", "export", str(file))).status == 0
     assert file.read_text() == ""
@@ -367,13 +364,13 @@ async def test_control_characters_reach_no_terminal(settings: Settings) -> None:
     evil = body("T-1", "N102", "Delivered", handset="\x9b31m\x85\u202e").decode()
     evil = json.dumps(json.loads(evil), ensure_ascii=False)
     await through(settings, [arrival(evil.encode()), arrival("<x \x9b31m".encode(), at=1)])
-    (letter,) = (await admin(settings, "dead", "list", "--json")).lines
+    (dead_letter,) = (await admin(settings, "dead", "list", "--json")).lines
     for arguments in (
         ["show", "T-1", "--json", "--raw"],
         ["events", "--since", "1h", "--limit", "1", "--json", "--raw"],
         ["dead", "list", "--json"],
-        ["dead", "show", letter["id"], "--json", "--raw"],
-        ["dead", "show", letter["id"], "--raw"],
+        ["dead", "show", dead_letter["id"], "--json", "--raw"],
+        ["dead", "show", dead_letter["id"], "--raw"],
         ["dead", "export", "-"],
     ):
         ran = await admin(settings, *arguments)
@@ -478,8 +475,8 @@ async def test_rebuild_keeps_what_only_the_archive_saw_and_nobody_can_decode(
     assert (await admin(settings, "dead", "list", "--json")).lines == []
     summary = (await admin(settings, "rebuild", "--emit", "--json")).lines[0]
     assert (summary["undecodable"], summary["dead_letters"]) == (2, 2)
-    letters = (await admin(settings, "dead", "list", "--json")).lines
-    assert {(each["reason"], each["source"]) for each in letters} == {
+    dead_letters = (await admin(settings, "dead", "list", "--json")).lines
+    assert {(each["reason"], each["source"]) for each in dead_letters} == {
         ("malformed", "acme"),
         ("malformed", ""),
     }

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from deploy.local.servers import RabbitMQ
-from shared.errors import Reason
+from shared.postback.dead_letter import Reason
 from shared.postback.envelope import Arrival
 from shared.rabbitmq.session import open_session
 from shared.settings.settings import Bytes, Settings
@@ -20,19 +20,19 @@ COUNT = 350
 """More than one consumer gets, see `browse.WINDOW`."""
 
 
-def letters(count: int = COUNT) -> list[Arrival]:
+def postbacks(count: int = COUNT) -> list[Arrival]:
     return [arrival(b"<x %d" % number, at=number) for number in range(count)]
 
 
 async def looked_at(settings: Settings) -> list[bytes]:
     """The bodies of all dead letters in their order, as a pass over them sees them."""
     async with browse(settings) as browser:
-        return [held.letter.body async for held in browser.letters()]
+        return [held.dead_letter.body async for held in browser.dead_letters()]
 
 
 async def test_thirty_looks_neither_lose_nor_reorder(settings: Settings) -> None:
     """RabbitMQ 4 removes what was delivered 20 times from a quorum queue without a limit."""
-    sent = letters()
+    sent = postbacks()
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
     for _ in range(30):
@@ -40,24 +40,24 @@ async def test_thirty_looks_neither_lose_nor_reorder(settings: Settings) -> None
 
 
 async def test_list_show_and_export_look_only(settings: Settings, tmp_path: Path) -> None:
-    sent = letters(40)
+    sent = postbacks(40)
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
     listed = (await admin(settings, "dead", "list", "--json")).lines
     assert (await admin(settings, "dead", "show", listed[7]["id"])).status == 0
-    assert (await admin(settings, "dead", "export", str(tmp_path / "letters"))).status == 0
+    assert (await admin(settings, "dead", "export", str(tmp_path / "dead.jsonl"))).status == 0
     assert await looked_at(settings) == [each.body for each in sent]
 
 
 async def test_a_reader_that_fails_returns_them_in_order(settings: Settings) -> None:
-    sent = letters()
+    sent = postbacks()
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
 
     async def fail() -> None:
         async with browse(settings) as browser:
             seen = 0
-            async for _ in browser.letters():
+            async for _ in browser.dead_letters():
                 seen += 1
                 if seen == COUNT - 3:
                     raise BrokenPipeError
@@ -84,10 +84,10 @@ aiormq.Channel.basic_cancel = rejected
 async def test_a_connection_that_is_lost_during_a_call_is_one_line(
     settings: Settings, tmp_path: Path, arguments: list[str], error: str
 ) -> None:
-    sent = letters(120)
+    sent = postbacks(120)
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
-    file = tmp_path / "letters"
+    file = tmp_path / "dead.jsonl"
     file.write_text("precious")
     given = [str(file) if each == "FILE" else each for each in arguments]
     ran = await admin(settings, "dead", *given, before=LOST_DURING_A_CALL.format(error=error))
@@ -118,7 +118,7 @@ async def test_a_purge_that_loses_its_connection_says_how_many_it_had_removed(
     settings: Settings,
 ) -> None:
     async with opened(settings) as session:
-        await bury(session, letters(5), Reason.MALFORMED)
+        await bury(session, postbacks(5), Reason.MALFORMED)
     lost = await admin(settings, "dead", "purge", "--yes", before=LOST_AFTER_TWO)
     assert (lost.status, lost.out) == (2, "")
     error, removed = lost.err.splitlines()
@@ -129,16 +129,16 @@ async def test_a_purge_that_loses_its_connection_says_how_many_it_had_removed(
 
 async def test_two_at_once_both_see_all(settings: Settings) -> None:
     async with opened(settings) as session:
-        await bury(session, letters(), Reason.MALFORMED)
+        await bury(session, postbacks(), Reason.MALFORMED)
     both = await asyncio.gather(*(admin(settings, "dead", "list", "--json") for _ in range(3)))
     assert [len(ran.lines) for ran in both] == [COUNT] * 3
 
 
 async def test_a_second_one_waits_for_the_first(settings: Settings) -> None:
     async with opened(settings) as session:
-        await bury(session, letters(3), Reason.MALFORMED)
+        await bury(session, postbacks(3), Reason.MALFORMED)
     async with browse(settings) as browser:
-        async for _ in browser.letters():
+        async for _ in browser.dead_letters():
             second = await start(settings, "dead", "list", "--json")
             assert second.stderr is not None
             async with asyncio.timeout(30):

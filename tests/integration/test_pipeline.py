@@ -191,21 +191,21 @@ async def test_a_bad_postback_among_good_ones(settings: Settings) -> None:
     async with running.worker(settings):
         await _publish(settings, batch)
         await stored(settings, Key("message", "default", "good"), version=1)
-        letters = await running.dead_letters(settings, len(bad))
-    assert {letter.headers["x-reason"]: letter.body for letter in letters} == bad
-    for letter in letters:
-        assert letter.headers["x-source"] == "default"
-        assert letter.headers["x-received-at"] == 7
-        assert letter.headers["x-error"]
-        assert letter.content_type == "text/odd"
+        dead_letters = await running.dead_letters(settings, len(bad))
+    assert {each.reason: each.body for each in dead_letters} == bad
+    for each in dead_letters:
+        assert each.source == "default"
+        assert each.received_at == 7
+        assert each.error
+        assert each.content_type == "text/odd"
 
 
 async def test_a_message_that_is_no_batch_is_a_dead_letter(settings: Settings) -> None:
     async with running.worker(settings), running.channel(settings) as channel:
         await channel.default_exchange.publish(aio_pika.Message(b"\xc1 no msgpack"), STATE_QUEUE)
-        (letter,) = await running.dead_letters(settings, 1)
-    assert letter.headers["x-reason"] == "malformed"
-    assert letter.body == b"\xc1 no msgpack"
+        (dead_letter,) = await running.dead_letters(settings, 1)
+    assert dead_letter.reason == "malformed"
+    assert dead_letter.body == b"\xc1 no msgpack"
 
 
 async def test_a_batch_whose_worker_died_after_the_state_is_told_by_the_next(

@@ -7,21 +7,21 @@ from collections.abc import AsyncIterator, Callable
 import msgspec
 import pytest
 from aiormq.abc import DeliveredMessage
+from pamqp.commands import Basic
 
 from deploy.local.servers import RabbitMQ
-from shared.errors import Reason
 from shared.postback import envelope
 from shared.postback.codes import Outcome, Track
+from shared.postback.dead_letter import DeadLetter, Reason, decode_dead_letter
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.normalise import Key
 from shared.rabbitmq import topology
-from shared.rabbitmq.confirms import Message
 from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
-from workers import outbox, pipeline
+from workers import pipeline
 from workers.consumer import Delivery
-from workers.outbox import DeadLetter, Outbox, emit
+from workers.outbox import Outbox, emit
 from workers.pipeline import process_window
 from workers.store import Received, Store
 
@@ -75,7 +75,15 @@ async def subscribed(session: Session) -> None:
     await session.channel.queue_bind(SUBSCRIBER, topology.EVENTS, "#")
 
 
-async def process(settings: Settings, bad: Arrival) -> tuple[set[str], list[DeliveredMessage]]:
+async def dead_letters(session: Session) -> list[DeadLetter]:
+    """All dead letters."""
+    return [
+        decode_dead_letter(message.body, message.header.properties)
+        for message in await taken(session, topology.DEAD)
+    ]
+
+
+async def process(settings: Settings, bad: Arrival) -> tuple[set[str], list[DeadLetter]]:
     """Process a window with a bad postback; the subjects of its events, and its dead letters.
 
     All good postbacks must be in the state.
@@ -94,7 +102,7 @@ async def process(settings: Settings, bad: Arrival) -> tuple[set[str], list[Deli
                 json.loads(each.body)["subject"] for each in await taken(session, SUBSCRIBER)
             }
             await session.channel.queue_delete(SUBSCRIBER)
-            return subjects, await taken(session, topology.DEAD)
+            return subjects, await dead_letters(session)
     finally:
         await store.aclose()
 
@@ -113,50 +121,49 @@ async def test_a_dead_letter_with_a_hostile_content_type(
     settings: Settings, content_type: str
 ) -> None:
     bad = Arrival(1, "default", content_type, b"neither JSON nor XML")
-    subjects, (letter,) = await process(settings, bad)
+    subjects, (dead_letter,) = await process(settings, bad)
     assert subjects == ALL
-    assert letter.body == bad.body
-    assert (letter.header.properties.headers or {})["x-reason"] == "malformed"
+    assert dead_letter.body == bad.body
+    assert dead_letter.reason == "malformed"
 
 
 async def test_a_dead_letter_whose_texts_are_no_unicode(settings: Settings) -> None:
     """From a header that was no UTF-8, or an error that quotes one."""
-    letter = DeadLetter(Reason.INVALID, "\ud800" * 600, "\udcff", 1, "\udcff", b"body", "\ud800")
+    dead_letter = DeadLetter(
+        Reason.INVALID, "\ud800" * 600, "\udcff", 1, "\udcff", b"body", "\ud800"
+    )
     async with opened(settings) as session:
-        await emit(session, Outbox([], [letter]))
-        (found,) = await taken(session, topology.DEAD)
-    assert found.body == b"body"
-    headers = found.header.properties.headers or {}
-    assert (headers["x-reason"], headers["x-error"]) == ("invalid", "?" * 512)
+        await emit(session, Outbox([], [dead_letter]))
+        (found,) = await dead_letters(session)
+    assert found == dead_letter
+    assert (found.reason, found.error, found.body) == ("invalid", "?" * 512, b"body")
 
 
 async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is found among its neighbours, and keeps its body and its reason."""
-    usual = outbox._dead_letter_message  # noqa: SLF001 (to spoil what it makes)
+    usual = DeadLetter.properties
 
-    def spoiled(letter: DeadLetter) -> Message:
-        message = usual(letter)
-        if letter.body == b"bad":
-            message.properties.expiration = "no number"  # PRECONDITION_FAILED
-        return message
+    def spoiled(dead_letter: DeadLetter) -> Basic.Properties:
+        properties = usual(dead_letter)
+        if dead_letter.body == b"bad":
+            properties.expiration = "no number"  # PRECONDITION_FAILED
+        return properties
 
-    monkeypatch.setattr(outbox, "_dead_letter_message", spoiled)
+    monkeypatch.setattr(DeadLetter, "properties", spoiled)
     bodies = [b"%d" % number for number in range(9)]
-    letters = [
+    sent = [
         DeadLetter(Reason.MALFORMED, "a test", "default", 1, "", body)
         for body in [*bodies[:6], b"bad", *bodies[6:]]
     ]
     async with opened(settings) as session:
-        await emit(session, Outbox([], letters))
+        await emit(session, Outbox([], sent))
         assert session.open  # on a channel in place of those that were closed
-        found = await taken(session, topology.DEAD)
+        found = await dead_letters(session)
     assert {each.body for each in found} == {*bodies, b"bad"}
     (bad,) = [each for each in found if each.body == b"bad"]
-    headers = bad.header.properties.headers or {}
-    assert headers["x-reason"] == "malformed"
-    assert "x-error" not in headers
+    assert (bad.reason, bad.error) == ("malformed", "")
 
 
 async def test_an_event_that_cannot_be_encoded(
@@ -171,10 +178,10 @@ async def test_an_event_that_cannot_be_encoded(
 
     monkeypatch.setattr(Event, "encode", encode)
     bad = arrival(BAD)
-    subjects, (letter,) = await process(settings, bad)
+    subjects, (dead_letter,) = await process(settings, bad)
     assert subjects == ALL
-    assert letter.body == bad.body
-    assert (letter.header.properties.headers or {})["x-reason"] == "undeliverable"
+    assert dead_letter.body == bad.body
+    assert dead_letter.reason == "undeliverable"
 
 
 async def test_an_event_larger_than_rabbitmq_takes(
@@ -182,9 +189,11 @@ async def test_an_event_larger_than_rabbitmq_takes(
 ) -> None:
     rabbit = fresh_rabbit(config=["max_message_size = 1100"])
     bad = arrival("T" * 250)  # an event has it twice
-    subjects, (letter,) = await process(msgspec.structs.replace(settings, amqp_url=rabbit.url), bad)
+    subjects, (dead_letter,) = await process(
+        msgspec.structs.replace(settings, amqp_url=rabbit.url), bad
+    )
     assert subjects == ALL
-    assert letter.body == bad.body
+    assert dead_letter.body == bad.body
 
 
 @pytest.mark.parametrize("step", ["decode", "due_events"])
@@ -200,12 +209,11 @@ async def test_a_postback_that_a_defect_of_ours_fails_on(
 
     monkeypatch.setattr(pipeline, step, failing)
     bad = arrival(BAD)
-    subjects, (letter,) = await process(settings, bad)
+    subjects, (dead_letter,) = await process(settings, bad)
     assert subjects == ALL
-    assert letter.body == bad.body
-    headers = letter.header.properties.headers or {}
-    assert headers["x-reason"] == "undeliverable"
-    assert "ZeroDivisionError at test_worker_alone.py:" in str(headers["x-error"])
+    assert dead_letter.body == bad.body
+    assert dead_letter.reason == "undeliverable"
+    assert "ZeroDivisionError at test_worker_alone.py:" in dead_letter.error
 
 
 async def test_a_window_whose_script_call_cannot_be_written(
@@ -220,6 +228,6 @@ async def test_a_window_whose_script_call_cannot_be_written(
         return usual(store, key, batch)
 
     monkeypatch.setattr(Store, "_merge_call", call)
-    subjects, (letter,) = await process(settings, arrival(BAD))
+    subjects, (dead_letter,) = await process(settings, arrival(BAD))
     assert subjects == ALL
-    assert (letter.header.properties.headers or {})["x-reason"] == "undeliverable"
+    assert dead_letter.reason == "undeliverable"

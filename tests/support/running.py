@@ -11,6 +11,7 @@ import msgspec
 
 from deploy.local.ports import free_port
 from ingest.main import Ingest
+from shared.postback.dead_letter import DeadLetter, decode_dead_letter
 from shared.postback.event import Event, decode_event
 from shared.rabbitmq.topology import DEAD, EVENTS
 from shared.settings.settings import Settings
@@ -123,15 +124,13 @@ async def subscriber(settings: Settings, pattern: str = "#") -> AsyncIterator[Su
         yield Subscriber(queue)
 
 
-async def dead_letters(
-    settings: Settings, count: int
-) -> list[aio_pika.abc.AbstractIncomingMessage]:
+async def dead_letters(settings: Settings, count: int) -> list[DeadLetter]:
     """Take this many dead letters."""
     async with channel(settings) as opened:
         queue = await opened.get_queue(DEAD)
-        letters: list[aio_pika.abc.AbstractIncomingMessage] = []
-        while len(letters) < count:
-            letter = await until(lambda: queue.get(no_ack=True, fail=False))
-            assert letter is not None
-            letters.append(letter)
-        return letters
+        dead_letters: list[DeadLetter] = []
+        while len(dead_letters) < count:
+            message = await until(lambda: queue.get(no_ack=True, fail=False))
+            assert message is not None
+            dead_letters.append(decode_dead_letter(message.body, message.properties))
+        return dead_letters

@@ -12,7 +12,8 @@ from typing import Final
 
 import pytest
 
-from shared.errors import OtherOriginError, Reason, UndecodableError
+from shared.errors import OtherOriginError, UndecodableError
+from shared.postback.dead_letter import Reason
 from shared.postback.dialects import MAX_DIGITS, MAX_FIELDS
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import OtherOriginError, Reason, UndecodableError
+from shared.errors import OtherOriginError, UndecodableError
+from shared.postback.dead_letter import Reason
 from shared.postback.dialects import NotText, parse
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
@@ -51,7 +52,7 @@ def xml(inside: str, root: str = "postback") -> bytes:
 def reason_of(body: bytes) -> Reason:
     with pytest.raises(UndecodableError) as caught:
         parse(body)
-    return caught.value.reason
+    return Reason(caught.value.reason)
 
 
 def test_the_fields_under_test_are_all_that_the_contract_names() -> None:

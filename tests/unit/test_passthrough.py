@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.errors import OtherOriginError, Reason, UndecodableError
+from shared.errors import OtherOriginError, UndecodableError
+from shared.postback.dead_letter import Reason
 from shared.postback.dialects import MAX_DEPTH
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pamqp import encode
 
-from shared.rabbitmq.short_string import SHORT_STRING, fit
+from shared.postback.short_string import SHORT_STRING, fit
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=600)
 

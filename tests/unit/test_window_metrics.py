@@ -6,12 +6,12 @@ from typing import Final
 import pytest
 from prometheus_client import REGISTRY
 
-from shared.errors import Reason
 from shared.postback.codes import Track, phase_of
+from shared.postback.dead_letter import DeadLetter, Reason
 from shared.postback.normalise import Key, Postback, Rank
 from shared.postback.record import Entry, Record
 from workers import outcome_metrics, window_metrics
-from workers.outbox import DeadLetter, Outbox
+from workers.outbox import Outbox
 from workers.unknown_statuses import MAX_LOGGED, UnknownStatuses
 
 Counted = Callable[..., float]

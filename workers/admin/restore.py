@@ -9,25 +9,18 @@ from shared.errors import (
     BrokerUnavailableError,
     OtherOriginError,
     PublishOutcomeUnknownError,
-    Reason,
     StateUnavailableError,
     UndecodableError,
 )
 from shared.postback import envelope
+from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unreadable_batch
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
 from shared.rabbitmq.session import Session, backoff, open_session
 from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
-from workers.outbox import (
-    DeadLetter,
-    Outbox,
-    broken_batch,
-    dead_letter,
-    emit,
-    refused_postbacks,
-)
+from workers.outbox import Outbox, emit, refused_postbacks
 from workers.store import Merged, Received, Store, Unmergeable
 from workers.verdicts import due_events
 
@@ -126,7 +119,7 @@ class Restorer:
             batch = envelope.decode(body)
         except msgspec.DecodeError as error:
             self._bury(
-                broken_batch(body, envelope.CONTENT_TYPE, str(error), envelope.batch_id(body))
+                unreadable_batch(body, envelope.CONTENT_TYPE, str(error), envelope.batch_id(body))
             )
             batch = []
         for arrival in batch:
@@ -143,11 +136,11 @@ class Restorer:
                 self._pass_on(arrival, passthrough_of(arrival, other.fields))
                 return
         except UndecodableError as error:
-            self._bury(dead_letter(arrival, error.reason, str(error), envelope.batch_id(batch)))
+            self._bury(dead_letter_of(arrival, error.reason, str(error), envelope.batch_id(batch)))
             return
         except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
             why = f"processing it failed: {type(error).__name__}"
-            self._bury(dead_letter(arrival, Reason.UNDELIVERABLE, why, envelope.batch_id(batch)))
+            self._bury(dead_letter_of(arrival, Reason.UNDELIVERABLE, why, envelope.batch_id(batch)))
             return
         self._window.append(Received(arrival, normalised, redelivered=self._again))
         if len(self._seen) < EXACT:
@@ -159,11 +152,11 @@ class Restorer:
         if self._teller is not None and arrival.received_at >= self._earliest:
             self._passed.append(event)
 
-    def _bury(self, letter: DeadLetter) -> None:
+    def _bury(self, dead_letter: DeadLetter) -> None:
         """Nothing says whether it was published, so it is published again."""
         self._summary.undecodable += 1
-        if self._teller is not None and letter.received_at >= self._earliest:
-            self._dead.append(letter)
+        if self._teller is not None and (dead_letter.received_at or 0) >= self._earliest:
+            self._dead.append(dead_letter)
 
     async def flush(self) -> None:
         """Merge what is waiting, then publish what is due.

@@ -1,4 +1,4 @@
-"""`mms-admin dead export`: dead letters to a file, exactly, one JSON object a line."""
+"""`mms-admin dead export`: write dead letters to a file, byte for byte, one JSON object a line."""
 
 import base64
 import os
@@ -6,7 +6,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -15,37 +14,30 @@ import click
 from shared.process.cli import counted
 from shared.settings import settings
 from workers.admin import console
-from workers.admin.dead.browse import browse
-from workers.admin.dead.entry import Filter, Letter
-from workers.admin.dead.options import chosen, filtered
+from workers.admin.dead.browse import Held, browse
+from workers.admin.dead.filter import Filter, filtered
 
 
 @click.command()
 @click.argument("file")
 @filtered
-def export(
-    file: str,
-    letter_id: str | None,
-    reason: str | None,
-    source: str | None,
-    since: datetime | None,
-) -> None:
-    """Write dead letters to FILE (- is standard output) and leave them where they are.
+def export(file: str, wanted: Filter) -> None:
+    """Write dead letters to FILE (- is standard output). They stay in mms.dead.
 
-    One JSON object a line: id, reason, error, source, received_at, batch, content_type, headers,
-    and body_base64, the exact bytes. Nothing is masked, so the file is readable by its owner
-    alone. A file that is there is replaced once all is written.
+    Each line is one JSON object: id, reason, error, source, received_at, batch, content_type,
+    headers, and body_base64 (the exact bytes). Nothing is masked, so only the file's owner can read
+    it. An existing file is replaced when all is written.
 
     \b
     Examples:
-      mms-admin dead export letters.jsonl
+      mms-admin dead export dead.jsonl
       mms-admin dead export --reason malformed - | jq -r .body_base64 | head -1 | base64 -d
     """  # noqa: D301 (click reads the backslash)
     try:
         with _opened(file) as out:
-            count = console.run(_export(out, chosen(letter_id, reason, source, since)))
+            count = console.run(_export(out, wanted))
     except OSError as error:
-        if file == "-":  # whoever reads it has enough
+        if file == "-":  # the reader of a pipe has closed it
             raise
         raise click.FileError(file, error.strerror) from error
     console.say(f"{counted(count, 'dead letter')} written to {file}")
@@ -53,9 +45,9 @@ def export(
 
 @contextmanager
 def _opened(file: str) -> Iterator[BinaryIO]:
-    """A file beside it, which takes its place once it is complete: what was there stays till then.
+    """A temporary file beside `file`, which replaces it at the end; an error leaves it as it was.
 
-    A file that is no regular one, such as a pipe, is written to directly.
+    A file that is not a regular one, such as a pipe, is written to directly.
     """
     if file == "-":
         yield sys.stdout.buffer
@@ -81,22 +73,23 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 async def _export(out: BinaryIO, wanted: Filter) -> int:
     count = 0
     async with browse(settings.load()) as browser:
-        async for held in browser.letters():
-            if wanted.takes(held.letter):
-                out.write(console.json_line(_as_json(held.letter)).encode() + b"\n")
+        async for held in browser.dead_letters():
+            if wanted.matches(held.dead_letter):
+                out.write(console.json_line(_as_json(held)).encode() + b"\n")
                 count += 1
     return count
 
 
-def _as_json(letter: Letter) -> dict[str, object]:
+def _as_json(held: Held) -> dict[str, object]:
+    dead_letter = held.dead_letter
     return {
-        "id": letter.id,
-        "reason": letter.reason,
-        "error": letter.error,
-        "source": letter.source,
-        "received_at": letter.received_at,
-        "batch": letter.batch_id,
-        "content_type": letter.content_type,
-        "headers": letter.headers,
-        "body_base64": base64.b64encode(letter.body).decode(),
+        "id": dead_letter.id,
+        "reason": dead_letter.reason,
+        "error": dead_letter.error,
+        "source": ",".join(dead_letter.sources),
+        "received_at": dead_letter.received_at,
+        "batch": dead_letter.batch_id,
+        "content_type": dead_letter.content_type,
+        "headers": held.message.header.properties.headers or {},
+        "body_base64": base64.b64encode(dead_letter.body).decode(),
     }

@@ -1,21 +1,20 @@
-"""`mms-admin dead list`: how many of which kind, and the latest of them."""
+"""`mms-admin dead list`: count the dead letters by reason, and list the latest."""
 
 import heapq
 from collections import Counter
-from datetime import datetime
 
 import click
 import msgspec
 
+from shared.postback.dead_letter import DeadLetter
 from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
-from workers.admin.dead.entry import Filter, Letter
-from workers.admin.dead.options import chosen, filtered
+from workers.admin.dead.filter import Filter, filtered
 
 
 class Item(msgspec.Struct, frozen=True):
-    """A letter without its body: what the list keeps of it."""
+    """One line of the list: a dead letter without its body."""
 
     id: str
     reason: str
@@ -34,20 +33,12 @@ class Item(msgspec.Struct, frozen=True):
     "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="Latest to list."
 )
 @console.json_option
-def list_dead_letters(
-    letter_id: str | None,
-    reason: str | None,
-    source: str | None,
-    since: datetime | None,
-    limit: int,
-    *,
-    as_json: bool,
-) -> None:
+def list_dead_letters(wanted: Filter, limit: int, *, as_json: bool) -> None:
     """Count the dead letters by reason and list the latest.
 
-    A batch that no worker could finish is one letter of reason "undeliverable" with several
-    postbacks. With --json every letter is printed, whatever --limit says. While the command runs
-    the letters are in its hands: nobody else sees them.
+    A batch that no worker could finish is one dead letter with the reason "undeliverable" and
+    several postbacks. With --json all dead letters are printed, whatever --limit says. While this
+    command runs, other consumers do not see the dead letters.
 
     \b
     Examples:
@@ -55,37 +46,38 @@ def list_dead_letters(
       mms-admin dead list --reason unknown-code --since 1d
       mms-admin dead list --json | jq -r .error | sort | uniq -c
     """  # noqa: D301 (click reads the backslash)
-    console.run(_list(chosen(letter_id, reason, source, since), limit, as_json=as_json))
+    console.run(_list(wanted, limit, as_json=as_json))
 
 
 async def _list(wanted: Filter, limit: int, *, as_json: bool) -> None:
-    letters: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     postbacks: Counter[str] = Counter()
     latest: list[tuple[int, int, Item]] = []
     async with browse(settings.load()) as browser:
-        async for held in browser.letters():
-            letter = held.letter
-            if not wanted.takes(letter):
+        async for held in browser.dead_letters():
+            dead_letter = held.dead_letter
+            if not wanted.matches(dead_letter):
                 continue
             if as_json:
-                console.print_json(_item(letter))
+                console.print_json(_item(dead_letter))
                 continue
-            letters[letter.reason] += 1
-            postbacks[letter.reason] += len(letter.arrivals)
-            heapq.heappush(latest, (letter.received_at or 0, letters.total(), _item(letter)))
+            counts[dead_letter.reason] += 1
+            postbacks[dead_letter.reason] += len(dead_letter.arrivals)
+            received_at = dead_letter.received_at or 0
+            heapq.heappush(latest, (received_at, counts.total(), _item(dead_letter)))
             if len(latest) > limit:
                 heapq.heappop(latest)
     if as_json:
         return
-    counts = [[each, str(n), str(postbacks[each])] for each, n in letters.most_common()]
-    total = [["all", str(letters.total()), str(postbacks.total())]]
-    console.print_table("dead letters", ["reason", "letters", "postbacks"], counts + total)
+    rows = [[reason, str(n), str(postbacks[reason])] for reason, n in counts.most_common()]
+    total = [["all", str(counts.total()), str(postbacks.total())]]
+    console.print_table("dead letters", ["reason", "dead letters", "postbacks"], rows + total)
     if latest:
-        _print([item for *_, item in sorted(latest, reverse=True)], letters.total())
+        _print([item for *_, item in sorted(latest, reverse=True)], counts.total())
 
 
 def _print(items: list[Item], total: int) -> None:
-    title = "the latest" if len(items) < total else "all of them"
+    title = "the latest" if len(items) < total else "all"
     console.print_table(
         f"{title}, latest first",
         ["id", "reason", "source", "received", "postbacks", "bytes", "error"],
@@ -104,15 +96,16 @@ def _print(items: list[Item], total: int) -> None:
     )
 
 
-def _item(letter: Letter) -> Item:
+def _item(dead_letter: DeadLetter) -> Item:
+    received_at = dead_letter.received_at
     return Item(
-        id=letter.id,
-        reason=letter.reason,
-        source=letter.source,
-        received_at=None if letter.received_at is None else console.moment(letter.received_at),
-        batch=letter.batch_id,
-        postbacks=len(letter.arrivals),
-        bytes=len(letter.body),
-        content_type=letter.content_type,
-        error=console.hide(letter.error),
+        id=dead_letter.id,
+        reason=dead_letter.reason,
+        source=",".join(dead_letter.sources),
+        received_at=None if received_at is None else console.moment(received_at),
+        batch=dead_letter.batch_id,
+        postbacks=len(dead_letter.arrivals),
+        bytes=len(dead_letter.body),
+        content_type=dead_letter.content_type,
+        error=console.hide(dead_letter.error),
     )

@@ -1,8 +1,8 @@
 """One reader of `mms.dead` at a time.
 
-Whoever goes through the dead letters holds them meanwhile. A second command would see only what
-the first has not taken yet, and report that. So a command declares an exclusive queue first, which
-RabbitMQ allows to one connection and deletes with it; the next command waits.
+A reader holds the dead letters unacknowledged. A second command would only see, and report, those
+that the first has not received yet. So each command first declares an exclusive queue. RabbitMQ
+allows that to one connection, and deletes the queue with it. The next command waits.
 """
 
 import asyncio
@@ -15,16 +15,20 @@ from shared.rabbitmq.session import CONNECT_LIMIT, Session, connection_errors
 from workers.admin import console
 
 LOCK: Final = "mms.dead.lock"
+"""The exclusive queue."""
+
 LOCK_LIMIT: Final = 60.0
-POLL: Final = 0.3
-"""Seconds to wait for another command to finish; seconds between two attempts."""
+"""Seconds to wait until another command finishes."""
+
+POLL_INTERVAL: Final = 0.3
+"""Seconds between two attempts."""
 
 
 async def lock(session: Session) -> None:
-    """Be the only reader of the dead letters until this session ends.
+    """Become the only reader of the dead letters, until this session ends.
 
     Raises:
-        DeadLettersInUseError: another one did not finish within `LOCK_LIMIT`.
+        DeadLettersInUseError: another command did not finish within `LOCK_LIMIT`.
         BrokerUnavailableError: RabbitMQ went away.
     """
     deadline = asyncio.get_running_loop().time() + LOCK_LIMIT
@@ -33,9 +37,9 @@ async def lock(session: Session) -> None:
         if asyncio.get_running_loop().time() >= deadline:
             raise DeadLettersInUseError
         if not waiting:
-            console.say("Another mms-admin goes through the dead letters; waiting until it is done")
+            console.say("Another mms-admin reads the dead letters; waiting until it finishes")
             waiting = True
-        await asyncio.sleep(POLL)
+        await asyncio.sleep(POLL_INTERVAL)
 
 
 async def _locked(session: Session) -> bool:
@@ -44,7 +48,7 @@ async def _locked(session: Session) -> bool:
             channel = await session.connection.channel(publisher_confirms=False)
             try:
                 await channel.declare_queue(LOCK, exclusive=True)
-            except ChannelLockedResource:  # it has closed the channel
+            except ChannelLockedResource:  # this error has closed the channel
                 return False
             await channel.close()
             return True

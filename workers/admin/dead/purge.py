@@ -1,6 +1,4 @@
-"""`mms-admin dead purge`: remove dead letters for good, and only those that were asked about."""
-
-from datetime import datetime
+"""`mms-admin dead purge`: remove dead letters for good, but none that the question left out."""
 
 import click
 
@@ -8,69 +6,67 @@ from shared.process.cli import counted
 from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
-from workers.admin.dead.entry import Filter
-from workers.admin.dead.options import chosen, filtered
+from workers.admin.dead.filter import Filter, filtered
 
 
 @click.command()
 @filtered
 @click.option("--yes", is_flag=True, help="Do not ask.")
-def purge(
-    letter_id: str | None,
-    reason: str | None,
-    source: str | None,
-    since: datetime | None,
-    *,
-    yes: bool,
-) -> None:
-    """Remove dead letters for good; think of `dead export` first.
+def purge(wanted: Filter, *, yes: bool) -> None:
+    """Remove dead letters for good. Consider `dead export` first.
 
-    Says how many and asks. What comes while it waits for the answer is not removed. Without
-    options it is about all of them.
+    Says how many they are and asks. Dead letters that arrive before the answer are not removed.
+    Without options all dead letters are removed.
 
     \b
     Examples:
       mms-admin dead purge --reason unsupported-origin
       mms-admin dead purge --id 3f9a0c1b2d4e --yes
     """  # noqa: D301 (click reads the backslash)
-    wanted = chosen(letter_id, reason, source, since)
-    agreed: set[str] | None = None
+    confirmed: set[str] | None = None
     if not yes:
-        # Not asked with letters in hand: RabbitMQ would hear nothing while a person thinks.
-        agreed, count = console.run(_look(wanted))
+        # The session is closed before the question: RabbitMQ closes one that is silent for long.
+        confirmed, count = console.run(_look(wanted))
         question = f"Remove {counted(count, 'dead letter')} for good?"
         if count and not click.confirm(question, err=True):
             raise SystemExit(1)
     removed: list[str] = []
-    if agreed is None or agreed:
+    if confirmed is None or confirmed:
         try:
-            console.run(_remove(wanted, agreed, removed))
+            console.run(_remove(wanted, confirmed, removed))
         except BaseException:
             if removed:  # RabbitMQ confirms no removal: the last of them may still be there
-                letters = counted(len(removed), "dead letter was", "dead letters were")
-                console.say(f"up to {letters} removed before that")
+                text = counted(len(removed), "dead letter was", "dead letters were")
+                console.say(f"up to {text} removed before that")
             raise
     click.echo(f"{counted(len(removed), 'dead letter')} removed")
-    if letter_id is not None and not removed:
+    if wanted.id is not None and not removed:
         raise SystemExit(1)
 
 
 async def _look(wanted: Filter) -> tuple[set[str], int]:
-    """The ids of the letters that are meant, and how many letters that are."""
+    """The ids of the selected dead letters, and their number."""
     ids: set[str] = set()
     count = 0
     async with browse(settings.load()) as browser:
-        async for held in browser.letters():
-            if wanted.takes(held.letter):
-                ids.add(held.letter.id)
+        async for held in browser.dead_letters():
+            if wanted.matches(held.dead_letter):
+                ids.add(held.dead_letter.id)
                 count += 1
     return ids, count
 
 
-async def _remove(wanted: Filter, agreed: set[str] | None, removed: list[str]) -> None:
-    """Remove the letters that are meant; `removed` gets the id of each, also if this fails."""
+async def _remove(wanted: Filter, confirmed: set[str] | None, removed: list[str]) -> None:
+    """Remove the selected dead letters; `removed` gets the id of each, also if this fails.
+
+    Args:
+        confirmed: the ids that may be removed; None: all.
+    """
     async with browse(settings.load()) as browser:
-        async for held in browser.letters():
-            if wanted.takes(held.letter) and (agreed is None or held.letter.id in agreed):
+        async for held in browser.dead_letters():
+            dead_letter_id = held.dead_letter.id
+            if wanted.matches(held.dead_letter) and (
+                confirmed is None or dead_letter_id in confirmed
+            ):
                 await browser.remove(held)
-                removed.append(held.letter.id)
+                removed.append(dead_letter_id)

@@ -1,15 +1,14 @@
-"""`mms-admin dead replay`: send dead letters through the input again, and remove what arrived.
+"""`mms-admin dead replay`: publish dead letters to the input again, and remove those that arrived.
 
-Each postback becomes a batch of its own, so one that kills workers can only kill itself. A letter
-is removed after RabbitMQ has confirmed all its postbacks in the input; stopped at any instant, a
-letter is there, or in the input, or in both, and twice is harmless. What today's code still cannot
-decode stays where it is: the input would only send it back.
+Each postback becomes a batch of its own, so a postback that kills workers affects no other. A dead
+letter is removed after RabbitMQ has confirmed all its postbacks in the input. So an interrupted
+replay leaves each dead letter in `mms.dead`, in the input, or in both; a duplicate is harmless. A
+postback that this release cannot decode stays in `mms.dead`.
 """
 
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Final
 
 import click
@@ -17,6 +16,7 @@ from pamqp.commands import Basic
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import envelope
+from shared.postback.dead_letter import DeadLetter
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.rabbitmq import topology
@@ -24,37 +24,29 @@ from shared.rabbitmq.session import Session
 from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import Browser, Held, browse
-from workers.admin.dead.entry import Filter, Letter
-from workers.admin.dead.options import chosen, filtered
+from workers.admin.dead.filter import Filter, filtered
 
 REPLAY_WINDOW: Final = 200
-"""Postbacks on their way at the same time, if one batch does not hold more."""
+"""Postbacks that are published at the same time, if one batch does not hold more."""
 
 PUBLISH_LIMIT: Final = 10.0
+"""Seconds to wait for the confirm of one postback."""
 
 Tally = Counter[tuple[str, str]]
-"""How many postbacks, by reason and by what becomes of them."""
+"""The number of postbacks by reason and by result."""
 
 
 @click.command()
 @filtered
-@click.option("--dry-run", is_flag=True, help="Only say what would become of them.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @console.json_option
-def replay(
-    letter_id: str | None,
-    reason: str | None,
-    source: str | None,
-    since: datetime | None,
-    *,
-    dry_run: bool,
-    as_json: bool,
-) -> None:
-    """Send dead letters through the input again: decoded with today's code.
+def replay(wanted: Filter, *, dry_run: bool, as_json: bool) -> None:
+    """Publish dead letters to the input again, where this release decodes them.
 
-    Without options all of them. Postbacks keep their source, content type and time of arrival. A
-    letter that still cannot be decoded stays a dead letter. A batch that no worker could finish is
-    taken apart first, and its postbacks go one by one, undecoded, unless it is a dry run. If this
-    is interrupted nothing is lost; run it again.
+    Without options all dead letters are replayed. Postbacks keep their source, content type and
+    time of arrival. A dead letter that still cannot be decoded stays in mms.dead. A batch that no
+    worker could finish is split first; its postbacks are published one by one, and only a dry run
+    decodes them. An interrupted replay loses nothing: run it again.
 
     \b
     Examples:
@@ -62,7 +54,6 @@ def replay(
       mms-admin dead replay --reason unknown-code
       mms-admin dead replay --id 3f9a0c1b2d4e
     """  # noqa: D301 (click reads the backslash)
-    wanted = chosen(letter_id, reason, source, since)
     tally: Tally = Counter()
     try:
         console.run(_replay(wanted, tally, dry_run=dry_run))
@@ -71,24 +62,25 @@ def replay(
             _print(tally, dry_run=dry_run, as_json=as_json)
         raise
     _print(tally, dry_run=dry_run, as_json=as_json)
-    if letter_id is not None and not tally:
-        console.say(f"There is no dead letter {letter_id}.")
+    if wanted.id is not None and not tally:
+        console.say(f"There is no dead letter {wanted.id}.")
         raise SystemExit(1)
 
 
 async def _replay(wanted: Filter, tally: Tally, *, dry_run: bool) -> None:
     async with browse(settings.load()) as browser:
         window: list[Held] = []
-        async for held in browser.letters():
-            if not wanted.takes(held.letter):
+        async for held in browser.dead_letters():
+            dead_letter = held.dead_letter
+            if not wanted.matches(dead_letter):
                 continue
             if dry_run:
-                tally.update(_prospect(held.letter))
-            elif refusal := _refusal(held.letter):
-                tally[held.letter.reason, refusal] += 1
+                tally.update(_prospect(dead_letter))
+            elif (kept := _why_kept(dead_letter)) is not None:
+                tally[dead_letter.reason, kept] += 1
             else:
                 window.append(held)
-            if sum(max(1, len(each.letter.arrivals)) for each in window) >= REPLAY_WINDOW:
+            if sum(max(1, len(each.dead_letter.arrivals)) for each in window) >= REPLAY_WINDOW:
                 await _send(browser, window, tally)
                 window = []
         await _send(browser, window, tally)
@@ -101,11 +93,12 @@ async def _send(browser: Browser, window: Sequence[Held], tally: Tally) -> None:
 
 
 async def _send_one(browser: Browser, held: Held, tally: Tally) -> None:
+    arrivals = held.dead_letter.arrivals
     async with asyncio.TaskGroup() as publishing:
-        for arrival in held.letter.arrivals:
+        for arrival in arrivals:
             publishing.create_task(_publish(browser.session, arrival))
     await browser.remove(held)
-    tally[held.letter.reason, "replayed"] += len(held.letter.arrivals)
+    tally[held.dead_letter.reason, "replayed"] += len(arrivals)
 
 
 async def _publish(session: Session, arrival: Arrival) -> None:
@@ -117,33 +110,34 @@ async def _publish(session: Session, arrival: Arrival) -> None:
     )
 
 
-def _refusal(letter: Letter) -> str | None:
-    """Why a letter is not replayed; None when it is.
+def _why_kept(dead_letter: DeadLetter) -> str | None:
+    """Why a dead letter is not replayed; None when it is.
 
-    A batch is replayed unread: reading may be what no worker survived.
+    The postbacks of a batch are not decoded here: decoding one may have killed the workers.
     """
-    if letter.batch:
+    if dead_letter.is_batch:
         return None
-    if not letter.arrivals:
+    if not dead_letter.arrivals:
         return "kept: it is no batch of postbacks"
-    what, decodes = _meaning(letter.arrivals[0])
-    return None if decodes else f"kept: {what}"
+    meaning, decodes = _meaning(dead_letter.arrivals[0])
+    return None if decodes else f"kept: {meaning}"
 
 
-def _prospect(letter: Letter) -> Tally:
-    """What would become of each postback in a letter."""
-    if not letter.arrivals and not letter.batch:
-        return Counter({(letter.reason, str(_refusal(letter))): 1})
+def _prospect(dead_letter: DeadLetter) -> Tally:
+    """What a replay would do with each postback of a dead letter."""
+    if not dead_letter.arrivals and not dead_letter.is_batch:
+        return Counter({(dead_letter.reason, str(_why_kept(dead_letter))): 1})
     results: Tally = Counter()
-    for arrival in letter.arrivals:
-        what, decodes = _meaning(arrival)
-        other = "would become a letter of its own" if letter.batch else "would be kept"
-        results[letter.reason, f"would be {what}" if decodes else f"{other}: {what}"] += 1
+    refused = "would become a dead letter of its own" if dead_letter.is_batch else "would be kept"
+    for arrival in dead_letter.arrivals:
+        meaning, decodes = _meaning(arrival)
+        result = f"would be {meaning}" if decodes else f"{refused}: {meaning}"
+        results[dead_letter.reason, result] += 1
     return results
 
 
 def _meaning(arrival: Arrival) -> tuple[str, bool]:
-    """What today's code makes of a postback, and whether it decodes at all."""
+    """What this release decodes a postback to, and whether it can decode it."""
     try:
         normalised = decode(arrival.source, arrival.body)
     except OtherOriginError:
@@ -159,7 +153,7 @@ def _print(tally: Tally, *, dry_run: bool, as_json: bool) -> None:
             console.print_json({"reason": reason, "result": result, "postbacks": count})
         return
     console.print_table(
-        "dry run, nothing was sent" if dry_run else "replay",
+        "dry run, nothing was published" if dry_run else "replay",
         ["reason", "result", "postbacks"],
         [[reason, result, str(count)] for (reason, result), count in sorted(tally.items())],
     )

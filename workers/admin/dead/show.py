@@ -1,4 +1,4 @@
-"""`mms-admin dead show`: one dead letter with its raw bytes, printed so that they do no harm."""
+"""`mms-admin dead show`: one dead letter with its body, which cannot control the terminal."""
 
 import base64
 import codecs
@@ -6,83 +6,83 @@ import contextlib
 
 import click
 
+from shared.postback.dead_letter import DeadLetter
 from shared.settings import settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
-from workers.admin.dead.entry import Letter
 
 
 @click.command("show")
-@click.argument("letter_id", metavar="ID")
+@click.argument("dead_letter_id", metavar="ID")
 @console.json_option
 @console.raw_option
-def show_dead_letter(letter_id: str, *, as_json: bool, raw: bool) -> None:
-    """Show a dead letter: why it is one, and what came.
+def show_dead_letter(dead_letter_id: str, *, as_json: bool, raw: bool) -> None:
+    """Show a dead letter: its reason, its error and its postbacks.
 
-    Control characters are printed as escapes and every run of seven digits or more is masked.
-    --raw leaves the digits; with --json it also adds the exact bytes as base64. Exit status 1 when
-    there is no such letter.
+    Control characters are printed as escapes, and seven digits or more in a row are masked. --raw
+    shows the digits; with --json it also adds the exact bytes as base64. Exit status 1: there is no
+    such dead letter.
 
     \b
     Examples:
       mms-admin dead show 3f9a0c1b2d4e
       mms-admin dead show 3f9a0c1b2d4e --raw --json | jq -r '.postbacks[0].body_base64' | base64 -d
     """  # noqa: D301 (click reads the backslash)
-    letter = console.run(_find(letter_id))
-    if letter is None:
-        console.say(f"There is no dead letter {letter_id}.")
+    dead_letter = console.run(_find(dead_letter_id))
+    if dead_letter is None:
+        console.say(f"There is no dead letter {dead_letter_id}.")
         raise SystemExit(1)
     if as_json:
-        console.print_json(_as_json(letter, raw=raw))
+        console.print_json(_as_json(dead_letter, raw=raw))
     else:
-        _print(letter, raw=raw)
+        _print(dead_letter, raw=raw)
 
 
-async def _find(letter_id: str) -> Letter | None:
+async def _find(dead_letter_id: str) -> DeadLetter | None:
     async with (
         browse(settings.load()) as browser,
-        contextlib.aclosing(browser.letters()) as letters,
+        contextlib.aclosing(browser.dead_letters()) as dead_letters,
     ):
-        async for held in letters:
-            if held.letter.id == letter_id:
-                return held.letter
+        async for held in dead_letters:
+            if held.dead_letter.id == dead_letter_id:
+                return held.dead_letter
     return None
 
 
-def _print(letter: Letter, *, raw: bool) -> None:
+def _print(dead_letter: DeadLetter, *, raw: bool) -> None:
     rows = [
-        ("id", letter.id),
-        ("reason", letter.reason),
-        ("error", _private(letter.error, raw=raw)),
-        ("source", letter.source),
-        ("received", _moment(letter.received_at)),
-        ("batch", letter.batch_id),
-        ("content-type", letter.content_type),
-        ("bytes", str(len(letter.body))),
-        ("postbacks", str(len(letter.arrivals))),
+        ("id", dead_letter.id),
+        ("reason", dead_letter.reason),
+        ("error", _private(dead_letter.error, raw=raw)),
+        ("source", ",".join(dead_letter.sources)),
+        ("received", _moment(dead_letter.received_at)),
+        ("batch", dead_letter.batch_id),
+        ("content-type", dead_letter.content_type),
+        ("bytes", str(len(dead_letter.body))),
+        ("postbacks", str(len(dead_letter.arrivals))),
     ]
     console.print_table("dead letter", ["", ""], rows)
-    if not letter.arrivals:
-        click.echo(f"\n{_text(letter.body, raw=raw)}")
-    for number, arrival in enumerate(letter.arrivals, start=1):
-        if letter.batch:
+    if not dead_letter.arrivals:
+        click.echo(f"\n{_text(dead_letter.body, raw=raw)}")
+    for number, arrival in enumerate(dead_letter.arrivals, start=1):
+        if dead_letter.is_batch:
             received = f"{arrival.source}, {console.moment(arrival.received_at)}"
-            click.echo(f"\n{number} of {len(letter.arrivals)} ({received}):")
+            click.echo(f"\n{number} of {len(dead_letter.arrivals)} ({received}):")
         else:
             click.echo("")
         click.echo(_text(arrival.body, raw=raw))
 
 
-def _as_json(letter: Letter, *, raw: bool) -> dict[str, object]:
+def _as_json(dead_letter: DeadLetter, *, raw: bool) -> dict[str, object]:
     return {
-        "id": letter.id,
-        "reason": letter.reason,
-        "error": _private(letter.error, raw=raw),
-        "source": letter.source,
-        "received_at": _moment(letter.received_at),
-        "batch": letter.batch_id,
-        "content_type": letter.content_type,
-        "bytes": len(letter.body),
+        "id": dead_letter.id,
+        "reason": dead_letter.reason,
+        "error": _private(dead_letter.error, raw=raw),
+        "source": ",".join(dead_letter.sources),
+        "received_at": _moment(dead_letter.received_at),
+        "batch": dead_letter.batch_id,
+        "content_type": dead_letter.content_type,
+        "bytes": len(dead_letter.body),
         "postbacks": [
             {
                 "source": arrival.source,
@@ -91,13 +91,13 @@ def _as_json(letter: Letter, *, raw: bool) -> dict[str, object]:
                 "body": _text(arrival.body, raw=raw),
                 "body_base64": base64.b64encode(arrival.body).decode() if raw else None,
             }
-            for arrival in letter.arrivals
+            for arrival in dead_letter.arrivals
         ],
     }
 
 
 def _text(body: bytes, *, raw: bool) -> str:
-    """The bytes as text that a terminal can bear; what is no text becomes escapes."""
+    """The bytes as text that is safe to print; bytes that are no text become escapes."""
     encoding = "utf-8"
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         encoding = "utf-16"
