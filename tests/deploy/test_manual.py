@@ -6,9 +6,9 @@ from pathlib import Path
 
 from ingest.access_control import password_checks
 from ingest.http import connection, connections, content_coding, server, tls_handshake
-from shared.errors import Reason
 from shared.postback import codes, dialects, normalise, record
 from shared.postback.codes import CODES, Outcome, Track
+from shared.postback.dead_letter import Reason
 from shared.postback.event import Event
 from shared.rabbitmq import topology
 from shared.settings import password, settings, sources
