@@ -18,8 +18,8 @@ from typing import Final
 import msgspec
 
 from shared.errors import DeadlineExceededError, OverloadedError, PostbacksError
-from shared.log import RateLimitedLog
 from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
+from shared.rate_limited_log import RateLimitedLog
 
 SWEEP: Final = 0.25
 """Seconds between two looks for what is overdue."""

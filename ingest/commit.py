@@ -19,9 +19,9 @@ from shared.errors import (
     SpoolUnavailableError,
     UnpublishableError,
 )
-from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
+from shared.rate_limited_log import RateLimitedLog
 
 log: Final = logging.getLogger(__name__)
 _limited_log: Final = RateLimitedLog(log)

@@ -29,7 +29,7 @@ from shared.process import admin_server, cli, listen, multiprocess, tracing
 from shared.process.admin_server import Degraded
 from shared.process.components import Components
 from shared.process.tls import server_context
-from shared.settings import settings
+from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
 
 ADMIN_PORT: Final = 9090
@@ -175,10 +175,10 @@ def main(processes: int, child: Path | None) -> None:
 
 
 async def _main(processes: int, child: Path | None) -> None:
-    loaded = settings.load()
+    loaded = load_settings()
     configure(loaded.log_level, loaded.log_format)
     if child is None:
-        settings.warn_of_unknown()
+        warn_of_unknown_variables()
     stop = multiprocess.stop_event(child, processes)
     if processes > 1:
         listen.check_free(loaded.ingest_host, loaded.ingest_port, "MMS_INGEST_PORT")

@@ -5,6 +5,8 @@ A class's docstring is its message where an instance brings none of its own.
 
 from collections.abc import Mapping
 
+from shared.printable import printable
+
 
 class PostbacksError(Exception):
     """Something went wrong in mms-postbacks."""
@@ -49,12 +51,7 @@ class SettingsError(PostbacksError):
     """
 
     def __init__(self, message: str) -> None:
-        super().__init__(
-            "".join(
-                each if each.isprintable() else each.encode("unicode_escape").decode()
-                for each in message
-            )
-        )
+        super().__init__(printable(message))
 
 
 class StartError(PostbacksError):

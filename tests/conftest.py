@@ -10,7 +10,8 @@ import pytest
 from deploy.local.child import running
 from deploy.local.ports import free_port
 from deploy.local.servers import RabbitMQ, Redis
-from shared.settings.settings import Bytes, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Bytes
 from tests.support.processes import Processes
 from tests.support.topology import delete_topology
 

@@ -17,7 +17,7 @@ from shared.log import configure
 from shared.process import admin_server, cli, listen, multiprocess, tracing
 from shared.process.components import Components
 from shared.rabbitmq.session import Session, backoff, hold, open_session
-from shared.settings import settings
+from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
 from workers import metrics, pipeline, window_metrics
 from workers.consumer import Consumer, Delivery
@@ -252,10 +252,10 @@ def main(processes: int, child: Path | None) -> None:
 
 
 async def _main(processes: int, child: Path | None) -> None:
-    loaded = settings.load()
+    loaded = load_settings()
     configure(loaded.log_level, loaded.log_format)
     if child is None:
-        settings.warn_of_unknown()
+        warn_of_unknown_variables()
     _look_for_cycles_rarely()
     stop = multiprocess.stop_event(child, processes)
     if processes > 1:

@@ -14,7 +14,6 @@ from shared.errors import (
     PublishRejectedError,
     UnpublishableError,
 )
-from shared.log import RateLimitedLog
 from shared.postback import event
 from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of
 from shared.postback.envelope import Arrival
@@ -24,6 +23,7 @@ from shared.postback.short_string import fit
 from shared.rabbitmq import topology
 from shared.rabbitmq.confirms import Message
 from shared.rabbitmq.session import Result, Session, backoff
+from shared.rate_limited_log import RateLimitedLog
 from workers import metrics
 from workers.store import Unmergeable
 

@@ -12,7 +12,6 @@ from typing import Final, NamedTuple
 import msgspec
 
 from shared.errors import OtherOriginError, StateUnavailableError, UndecodableError
-from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.codes import Track
 from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unreadable_batch
@@ -22,6 +21,7 @@ from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
 from shared.process.tracing import Tracing
 from shared.rabbitmq.session import backoff
+from shared.rate_limited_log import RateLimitedLog
 from workers import metrics, outcome_metrics
 from workers.consumer import Delivery
 from workers.outbox import Correlation, Outbox, refused_postbacks

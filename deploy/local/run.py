@@ -28,7 +28,7 @@ from deploy.local.watch import watch
 from ingest.access_control.policy import PATH
 from shared.errors import PostbacksError, StartError
 from shared.process import cli
-from shared.settings import settings
+from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
 from workers.admin.upgrade import upgrade
 
@@ -53,8 +53,8 @@ def main() -> None:
 async def _main(var: Path, *, demo: bool) -> None:
     stop = cli.stop_event()
     with only_one(var, "make run"):
-        settings.warn_of_unknown()
-        local = _plan(var, settings.load(), os.environ)
+        warn_of_unknown_variables()
+        local = _plan(var, load_settings(), os.environ)
         run = Run(local, var, demo=demo)
         try:
             async with asyncio.TaskGroup() as tasks:

@@ -28,7 +28,7 @@ from deploy.local.services import Service
 from ingest.access_control.policy import PATH
 from shared.errors import PostbacksError, StartError
 from shared.process import cli
-from shared.settings import settings
+from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
 from workers.admin.upgrade import upgrade
 
@@ -203,8 +203,8 @@ def main() -> None:
 async def _main(var: Path) -> None:
     told = cli.stop_event()
     with only_one(var, "make site"):
-        settings.warn_of_unknown()
-        site = Site(var, settings.load(), os.environ)
+        warn_of_unknown_variables()
+        site = Site(var, load_settings(), os.environ)
         site.write_env()
         keeper = Keeper(site.groups, site.upgrade)
         try:

@@ -20,7 +20,7 @@ from typing import Final
 
 from ingest.access_control.password_checks import Checks, Sender
 from shared.settings.password import Hashed
-from shared.settings.sources import Login
+from shared.settings.sources import BasicAuthUser
 
 REMEMBERED: Final = 256
 """Credentials whose verdict is remembered, for each source."""
@@ -29,7 +29,7 @@ REMEMBERED: Final = 256
 class Logins:
     """Users of one source."""
 
-    def __init__(self, logins: Sequence[Login]) -> None:
+    def __init__(self, logins: Sequence[BasicAuthUser]) -> None:
         self._logins = logins
         self._key = os.urandom(32)
         self._right: set[bytes] = set()

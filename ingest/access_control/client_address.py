@@ -4,7 +4,7 @@ import ipaddress
 from collections.abc import Sequence
 from typing import Final
 
-from shared.settings.sources import Network
+from shared.settings.units import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 

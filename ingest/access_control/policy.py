@@ -22,7 +22,8 @@ from ingest.access_control.password_checks import Sender
 from ingest.access_control.rate_limit import Bucket
 from shared.errors import OverloadedError, SettingsError
 from shared.settings.settings import Settings
-from shared.settings.sources import Network, Rule
+from shared.settings.sources import Rule
+from shared.settings.units import Network
 
 PATH: Final = "/postbacks"
 

@@ -26,10 +26,10 @@ from ingest.http.content_coding import unpacked
 from ingest.http.fast_path import Connection
 from ingest.http.responses import refusal, response_for
 from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
-from shared.log import RateLimitedLog
 from shared.postback.envelope import Arrival
 from shared.process.metric_labels import UNKNOWN
 from shared.process.tracing import Tracing
+from shared.rate_limited_log import RateLimitedLog
 from shared.settings.settings import Settings
 
 ANSWER_LIMIT: Final = 4.5

@@ -18,8 +18,9 @@ from ingest.simulate.verify import Report, verify
 from ingest.simulate.wording import DIALECTS, MIXED
 from shared.errors import PostbacksError
 from shared.process import cli
-from shared.settings import settings
+from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
+from shared.settings.units import parse_seconds
 
 
 class _Span(click.ParamType[float]):
@@ -31,7 +32,7 @@ class _Span(click.ParamType[float]):
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         try:
-            return value if isinstance(value, float) else float(settings.seconds(str(value)))
+            return value if isinstance(value, float) else float(parse_seconds(str(value)))
         except ValueError:
             self.fail(f"{value!r} is not like 500ms, 30s, 5m or 12h", param, ctx)
 
@@ -188,14 +189,14 @@ def main(
 def _own_ingress() -> str:
     """The URL of this machine's ingress, from the settings."""
     try:
-        return f"http://127.0.0.1:{settings.load().ingest_port}{PATH}"
+        return f"http://127.0.0.1:{load_settings().ingest_port}{PATH}"
     except PostbacksError as error:
         cli.fail(error)
 
 
 async def _main(run: _Run, status: list[int]) -> None:
-    loaded = settings.load()  # before anything is sent, so that an error shows at once
-    settings.warn_of_unknown()
+    loaded = load_settings()  # before anything is sent, so that an error shows at once
+    warn_of_unknown_variables()
     ledger = Ledger(run.messages.postbacks)
     stop = cli.stop_event()
     options = msgspec.structs.replace(run.options, tls_ca=loaded.tls_ca)

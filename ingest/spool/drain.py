@@ -19,8 +19,8 @@ from ingest.commit import Committer
 from ingest.publisher import PUBLISH_LIMIT
 from ingest.spool.spool import Spool, Spooled
 from shared.errors import SpoolUnavailableError
-from shared.log import RateLimitedLog
 from shared.postback import envelope
+from shared.rate_limited_log import RateLimitedLog
 
 IDLE_INTERVAL: Final = 0.25
 """Seconds between two looks at an empty spool or an open breaker."""

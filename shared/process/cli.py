@@ -10,7 +10,7 @@ import uvloop
 
 from shared.errors import ComponentEndedError, PostbacksError
 from shared.process import watchdog
-from shared.settings import settings
+from shared.settings.describe import describe
 
 REFUSED: Final = 2
 """The exit status of a command that has printed an error for its operator, see `fail`."""
@@ -20,7 +20,7 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 def settings_help() -> str:
     """The settings as a block for the end of `--help`; click keeps its lines as they are."""
-    rows = list(settings.describe())
+    rows = list(describe())
     width = max(len(row.variable) for row in rows)
     lines = [f"  {row.variable:<{width}}  {row.description} [{row.default}]" for row in rows]
     return "\n".join(

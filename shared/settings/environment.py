@@ -1,138 +1,151 @@
-"""What people gave as settings, still as text: from the TOML file, the environment and files.
+"""Reads settings as text: from the environment, from the TOML file, and from files that they name.
 
-The environment wins over the TOML file. Either may name a file that holds the value: `..._FILE`.
+The environment wins over the TOML file. In both, `..._FILE` names a file that holds the value.
 """
 
 import errno
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from shared.errors import SettingsError
-from shared.settings import sources
 
-Given = tuple[str, str]
-"""A setting's text, and where that came from, for an error."""
+MAX_FILE_SIZE: Final = 2**20
+"""Bytes at most of the TOML file, and of a file that holds a value."""
 
-Kinds = Mapping[str, tuple[type, ...]]
-"""By name, of which of TOML's types a setting may be."""
-
-Rules = dict[tuple[str, str], Given]
-"""Parts of rules, by source and part."""
+PATH_SETTINGS: Final = frozenset({"tls_cert", "tls_key", "tls_ca"})
+"""Settings whose value is a path: with `_FILE` they mean the same."""
 
 
-NAME_FILES: Final = frozenset({"tls_cert", "tls_key", "tls_ca"})
-"""Settings that name a file as it is: with `_FILE` they mean the same."""
+class RawSetting(NamedTuple):
+    """A setting before it is parsed.
 
-
-LARGEST_FILE: Final = 2**20
-"""Bytes that a file of settings, or one that holds a value, may have."""
-
-
-class Collected(NamedTuple):
-    """All that was given."""
-
-    settings: dict[str, Given]
-    rules: Rules
-
-
-def collect(names: Kinds, environ: Mapping[str, str]) -> Collected:
-    """Collect what was given for the settings of these names and for the sources' rules.
-
-    Args:
-        names: all settings, and of which types they may be in the TOML file.
-
-    Raises:
-        SettingsError: a file cannot be read, or something is given twice or does not exist.
+    Attributes:
+        text: the value.
+        origin: where the value comes from, for an error.
     """
-    settings: dict[str, Given] = {}
-    rules: Rules = {}
-    if path := environ.get("MMS_CONFIG"):
-        table = _table(path)
-        rules |= _rules_of_table(table, path)
-        settings |= _given(table, names, path)
-    variables = {variable(name): name for name in names}
-    from_environment = _given(environ, dict.fromkeys(variables, _STRING), None)
-    settings |= {variables[name]: value for name, value in from_environment.items()}
-    rules |= _rules_of_environment(environ)
-    return Collected(settings, rules)
+
+    text: str
+    origin: str
+
+
+TomlTypes = Mapping[str, tuple[type, ...]]
+"""The types that a setting may have in the TOML file, by name."""
+
+
+class RawSettings(NamedTuple):
+    """All settings that are set.
+
+    Attributes:
+        settings: by name.
+        rules: parts of access rules, by source and part.
+    """
+
+    settings: dict[str, RawSetting]
+    rules: dict[tuple[str, str], RawSetting]
 
 
 def variable(name: str) -> str:
-    """A setting's name in the environment."""
+    """The environment variable of a setting."""
     return f"MMS_{name.upper()}"
 
 
-def _table(path: str) -> dict[str, object]:
+def read(settings: TomlTypes, parts: TomlTypes, environ: Mapping[str, str]) -> RawSettings:
+    """Read the settings and the sources' access rules.
+
+    Args:
+        settings: all settings that exist.
+        parts: all parts of an access rule that exist.
+
+    Raises:
+        SettingsError: a file cannot be read, or something is set twice or does not exist.
+    """
+    found = RawSettings({}, {})
+    if path := environ.get("MMS_CONFIG"):
+        table = _load_toml(path)
+        found.rules.update(_rules_in_table(table, parts, path))
+        found.settings.update(_settings_in_table(table, settings, path))
+    variables = {variable(name): name for name in settings}
+    set_here = _settings_in_table(environ, dict.fromkeys(variables, _STRING), None)
+    found.settings.update({variables[name]: raw for name, raw in set_here.items()})
+    found.rules.update(_rules_in_environment(environ, parts))
+    return found
+
+
+def _load_toml(path: str) -> dict[str, object]:
     try:
-        return tomllib.loads(_read(path))
+        return tomllib.loads(_read_file(path))
     except OSError as error:
         raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
-    # Not only what is no TOML: a number of thousands of digits is a bare ValueError.
+    # Not only TOMLDecodeError: a number of thousands of digits raises a plain ValueError.
     except (ValueError, RecursionError) as error:
         raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from None
 
 
-def _read(path: str) -> str:
-    """A file's text. A device such as /dev/zero has no end, so no more than this is read.
+def _read_file(path: str) -> str:
+    """The text of a file. It reads no more than the limit, because /dev/zero has no end.
 
     Raises:
-        OSError: it cannot be read, or is larger than `LARGEST_FILE`.
-        ValueError: it is no text in UTF-8.
+        OSError: the file cannot be read, or is larger than `MAX_FILE_SIZE`.
+        ValueError: the file is not text in UTF-8.
     """
     with Path(path).open("rb") as file:
-        content = file.read(LARGEST_FILE + 1)
-    if len(content) > LARGEST_FILE:
+        content = file.read(MAX_FILE_SIZE + 1)
+    if len(content) > MAX_FILE_SIZE:
         raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), path)
     return content.decode()
 
 
-def _given(table: Mapping[str, object], names: Kinds, path: str | None) -> dict[str, Given]:
-    """What a table says of these names, itself or by naming a file.
+def _settings_in_table(
+    table: Mapping[str, object], names: TomlTypes, path: str | None
+) -> dict[str, RawSetting]:
+    """The settings that a table holds, or whose file it names.
 
     Args:
         table: a TOML table, or the environment.
-        path: of the TOML file, which may have nothing else in this table; None: the environment.
+        path: of the TOML file, which may hold no other keys in this table; None: the environment.
     """
-    given: dict[str, Given] = {}
+    found: dict[str, RawSetting] = {}
     known = set()
-    for name, kinds in names.items():
+    where = "" if path is None else f" in {path}"
+    for name, types in names.items():
         by_file = f"{name}_FILE" if path is None else f"{name}_file"
         known |= {name, by_file}
-        where = "" if path is None else f" in {path}"
         if name in table and by_file in table:
-            raise SettingsError(f"{name} and {by_file} are both given{where}; give one")
+            raise SettingsError(f"{name} and {by_file} are both set{where}; set only one")
         if name in table:
-            given[name] = (_text(table[name], kinds, f"{name}{where}"), f"{name}{where}")
-        elif by_file in table and name.lower().removeprefix("mms_") in NAME_FILES:
-            origin = f"{by_file}{where}"
-            given[name] = (_text(table[by_file], _STRING, origin), origin)
+            origin = f"{name}{where}"
+            found[name] = RawSetting(_as_text(table[name], types, origin), origin)
         elif by_file in table:
             origin = f"{by_file}{where}"
-            given[name] = (_content(_text(table[by_file], _STRING, origin), origin), origin)
+            text = _as_text(table[by_file], _STRING, origin)
+            is_path = name.lower().removeprefix("mms_") in PATH_SETTINGS
+            found[name] = RawSetting(text if is_path else _read_value(text, origin), origin)
     if path is not None and (unknown := sorted(set(table) - known)):
         raise SettingsError(f"{path} has settings that do not exist: {', '.join(unknown)}")
-    return given
+    return found
 
 
 _STRING: Final = (str,)
 
 
-def _text(value: object, kinds: tuple[type, ...], origin: str) -> str:
-    """Raises: SettingsError: it is of another type, so its text would mean something else."""
+def _as_text(value: object, types: tuple[type, ...], origin: str) -> str:
+    """Raises: SettingsError: the value has another type, so its text could mean something else."""
     items = value if isinstance(value, list) else [value]
-    if type(value) not in kinds or (value is items and not all(type(one) is str for one in items)):
-        wanted = " or ".join(_TYPES[kind] for kind in kinds)
-        raise SettingsError(f"{origin} is of the wrong type: it must be {wanted}")
+    all_text = all(type(each) is str for each in items)
+    if type(value) not in types or (value is items and not all_text):
+        expected = " or ".join(_TYPE_NAMES[each] for each in types)
+        raise SettingsError(f"{origin} is of the wrong type: it must be {expected}")
     try:
         return ",".join(map(str, items))
     except ValueError:  # Python writes no number of more than 4,300 digits
         raise SettingsError(f"{origin} is a number with too many digits") from None
 
 
-_TYPES: Final = {
+_TYPE_NAMES: Final = {
     str: "a string",
     list: "a list of strings",
     int: "a whole number",
@@ -141,32 +154,38 @@ _TYPES: Final = {
 }
 
 
-def _content(path: str, origin: str) -> str:
+def _read_value(path: str, origin: str) -> str:
     try:
-        return _read(path)
+        return _read_file(path)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "not a file of text"
+        reason = getattr(error, "strerror", None) or "not a text file"
         raise SettingsError(f"{origin} does not name a file that can be read: {reason}") from None
 
 
-def _rules_of_table(table: dict[str, object], path: str) -> Rules:
-    """Take the `[source.<name>]` tables out of the file's table."""
+def _rules_in_table(
+    table: dict[str, object], parts: TomlTypes, path: str
+) -> dict[tuple[str, str], RawSetting]:
+    """Remove the `[source.<name>]` tables from the file's table; return their parts."""
     tables = table.pop("source", {})
     if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
         raise SettingsError(f"{path} has a `source` that is no table; write [source.<name>]")
     return {
-        (source, part): value
+        (source, part): raw
         for source, rule in tables.items()
-        for part, value in _given(rule, sources.TOML, f"{path} [source.{source}]").items()
+        for part, raw in _settings_in_table(rule, parts, f"{path} [source.{source}]").items()
     }
 
 
-def _rules_of_environment(environ: Mapping[str, str]) -> Rules:
-    named = {name.removesuffix("_FILE") for name in environ if name.startswith("MMS_SOURCE_")}
-    found = {name: match for name in sorted(named) if (match := sources.VARIABLE.fullmatch(name))}
-    if misspelt := sorted(named - set(found)):  # it would guard nothing
+def _rules_in_environment(
+    environ: Mapping[str, str], parts: TomlTypes
+) -> dict[tuple[str, str], RawSetting]:
+    pattern = re.compile(rf"MMS_SOURCE_([A-Z0-9_]+)_({'|'.join(parts).upper()})")
+    variables = {name.removesuffix("_FILE") for name in environ if name.startswith("MMS_SOURCE_")}
+    found = {each: match for each in sorted(variables) if (match := pattern.fullmatch(each))}
+    # A misspelt variable would leave its source open.
+    if misspelt := sorted(variables - set(found)):
         raise SettingsError(f"{misspelt[0]} is no part of a source's rule; see --help")
     return {
-        (found[name][1].lower().replace("_", "-"), found[name][2].lower()): value
-        for name, value in _given(environ, dict.fromkeys(found, _STRING), None).items()
+        (found[name][1].lower().replace("_", "-"), found[name][2].lower()): raw
+        for name, raw in _settings_in_table(environ, dict.fromkeys(found, _STRING), None).items()
     }

@@ -1,7 +1,7 @@
-"""What a source (one provider account) must show before its postbacks are let in.
+"""The access rule of a source (one provider account): what a client must show to send postbacks.
 
-A rule is written by source, in the TOML file or in the environment, where a source's name is in
-capitals and with `_` for `-`:
+A rule is written for one source, in the TOML file or in the environment. In the environment the
+name of the source is in capitals, with `_` for `-`:
 
     [source.acme]                                   MMS_SOURCE_ACME_TOKEN=6Zb…
     token = "6Zb…"                                  MMS_SOURCE_ACME_BASIC=mms:scrypt.14.8.1.…
@@ -9,29 +9,28 @@ capitals and with `_` for `-`:
     allow = ["192.0.2.0/24", "198.51.100.7"]        MMS_SOURCE_ACME_RATE=200
     rate = 200
 
-All parts that are given must hold. A part that lists several holds with any of them, so that a
-token or a password can be changed without a gap.
+A client must satisfy every part that is set. A part with several values is satisfied by any one of
+them, so that a token or a password can be changed without an interruption.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from shared.errors import SettingsError
 from shared.settings import password
 from shared.settings.bounds import BOUNDS, within
+from shared.settings.environment import RawSetting
 from shared.settings.password import Hashed
+from shared.settings.units import Network, parse_list, parse_networks, parse_number
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-SHORTEST_TOKEN: Final = 16
-"""Characters; who guesses must not get anywhere."""
+MIN_TOKEN_LENGTH: Final = 16
+"""Characters that a token has at least, so that it cannot be guessed."""
 
 
-class Login(msgspec.Struct, frozen=True):
+class BasicAuthUser(msgspec.Struct, frozen=True):
     """A user of HTTP Basic."""
 
     user: bytes
@@ -39,23 +38,23 @@ class Login(msgspec.Struct, frozen=True):
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """One source's rule. Empty means that anybody may send.
+    """The access rule of one source. With no token, basic or allow, any client may send.
 
     Attributes:
-        token: secrets, one of which must be the last part of the path.
+        token: secrets; the last part of the path must be one of them.
         basic: users and hashed passwords for HTTP Basic.
-        allow: where the sender may be.
-        rate: postbacks a second that are let in; 0: no limit; None: MMS_RATE_PER_SOURCE.
+        allow: networks; the client's address must be in one of them.
+        rate: the rate limit, in postbacks per second; 0: no limit; None: MMS_RATE_PER_SOURCE.
     """
 
     token: tuple[str, ...] = ()
-    basic: tuple[Login, ...] = ()
+    basic: tuple[BasicAuthUser, ...] = ()
     allow: tuple[Network, ...] = ()
     rate: float | None = None
 
     @property
     def open(self) -> bool:
-        """Whether anybody may send."""
+        """Whether any client may send."""
         return not (self.token or self.basic or self.allow)
 
     def __repr__(self) -> str:
@@ -65,126 +64,104 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 Rules = dict[str, Rule]
 """Rules by source."""
 
-DESCRIPTIONS: Final = {
-    "token": "secrets; one must end the path: /postbacks/{source}/{token}",
-    "basic": "user:hash pairs for HTTP Basic; mms-admin hash-password makes them",
-    "allow": "addresses and networks that may send",
-    "rate": "postbacks a second let in, by each process, in place of MMS_RATE_PER_SOURCE",
-}
-"""What each part of a rule is, by its name."""
 
-TOML: Final[dict[str, tuple[type, ...]]] = {
-    "token": (str, list),
-    "basic": (str, list),
-    "allow": (str, list),
-    "rate": (str, int, float),
-}
-"""What each part may be in the TOML file."""
+class Part(NamedTuple):
+    """One part of a rule.
 
-VARIABLE: Final = re.compile(rf"MMS_SOURCE_([A-Z0-9_]+)_({'|'.join(DESCRIPTIONS).upper()})")
-"""The environment variable of one part of one source's rule."""
+    Attributes:
+        parse: raises ValueError.
+        toml: the types that it may have in the TOML file.
+        expected: what it takes, for an error.
+        description: for `--help`.
+    """
+
+    parse: Callable[[str], object]
+    toml: tuple[type, ...]
+    expected: str
+    description: str
 
 
-def rules(given: Mapping[tuple[str, str], tuple[str, str]], sources: tuple[str, ...]) -> Rules:
-    """Read all rules.
+def parse_rules(raw: Mapping[tuple[str, str], RawSetting], sources: tuple[str, ...]) -> Rules:
+    """Parse the rules of all sources.
 
     Args:
-        given: by source and part: its text, and where that came from for the error.
-        sources: all that exist.
+        raw: parts of rules, by source and part.
+        sources: all sources that exist.
 
     Raises:
-        SettingsError: says where and what it takes, and never repeats a secret.
+        SettingsError: says where the mistake is and what the part takes; never repeats a secret.
     """
     parts: dict[str, dict[str, object]] = {}
-    for (source, part), (text, origin) in given.items():
+    for (source, name), (text, origin) in raw.items():
         if source not in sources:
             raise SettingsError(f"{origin} is for {source!r}, which MMS_SOURCES does not name")
-        parse, wanted = _PARTS[part]
+        part = PARTS[name]
         try:
-            parts.setdefault(source, {})[part] = parse(text)
+            parts.setdefault(source, {})[name] = part.parse(text)
         except ValueError:
-            raise SettingsError(f"{origin} cannot be read. It takes {wanted}") from None
+            raise SettingsError(f"{origin} cannot be read. It takes {part.expected}") from None
     return {source: msgspec.structs.replace(Rule(), **rule) for source, rule in parts.items()}
 
 
-def networks(text: str) -> tuple[Network, ...]:
-    """Networks or addresses, separated by commas.
-
-    IPv4 written as IPv6 (`::ffff:192.0.2.0/120`) becomes IPv4, as the addresses of senders do.
-
-    Raises:
-        ValueError: they are not.
-    """
-    return tuple(_unmapped(ipaddress.ip_network(each)) for each in _listed(text))
-
-
-def _unmapped(network: Network) -> Network:
-    if isinstance(network, ipaddress.IPv6Network) and network.prefixlen >= _MAPPED:
-        mapped = network.network_address.ipv4_mapped
-        if mapped is not None:
-            return ipaddress.IPv4Network((mapped, network.prefixlen - _MAPPED))
-    return network
-
-
-_MAPPED: Final = 96
-"""Bits before an IPv4 address that is written as an IPv6 one."""
-
-
-def number(text: str) -> float:
-    """Raises: ValueError: not a number, 0 or more."""
-    if not _NUMBER.fullmatch(text):
-        raise ValueError(text)
-    return float(text)
-
-
-_NUMBER: Final = re.compile(r"[0-9]{1,15}(?:\.[0-9]{1,9})?")
-
-
-def _rate(text: str) -> float:
-    rate = number(text.strip())
-    if not within("rate_per_source", rate):
-        raise ValueError(text)
-    return rate
-
-
-def _listed(text: str) -> list[str]:
-    return [each.strip() for each in text.split(",") if each.strip()]
-
-
-_TOKEN: Final = re.compile(rf"[A-Za-z0-9._~-]{{{SHORTEST_TOKEN},256}}")
-
-
-def _some(text: str) -> list[str]:
-    """A secret that is there but empty must not open a source: it was meant to close it."""
-    if not (listed := _listed(text)):
+def _not_empty(text: str) -> list[str]:
+    """A secret that is set but empty must not open a source: it was meant to close it."""
+    if not (words := parse_list(text)):
         raise ValueError
-    return listed
+    return words
 
 
 def _tokens(text: str) -> tuple[str, ...]:
-    tokens = tuple(_some(text))
+    tokens = tuple(_not_empty(text))
     if not all(map(_TOKEN.fullmatch, tokens)):
         raise ValueError
     return tokens
 
 
-def _logins(text: str) -> tuple[Login, ...]:
-    pairs = [each.rpartition(":") for each in _some(text)]
+_TOKEN: Final = re.compile(rf"[A-Za-z0-9._~-]{{{MIN_TOKEN_LENGTH},256}}")
+
+
+def _basic_auth_users(text: str) -> tuple[BasicAuthUser, ...]:
+    pairs = [each.rpartition(":") for each in _not_empty(text)]
     if any(not user or ":" in user for user, _, _ in pairs):
         raise ValueError
-    return tuple(Login(user.encode(), password.parse(hashed)) for user, _, hashed in pairs)
+    return tuple(BasicAuthUser(user.encode(), password.parse(hashed)) for user, _, hashed in pairs)
 
 
 def _allowed(text: str) -> tuple[Network, ...]:
-    return networks(",".join(_some(text)))
+    return parse_networks(",".join(_not_empty(text)))
 
 
-_PARTS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
-    "token": (
+def _rate(text: str) -> float:
+    rate = parse_number(text.strip())
+    if not within("rate_per_source", rate):
+        raise ValueError(text)
+    return rate
+
+
+PARTS: Final[Mapping[str, Part]] = {
+    "token": Part(
         _tokens,
-        f"secrets of {SHORTEST_TOKEN} to 256 characters of A-Z a-z 0-9 . _ ~ -, with commas",
+        (str, list),
+        f"secrets of {MIN_TOKEN_LENGTH} to 256 characters of A-Z a-z 0-9 . _ ~ -, with commas",
+        "secrets; one must end the path: /postbacks/{source}/{token}",
     ),
-    "basic": (_logins, "user:hash pairs as mms-admin hash-password prints them, with commas"),
-    "allow": (_allowed, "addresses and networks such as 192.0.2.0/24, with commas"),
-    "rate": (_rate, f"a number of postbacks a second: {BOUNDS['rate_per_source'].written}"),
+    "basic": Part(
+        _basic_auth_users,
+        (str, list),
+        "user:hash pairs as mms-admin hash-password prints them, with commas",
+        "user:hash pairs for HTTP Basic; mms-admin hash-password makes them",
+    ),
+    "allow": Part(
+        _allowed,
+        (str, list),
+        "addresses and networks such as 192.0.2.0/24, with commas",
+        "addresses and networks that may send",
+    ),
+    "rate": Part(
+        _rate,
+        (str, int, float),
+        f"a number of postbacks a second: {BOUNDS['rate_per_source'].written}",
+        "rate limit in postbacks per second and process, instead of MMS_RATE_PER_SOURCE",
+    ),
 }
+"""The parts of a rule, by name."""

@@ -22,7 +22,7 @@ from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, open_session
-from shared.settings import settings as our_settings
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.bench.peers.common import QUEUES
 
@@ -85,7 +85,7 @@ class Site:
 
     @property
     def settings(self) -> Settings:
-        return our_settings.load(self.environment)
+        return load_settings(self.environment)
 
     @property
     def state(self) -> "RedisClient":

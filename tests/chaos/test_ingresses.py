@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from deploy.local.ports import free_port
-from shared.settings.settings import Bytes
+from shared.settings.units import Bytes
 from tests.support.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]

@@ -7,7 +7,7 @@ import aio_pika
 import pytest
 
 from shared.rabbitmq import topology
-from shared.settings.settings import Bytes
+from shared.settings.units import Bytes
 from tests.support.site import Row, Site, blocking
 
 Holds = Callable[[Row], None]

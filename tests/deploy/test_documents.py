@@ -14,7 +14,7 @@ import ingest.main
 import ingest.simulate.main
 import workers.main
 from shared.postback import normalise
-from shared.settings import settings
+from shared.settings.describe import describe
 from tests.support.documents import PAGES, ROOT, anchors, blocks, links, words
 from workers.admin import commands
 
@@ -148,7 +148,7 @@ def test_every_variable_is_a_setting(page: Path) -> None:
 
 
 def _is_setting(name: str) -> bool:
-    known = {row.variable for row in settings.describe()} | {"MMS_CONFIG", normalise.ORIGIN}
+    known = {row.variable for row in describe()} | {"MMS_CONFIG", normalise.ORIGIN}
     name = name.removesuffix("_FILE")
     # MMS_SOURCE_<NAME>_TOKEN; and what haproxy.cfg reads.
     others = re.compile(

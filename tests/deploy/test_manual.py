@@ -11,7 +11,8 @@ from shared.postback.codes import CODES, Outcome, Track
 from shared.postback.dead_letter import Reason
 from shared.postback.event import Event
 from shared.rabbitmq import topology
-from shared.settings import password, settings, sources
+from shared.settings import password, sources
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.support import tables
 from tests.support.documents import PAGES, ROOT, blocks, table, words
@@ -25,7 +26,7 @@ DEFAULTS = Settings()
 
 def test_the_parts_of_a_rule() -> None:
     rows = table(RULES_OF_SOURCES, "part")
-    assert [words(row[0])[0] for row in rows] == list(sources.DESCRIPTIONS)
+    assert [words(row[0])[0] for row in rows] == list(sources.PARTS)
 
 
 def test_the_example_of_a_rule_is_one(tmp_path: Path) -> None:
@@ -34,7 +35,7 @@ def test_the_example_of_a_rule_is_one(tmp_path: Path) -> None:
     example = re.sub(r"scrypt[^\"]*", str(password.hashed(b"x")), example)
     path = tmp_path / "mms.toml"
     path.write_text(example)
-    rule = settings.load({"MMS_CONFIG": str(path)}).rules["acme"]
+    rule = load_settings({"MMS_CONFIG": str(path)}).rules["acme"]
     assert rule.token
     assert rule.basic
     assert rule.allow

@@ -27,8 +27,9 @@ from hypothesis import strategies as st
 from deploy.local.ports import HOST
 from ingest.http import connections
 from shared.settings import password
-from shared.settings.settings import Bytes, Names, Settings
-from shared.settings.sources import Login, Rule
+from shared.settings.settings import Settings
+from shared.settings.sources import BasicAuthUser, Rule
+from shared.settings.units import Bytes, Names
 from tests.fuzz.test_socket import serving
 from tests.support.answering import SLOW, Answering
 from tests.support.budget import EXAMPLES, fuzzed
@@ -43,7 +44,7 @@ SETTINGS: Final = Settings(
     sources=Names(("default", "token", "basic")),
     rules={
         "token": Rule(token=(TOKEN,)),
-        "basic": Rule(basic=(Login(b"mms", password.hashed(b"horse")),)),
+        "basic": Rule(basic=(BasicAuthUser(b"mms", password.hashed(b"horse")),)),
     },
 )
 _LOGIN: Final = base64.b64encode(b"mms:horse").decode()

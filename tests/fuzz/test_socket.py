@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 
 from deploy.local.ports import HOST
 from shared.settings import password
-from shared.settings.settings import Bytes, Names, Networks, Settings
-from shared.settings.sources import Login, Rule, networks
+from shared.settings.settings import Settings
+from shared.settings.sources import BasicAuthUser, Rule
+from shared.settings.units import Bytes, Names, Networks, parse_networks
 from tests.support.answering import Answering, answering
 from tests.support.budget import fuzzed, resident
 from tests.support.mutation import mutated
@@ -39,8 +40,8 @@ GUARDED = Settings(
     sources=Names(("default", "token", "basic", "allow")),
     rules={
         "token": Rule(token=(TOKEN,), rate=50),
-        "basic": Rule(basic=(Login(b"mms", password.hashed(b"horse")),)),
-        "allow": Rule(allow=networks("127.0.0.1")),
+        "basic": Rule(basic=(BasicAuthUser(b"mms", password.hashed(b"horse")),)),
+        "allow": Rule(allow=parse_networks("127.0.0.1")),
     },
     trusted_proxies=Networks((ipaddress.ip_network("127.0.0.0/8"),)),
 )

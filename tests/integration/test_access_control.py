@@ -14,13 +14,14 @@ from ingest.access_control.policy import AccessControl
 from shared.errors import SettingsError
 from shared.settings import password
 from shared.settings.password import Hashed
-from shared.settings.settings import Names, Networks, Settings
-from shared.settings.sources import Login, Rule, networks
+from shared.settings.settings import Settings
+from shared.settings.sources import BasicAuthUser, Rule
+from shared.settings.units import Names, Networks, parse_networks
 from tests.support.answering import answering
 
 TOKEN = "6ZbQ-9.x_Ltoken~0123"
 HASHED = password.hashed(b"correct:horse")
-LOGIN = Login(b"mms", HASHED)
+LOGIN = BasicAuthUser(b"mms", HASHED)
 
 
 def ruled(**rules: Rule) -> Settings:
@@ -162,8 +163,8 @@ async def test_a_refusal_is_counted_and_logged_once_without_what_was_sent(
 
 async def test_an_allow_list() -> None:
     rules = {
-        "near": Rule(allow=networks("127.0.0.0/8")),
-        "far": Rule(allow=networks("192.0.2.0/24")),
+        "near": Rule(allow=parse_networks("127.0.0.0/8")),
+        "far": Rule(allow=parse_networks("192.0.2.0/24")),
     }
     async with answering(ruled(**rules)) as server:
         assert await server.status("/postbacks/near") == 200
@@ -173,7 +174,7 @@ async def test_an_allow_list() -> None:
 
 async def test_an_allow_list_behind_a_proxy() -> None:
     settings = msgspec.structs.replace(
-        ruled(far=Rule(allow=networks("192.0.2.0/24"))),
+        ruled(far=Rule(allow=parse_networks("192.0.2.0/24"))),
         trusted_proxies=Networks((ipaddress.ip_network("127.0.0.1"),)),
     )
     async with answering(settings) as server:
@@ -188,7 +189,7 @@ async def test_an_allow_list_behind_a_proxy() -> None:
 
 
 async def test_all_parts_must_hold() -> None:
-    rule = Rule(token=(TOKEN,), basic=(LOGIN,), allow=networks("127.0.0.1"))
+    rule = Rule(token=(TOKEN,), basic=(LOGIN,), allow=parse_networks("127.0.0.1"))
     async with answering(ruled(acme=rule)) as server:
         right = basic("mms", "correct:horse")
         assert await server.status(f"/postbacks/acme/{TOKEN}", Authorization=right) == 200

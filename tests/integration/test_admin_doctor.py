@@ -21,7 +21,8 @@ from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import command
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import open_session
-from shared.settings.settings import Bytes, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Bytes
 from tests.support.doctor import Examined
 from tests.support.processes import Processes, environment, until
 from workers.admin.doctor.command import CHECK_LIMIT

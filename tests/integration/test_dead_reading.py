@@ -11,7 +11,8 @@ from deploy.local.servers import RabbitMQ
 from shared.postback.dead_letter import Reason
 from shared.postback.envelope import Arrival
 from shared.rabbitmq.session import open_session
-from shared.settings.settings import Bytes, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Bytes
 from tests.integration.test_admin_commands import admin, arrival, bury, opened, start
 from tests.support import running
 from workers.admin.dead.browse import browse

@@ -12,7 +12,7 @@ from deploy.local.ports import HOST
 from ingest.http import connections
 from shared.settings import password
 from shared.settings.settings import Settings
-from shared.settings.sources import Login, Rule
+from shared.settings.sources import BasicAuthUser, Rule
 from tests.support.answering import BATCH, PATIENCE, Answering, answering
 
 POST = "POST /postbacks HTTP/1.1\r\nHost: x\r\n"
@@ -184,7 +184,7 @@ async def test_a_connection_rests_only_so_long_and_never_while_it_waits(
 
 async def test_who_is_known_at_once_needs_no_other_lane() -> None:
     token = "6ZbQ-9.x_Ltoken~0123"
-    rule = Rule(token=(token,), basic=(Login(b"mms", password.hashed(b"open sesame")),))
+    rule = Rule(token=(token,), basic=(BasicAuthUser(b"mms", password.hashed(b"open sesame")),))
     login = base64.b64encode(b"mms:open sesame").decode()
     right = post("in", f"Authorization: Basic {login}")
     right = right.replace(b"/postbacks", f"/postbacks/default/{token}".encode())

@@ -14,7 +14,8 @@ from deploy.local.servers import RabbitMQ
 from shared.postback import envelope
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import forget_max_message_sizes
-from shared.settings.settings import Bytes, Names, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Bytes, Names
 from tests.support import running
 
 BODY = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T-1","status":"Delivered"}'

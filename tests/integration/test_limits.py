@@ -21,8 +21,9 @@ from ingest.http.connection import PlainConnection
 from ingest.http.connections import MAX_HEADERS, MAX_LINE
 from ingest.http.fast_path import READ_AHEAD
 from shared.process.tls import server_context
-from shared.settings.settings import Bytes, Names, Settings
+from shared.settings.settings import Settings
 from shared.settings.sources import Rule
+from shared.settings.units import Bytes, Names
 from tests.support.answering import SLOW, answering
 from tests.support.certificates import Authority, Signed
 

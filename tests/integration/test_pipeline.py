@@ -17,7 +17,8 @@ from shared.postback.normalise import Key, decode
 from shared.postback.record import Record, entry_name, entry_value
 from shared.rabbitmq.session import open_session
 from shared.rabbitmq.topology import EVENT_LOG, EVENTS, STATE_QUEUE
-from shared.settings.settings import Seconds, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Seconds
 from tests.support import running
 from workers.consumer import Consumer, Delivery
 from workers.pipeline import process_window

@@ -24,7 +24,7 @@ from shared.process import tls
 from shared.process.cli import only_ours
 from shared.rabbitmq.session import open_session
 from shared.redis import client as redis_client
-from shared.settings import settings as all_settings
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.conftest import SMALL
 from tests.support import running
@@ -366,4 +366,4 @@ def test_redis_urls_that_are_refused_and_not_repeated(url: str) -> None:
 def test_verification_of_rabbitmq_cannot_be_turned_off() -> None:
 
     with pytest.raises(SettingsError, match="always verified"):
-        all_settings.load({"MMS_AMQP_URL": "amqps://guest:guest@h/?no_verify_ssl=1"})
+        load_settings({"MMS_AMQP_URL": "amqps://guest:guest@h/?no_verify_ssl=1"})

@@ -23,7 +23,8 @@ from shared.postback.envelope import Arrival, TracedArrival
 from shared.process import tracing
 from shared.process.otel import OpenTelemetry
 from shared.rabbitmq.topology import DEAD, EVENTS
-from shared.settings.settings import Settings, load
+from shared.settings.load import load_settings
+from shared.settings.settings import Settings
 from tests.support import running
 from tests.support.processes import Processes
 
@@ -144,7 +145,7 @@ def test_without_the_packages_the_error_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(sys.modules, "shared.process.otel", None)
     with pytest.raises(SettingsError, match=r"install mms-postbacks\[otel\]"):
-        tracing.start(load({"MMS_OTEL_ENDPOINT": ENDPOINT}), "mms-ingest")
+        tracing.start(load_settings({"MMS_OTEL_ENDPOINT": ENDPOINT}), "mms-ingest")
 
 
 def test_a_batch_is_read_alike_with_and_without_traces() -> None:

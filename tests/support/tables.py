@@ -19,7 +19,8 @@ import workers.metrics
 import workers.outcome_metrics
 from shared.postback import codes
 from shared.process import multiprocess
-from shared.settings import settings
+from shared.settings.describe import describe
+from shared.settings.settings import Settings
 from tests.support.documents import PAGES, ROOT
 from workers.admin import plan
 from workers.admin.plan import Load
@@ -47,7 +48,7 @@ def write(page: Path) -> None:
 def _settings() -> str:
     rows = [
         (f"`{row.variable}`", f"`{row.default}`" if row.default else "", row.description)
-        for row in settings.describe()
+        for row in describe()
     ]
     return _grid(("setting", "default", ""), rows)
 
@@ -112,7 +113,7 @@ def _sizes() -> str:
         load = Load(rate=rate, mean=0.4, ttl=ttl * _HOUR, retention=retention * _HOUR)
         columns.append(f"{rate:,}")
         kept.append(f"{retention} h" if retention < _LONG else f"{retention // 24} d")
-        plans.append(plan.plan(load, plan.MEASURED, settings.Settings()))
+        plans.append(plan.plan(load, plan.MEASURED, Settings()))
     names = [need.what for need in plans[0]]
     shown = [f"`{name}`" if name.startswith("MMS_") else name for name in names]
     amounts = zip(*([need.amount for need in needs] for needs in plans), strict=True)

@@ -9,7 +9,8 @@ import pytest
 
 from ingest.spool.spool import Spool
 from shared.errors import SpoolUnavailableError
-from shared.settings.settings import Bytes, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Bytes
 from workers.admin.doctor import machine
 from workers.admin.doctor.finding import Finding, State, at_least, causes_first, ok, reason, wrong
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.access_control.client_address import sender, within
-from shared.settings.sources import networks
+from shared.settings.units import parse_networks
 
-PROXIES = networks("10.0.0.0/8,2001:db8::/64")
+PROXIES = parse_networks("10.0.0.0/8,2001:db8::/64")
 
 
 @pytest.mark.parametrize(
@@ -42,12 +42,12 @@ def test_what_stands_before_the_last_proxys_entry_changes_nothing(claims: list[s
 
 @given(st.text(), st.lists(st.text()))
 def test_anything_can_be_written_there(peer: str, forwarded: list[str]) -> None:
-    sender(peer, forwarded, networks("0.0.0.0/0,::/0"))
+    sender(peer, forwarded, parse_networks("0.0.0.0/0,::/0"))
 
 
 def test_a_network_of_ipv4_in_the_form_of_ipv6_has_ipv4_senders() -> None:
     for peer in ("192.0.2.1", "::ffff:192.0.2.1"):
         address = sender(peer, (), ())
         assert address is not None
-        assert within(address, networks("::ffff:192.0.2.0/120"))
-        assert not within(address, networks("::ffff:198.51.100.0/120"))
+        assert within(address, parse_networks("::ffff:192.0.2.0/120"))
+        assert not within(address, parse_networks("::ffff:198.51.100.0/120"))

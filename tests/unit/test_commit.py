@@ -24,9 +24,9 @@ from shared.errors import (
     SpoolUnavailableError,
     UnpublishableError,
 )
-from shared.log import RateLimitedLog
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
+from shared.rate_limited_log import RateLimitedLog
 from shared.settings.settings import Settings
 
 BATCH = [Arrival(1, "acme", "text/xml", b"<postback/>"), Arrival(2, "acme", "", b"{}")]

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import UndecodableError
-from shared.log import RateLimitedLog, mask
+from shared.log import mask
 from shared.postback.normalise import decode
+from shared.rate_limited_log import RateLimitedLog
 
 ROOT = Path(__file__).parents[2]
 NUMBER = "15550100001"

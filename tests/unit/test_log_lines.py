@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared import log
 from shared.errors import SettingsError
-from shared.settings.settings import load
+from shared.settings.load import load_settings
 
 NUMBER = "15550100001"
 
@@ -102,4 +102,4 @@ def test_a_logger_can_have_a_level_of_its_own(capsys: pytest.CaptureFixture[str]
 )
 def test_a_setting_that_cannot_be_is_refused_by_name(variables: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=next(iter(variables))):
-        load(variables)
+        load_settings(variables)

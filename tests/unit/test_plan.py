@@ -6,7 +6,8 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.settings.settings import Bytes, Settings
+from shared.settings.settings import Settings
+from shared.settings.units import Bytes
 from workers.admin import plan
 from workers.admin.plan import Costs, Load
 

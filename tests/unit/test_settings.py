@@ -8,11 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
-from shared.settings import settings as all_settings
 from shared.settings.bounds import BOUNDS
-from shared.settings.environment import LARGEST_FILE
-from shared.settings.settings import Row, Settings, describe, load, warn_of_unknown
-from shared.settings.sources import Rule, networks
+from shared.settings.describe import Row, describe
+from shared.settings.environment import MAX_FILE_SIZE
+from shared.settings.load import load_settings, warn_of_unknown_variables
+from shared.settings.settings import Settings
+from shared.settings.sources import Rule
+from shared.settings.units import parse_networks, parse_seconds
 
 CONTRACT = {
     "MMS_AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",
@@ -56,12 +58,14 @@ def plain() -> list[Row]:
 
 def test_a_described_default_is_what_one_may_write() -> None:
     written = {row.variable: row.default for row in plain()}
-    assert load(written) == load({}) == Settings()
+    assert load_settings(written) == load_settings({}) == Settings()
 
 
 def test_the_environment_wins_over_the_file_and_the_file_over_the_default(toml: Path) -> None:
     toml.write_text('max_body = "1MiB"\ningest_port = 1234\nprefetch = 4\n')
-    settings = load({"MMS_CONFIG": str(toml), "MMS_INGEST_PORT": "4321", "MMS_PREFETCH": " 8 "})
+    settings = load_settings(
+        {"MMS_CONFIG": str(toml), "MMS_INGEST_PORT": "4321", "MMS_PREFETCH": " 8 "}
+    )
     assert (settings.max_body, settings.ingest_port, settings.prefetch) == (2**20, 4321, 8)
     assert settings.ingest_host == Settings().ingest_host
 
@@ -69,15 +73,15 @@ def test_the_environment_wins_over_the_file_and_the_file_over_the_default(toml: 
 def test_every_setting_can_come_from_the_file(toml: Path) -> None:
     values = {row.variable.removeprefix("MMS_").lower(): row.default for row in plain()}
     toml.write_text("".join(f"{name} = {value!r}\n" for name, value in values.items()))
-    assert load({"MMS_CONFIG": str(toml)}) == Settings()
+    assert load_settings({"MMS_CONFIG": str(toml)}) == Settings()
 
 
 def test_an_empty_variable_is_a_value() -> None:
-    assert load({"MMS_SPOOL_PATH": ""}).spool_path == ""
+    assert load_settings({"MMS_SPOOL_PATH": ""}).spool_path == ""
 
 
 def test_other_variables_are_none_of_ours() -> None:
-    assert load({"PATH": "/bin", "MAX_BODY": "1", "mms_max_body": "1"}) == Settings()
+    assert load_settings({"PATH": "/bin", "MAX_BODY": "1", "mms_max_body": "1"}) == Settings()
 
 
 @pytest.mark.parametrize(
@@ -94,9 +98,9 @@ def test_other_variables_are_none_of_ours() -> None:
     ],
 )
 def test_spans_of_time(written: str, seconds: float) -> None:
-    assert all_settings.seconds(written) == pytest.approx(seconds)
+    assert parse_seconds(written) == pytest.approx(seconds)
     if seconds >= 1:
-        assert load({"MMS_STATE_TTL": written}).state_ttl == pytest.approx(seconds)
+        assert load_settings({"MMS_STATE_TTL": written}).state_ttl == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -112,16 +116,16 @@ def test_spans_of_time(written: str, seconds: float) -> None:
     ],
 )
 def test_sizes(written: str, size: int) -> None:
-    assert load({"MMS_QUEUE_MAX_BYTES": written}).queue_max_bytes == size
+    assert load_settings({"MMS_QUEUE_MAX_BYTES": written}).queue_max_bytes == size
 
 
 @pytest.mark.parametrize("written", ["acme,other-2", " acme , other-2 ,", '["acme", "other-2"]'])
 def test_names(written: str, toml: Path) -> None:
     if written.startswith("["):
         toml.write_text(f"sources = {written}")
-        settings = load({"MMS_CONFIG": str(toml)})
+        settings = load_settings({"MMS_CONFIG": str(toml)})
     else:
-        settings = load({"MMS_SOURCES": written})
+        settings = load_settings({"MMS_SOURCES": written})
     assert settings.sources == ("acme", "other-2")
 
 
@@ -183,7 +187,7 @@ def test_names(written: str, toml: Path) -> None:
 )
 def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=variable) as raised:
-        load({variable: value})
+        load_settings({variable: value})
     text = str(raised.value)
     assert "cannot be read" not in text or "It takes " in text
 
@@ -218,7 +222,7 @@ def test_a_file_that_cannot_be_used_is_refused_by_name_and_place(
 ) -> None:
     toml.write_text(text)
     with pytest.raises(SettingsError, match=named) as caught:
-        load({"MMS_CONFIG": str(toml)})
+        load_settings({"MMS_CONFIG": str(toml)})
     assert str(toml) in str(caught.value)
 
 
@@ -240,21 +244,21 @@ def test_an_error_repeats_no_control_characters(toml: Path) -> None:
     ):
         path.write_text(content)
         with pytest.raises(SettingsError) as raised:
-            load({"MMS_CONFIG": str(path)})
+            load_settings({"MMS_CONFIG": str(path)})
         assert repeated in str(raised.value)
         assert str(raised.value).isprintable()
     for name in (f"{CONTROL}.gone", "\udcff.gone"):
         with pytest.raises(SettingsError) as raised:
-            load({"MMS_CONFIG": str(toml.with_name(name))})
+            load_settings({"MMS_CONFIG": str(toml.with_name(name))})
         assert str(raised.value).isprintable()
 
 
 def test_a_file_that_is_not_there_or_no_text_is_refused(toml: Path) -> None:
     with pytest.raises(SettingsError, match="MMS_CONFIG"):
-        load({"MMS_CONFIG": str(toml)})
+        load_settings({"MMS_CONFIG": str(toml)})
     toml.write_bytes(b"\xff\xfe")
     with pytest.raises(SettingsError, match="MMS_CONFIG"):
-        load({"MMS_CONFIG": str(toml)})
+        load_settings({"MMS_CONFIG": str(toml)})
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 9000])
@@ -263,15 +267,15 @@ def test_a_number_of_thousands_of_digits_in_the_file_is_an_error_of_ours(
 ) -> None:
     toml.write_text(f"ingest_port = {number}")
     with pytest.raises(SettingsError, match=r"mms\.toml"):
-        load({"MMS_CONFIG": str(toml)})
+        load_settings({"MMS_CONFIG": str(toml)})
 
 
 @pytest.mark.parametrize("variable", ["MMS_CONFIG", "MMS_SPOOL_PATH_FILE"])
 def test_a_file_without_an_end_is_refused(variable: str, toml: Path) -> None:
     """As /dev/zero, which has no end."""
-    toml.write_bytes(b" " * (LARGEST_FILE + 1))
+    toml.write_bytes(b" " * (MAX_FILE_SIZE + 1))
     with pytest.raises(SettingsError, match=f"{variable}.*File too large"):
-        load({variable: str(toml)})
+        load_settings({variable: str(toml)})
 
 
 def test_settings_do_not_change() -> None:
@@ -289,11 +293,11 @@ AMOUNTS = st.from_regex(
 @given(variable=st.sampled_from(VARIABLES), text=st.text() | AMOUNTS | st.ip_addresses().map(str))
 def test_any_text_is_a_value_or_an_error_of_ours(variable: str, text: str) -> None:
     try:
-        loaded = load({variable: text})
+        loaded = load_settings({variable: text})
     except SettingsError as error:
         assert variable.partition("_DEFAULT_")[0] in str(error)  # noqa: PT017 (both ways are right)
         return
-    assert load({variable: text}) == loaded
+    assert load_settings({variable: text}) == loaded
     for name, bounds in BOUNDS.items():
         value = getattr(loaded, name)
         no_limit = name == "rate_per_source" and value == 0
@@ -313,21 +317,28 @@ def test_a_misspelt_variable_is_named(
     variable: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        warn_of_unknown({variable: "hush", "PATH": "/bin"})
+        warn_of_unknown_variables({variable: "hush", "PATH": "/bin"})
     (line,) = caplog.messages
     assert variable in line
     assert said in line
     assert "hush" not in line
 
 
+def test_a_warning_repeats_no_control_characters(caplog: pytest.LogCaptureFixture) -> None:
+    warn_of_unknown_variables({f"MMS_{CONTROL}": ""})
+    (line,) = caplog.messages
+    assert line.startswith(f"MMS_{NASTY} is set")
+    assert line.isprintable()
+
+
 def test_what_is_known_is_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
     others = ["MMS_CONFIG", "MMS_PROXY_BIND", "MMS_INGRESS_1", "MMS_INGRESS_2_ADMIN_PORT"]
     others += ["MMS_INGEST_SERVICE_HOST", "MMS_INGEST_PORT_8080_TCP_ADDR", "MMS_REDIS_URL_FILE"]
-    warn_of_unknown(dict.fromkeys([*VARIABLES, *others], ""))
+    warn_of_unknown_variables(dict.fromkeys([*VARIABLES, *others], ""))
     assert not caplog.messages
 
 
 def test_an_allow_list_may_have_ipv4_in_the_form_of_ipv6() -> None:
     allow = {"MMS_SOURCE_DEFAULT_ALLOW": "::ffff:192.0.2.0/120,::ffff:198.51.100.7,2001:db8::/32"}
-    expected = networks("192.0.2.0/24,198.51.100.7/32,2001:db8::/32")
-    assert load(allow).rules["default"] == Rule(allow=expected)
+    expected = parse_networks("192.0.2.0/24,198.51.100.7/32,2001:db8::/32")
+    assert load_settings(allow).rules["default"] == Rule(allow=expected)

@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import password, settings
-from shared.settings.environment import NAME_FILES
-from shared.settings.sources import Login
+from shared.settings import password
+from shared.settings.environment import PATH_SETTINGS
+from shared.settings.load import load_settings
+from shared.settings.settings import Settings
+from shared.settings.sources import BasicAuthUser
 
 TOKEN = "6ZbQ-9.x_Ltoken~0123"
 OTHER = "another-token-0123456789"
@@ -16,7 +18,7 @@ HASHED = password.hashed(b"correct horse")
 
 
 def test_a_rule_from_the_environment() -> None:
-    loaded = settings.load(
+    loaded = load_settings(
         {
             "MMS_SOURCES": "default,acme-eu",
             "MMS_SOURCE_ACME_EU_TOKEN": f"{TOKEN}, {OTHER}",
@@ -28,7 +30,7 @@ def test_a_rule_from_the_environment() -> None:
     rule = loaded.rules["acme-eu"]
     assert set(loaded.rules) == {"acme-eu"}
     assert rule.token == (TOKEN, OTHER)
-    assert rule.basic == (Login(b"mms", HASHED),)
+    assert rule.basic == (BasicAuthUser(b"mms", HASHED),)
     assert [str(each) for each in rule.allow] == ["192.0.2.0/24", "2001:db8::1/128"]
     assert rule.rate == 2.5
     assert not rule.open
@@ -43,7 +45,7 @@ def test_a_rule_from_toml_and_one_part_of_it_from_the_environment(tmp_path: Path
         f'token = "{TOKEN}"\nallow = ["192.0.2.0/24", "198.51.100.7"]\nrate = 10\n'
     )
     environ = {"MMS_CONFIG": str(config), "MMS_SOURCE_ACME_TOKEN_FILE": str(secret)}
-    rule = settings.load(environ).rules["acme"]
+    rule = load_settings(environ).rules["acme"]
     assert rule.token == (OTHER,)
     assert len(rule.allow) == 2
     assert rule.rate == 10
@@ -75,44 +77,44 @@ def test_errors_say_where_and_what_but_repeat_no_secret(
     environ: dict[str, str], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)) as raised:
-        settings.load(environ)
+        load_settings(environ)
     for secret in ("hush", TOKEN, str(HASHED)):
         assert secret not in str(raised.value)
     assert raised.value.__cause__ is None
 
 
 def test_every_setting_can_come_from_a_file(tmp_path: Path) -> None:
-    for name in settings.Settings.__struct_fields__:
+    for name in Settings.__struct_fields__:
         if name == "rules":
             continue
-        default = getattr(settings.Settings(), name)
+        default = getattr(Settings(), name)
         text = ",".join(map(str, default)) if isinstance(default, tuple) else str(default)
         path = tmp_path / name
         path.write_text(f"{text}\n")
-        loaded = settings.load({f"MMS_{name.upper()}_FILE": str(path)})
+        loaded = load_settings({f"MMS_{name.upper()}_FILE": str(path)})
         # The file of a certificate is the value itself, under both names.
-        assert getattr(loaded, name) == (str(path) if name in NAME_FILES else default)
+        assert getattr(loaded, name) == (str(path) if name in PATH_SETTINGS else default)
 
 
 @pytest.mark.parametrize("name", ["MMS_AMQP_URL", "MMS_SOURCE_DEFAULT_TOKEN"])
 def test_a_value_and_its_file_are_one_too_many(name: str) -> None:
-    with pytest.raises(SettingsError, match="both given"):
-        settings.load({name: TOKEN, f"{name}_FILE": "/none"})
+    with pytest.raises(SettingsError, match="both set"):
+        load_settings({name: TOKEN, f"{name}_FILE": "/none"})
 
 
 def test_a_secret_given_as_its_files_name_is_not_repeated(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not name a file") as raised:
-        settings.load({"MMS_REDIS_URL_FILE": "redis://:hush@host/0"})
+        load_settings({"MMS_REDIS_URL_FILE": "redis://:hush@host/0"})
     assert "hush" not in str(raised.value)
     path = tmp_path / "number"
     path.write_text("hush")
     with pytest.raises(SettingsError, match="MMS_INGEST_PORT_FILE is set") as raised:
-        settings.load({"MMS_INGEST_PORT_FILE": str(path)})
+        load_settings({"MMS_INGEST_PORT_FILE": str(path)})
     assert "hush" not in str(raised.value)
 
 
 def test_settings_and_rules_show_no_secret() -> None:
-    loaded = settings.load(
+    loaded = load_settings(
         {
             "MMS_AMQP_URL": "amqp://mms:hush@rabbit/",
             "MMS_REDIS_URL": "redis://:hush@redis/0",

@@ -4,7 +4,7 @@ import click
 
 from shared.log import configure
 from shared.process import cli
-from shared.settings import settings
+from shared.settings.load import warn_of_unknown_variables
 from workers.admin.dead.export import export
 from workers.admin.dead.list import list_dead_letters
 from workers.admin.dead.purge import purge
@@ -28,7 +28,7 @@ def main() -> None:
     or not everything done, 2 an error.
     """
     configure("WARNING")
-    settings.warn_of_unknown()
+    warn_of_unknown_variables()
 
 
 @main.group()

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from shared.postback.normalise import rfc3339
 from shared.process import cli
-from shared.settings.settings import seconds
+from shared.settings.units import parse_seconds
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ class Since(click.ParamType[datetime]):
             return value
         now = datetime.now(UTC)
         try:
-            return now - timedelta(seconds=seconds(value))
+            return now - timedelta(seconds=parse_seconds(value))
         except (ValueError, OverflowError):
             pass
         try:

@@ -17,7 +17,7 @@ from shared.postback.event import Event, decode_event
 from shared.postback.passthrough import PassthroughEvent, decode_passthrough
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, backoff, connection_errors
-from shared.settings import settings
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from workers.admin import console
 from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
@@ -69,7 +69,7 @@ async def _follow(
     pattern: str, since: datetime | None, limit: int | None, *, as_json: bool, raw: bool
 ) -> None:
     left = limit
-    async with contextlib.aclosing(_messages(settings.load(), pattern, since)) as messages:
+    async with contextlib.aclosing(_messages(load_settings(), pattern, since)) as messages:
         async for message in messages:
             try:
                 event = _read(message.body)

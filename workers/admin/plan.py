@@ -11,8 +11,9 @@ import click
 import msgspec
 
 from shared.errors import SettingsError
-from shared.settings import settings
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
+from shared.settings.units import parse_seconds
 from workers.admin import console
 
 MICRO: Final = 1e-6
@@ -263,7 +264,7 @@ class _Span(click.ParamType[float]):
         self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         try:
-            return float(settings.seconds(value)) if isinstance(value, str) else value
+            return float(parse_seconds(value)) if isinstance(value, str) else value
         except ValueError:
             self.fail(f"{value!r} is not like 30m, 12h or 7d", param, ctx)
 
@@ -319,7 +320,7 @@ def show_plan(
       mms-admin plan --rate 50000 --mean 0.4 --ttl 1d --retention 3d
     """  # noqa: D301 (click reads the backslash)
     try:
-        given = settings.load()
+        given = load_settings()
     except SettingsError as error:
         raise click.UsageError(str(error)) from error
     load = Load(

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.process import cli
-from shared.settings import settings
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from workers.admin import archive, console
 from workers.admin.restore import EventPublisher, Restorer, Summary
@@ -75,7 +75,7 @@ def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: b
 
 async def _rebuild(since: datetime | None, *, dry_run: bool, emitting: bool) -> Summary:
     stop = cli.stop_event()
-    loaded = settings.load()
+    loaded = load_settings()
     summary = Summary(dry_run=dry_run)
     began = time.monotonic()
     last = await archive.end(loaded)

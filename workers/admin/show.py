@@ -10,7 +10,7 @@ import msgspec
 from shared.postback.normalise import Key, rfc3339
 from shared.postback.record import Known, Record
 from shared.process.cli import counted
-from shared.settings import settings
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from workers.admin import console
 from workers.admin.timeline import Step, timeline
@@ -64,7 +64,7 @@ def show(
 async def _find(
     tracking_id: str | None, ref: str | None, template: str | None, source: str | None
 ) -> list[Record]:
-    loaded = settings.load()
+    loaded = load_settings()
     keys: list[Key] = []
     async with contextlib.aclosing(Store(loaded)) as store:
         for each in _sources(loaded, source):

@@ -2,7 +2,7 @@
 
 import click
 
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.upgrade import upgrade
 
@@ -23,5 +23,5 @@ def upgrade_topology(*, dry_run: bool) -> None:
       mms-admin topology upgrade --dry-run
       mms-admin topology upgrade
     """  # noqa: D301 (click reads the backslash)
-    if not console.run(upgrade(settings.load(), console.say, dry_run=dry_run)):
+    if not console.run(upgrade(load_settings(), console.say, dry_run=dry_run)):
         console.say("The topology is as this release declares it: nothing to do")

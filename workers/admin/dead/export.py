@@ -12,7 +12,7 @@ from typing import BinaryIO
 import click
 
 from shared.process.cli import counted
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.dead.browse import Held, browse
 from workers.admin.dead.filter import Filter, filtered
@@ -72,7 +72,7 @@ def _opened(file: str) -> Iterator[BinaryIO]:
 
 async def _export(out: BinaryIO, wanted: Filter) -> int:
     count = 0
-    async with browse(settings.load()) as browser:
+    async with browse(load_settings()) as browser:
         async for held in browser.dead_letters():
             if wanted.matches(held.dead_letter):
                 out.write(console.json_line(_as_json(held)).encode() + b"\n")

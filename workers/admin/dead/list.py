@@ -7,7 +7,7 @@ import click
 import msgspec
 
 from shared.postback.dead_letter import DeadLetter
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
 from workers.admin.dead.filter import Filter, filtered
@@ -53,7 +53,7 @@ async def _list(wanted: Filter, limit: int, *, as_json: bool) -> None:
     counts: Counter[str] = Counter()
     postbacks: Counter[str] = Counter()
     latest: list[tuple[int, int, Item]] = []
-    async with browse(settings.load()) as browser:
+    async with browse(load_settings()) as browser:
         async for held in browser.dead_letters():
             dead_letter = held.dead_letter
             if not wanted.matches(dead_letter):

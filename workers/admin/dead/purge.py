@@ -3,7 +3,7 @@
 import click
 
 from shared.process.cli import counted
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
 from workers.admin.dead.filter import Filter, filtered
@@ -48,7 +48,7 @@ async def _look(wanted: Filter) -> tuple[set[str], int]:
     """The ids of the selected dead letters, and their number."""
     ids: set[str] = set()
     count = 0
-    async with browse(settings.load()) as browser:
+    async with browse(load_settings()) as browser:
         async for held in browser.dead_letters():
             if wanted.matches(held.dead_letter):
                 ids.add(held.dead_letter.id)
@@ -62,7 +62,7 @@ async def _remove(wanted: Filter, confirmed: set[str] | None, removed: list[str]
     Args:
         confirmed: the ids that may be removed; None: all.
     """
-    async with browse(settings.load()) as browser:
+    async with browse(load_settings()) as browser:
         async for held in browser.dead_letters():
             dead_letter_id = held.dead_letter.id
             if wanted.matches(held.dead_letter) and (

@@ -21,7 +21,7 @@ from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.dead.browse import Browser, Held, browse
 from workers.admin.dead.filter import Filter, filtered
@@ -68,7 +68,7 @@ def replay(wanted: Filter, *, dry_run: bool, as_json: bool) -> None:
 
 
 async def _replay(wanted: Filter, tally: Tally, *, dry_run: bool) -> None:
-    async with browse(settings.load()) as browser:
+    async with browse(load_settings()) as browser:
         window: list[Held] = []
         async for held in browser.dead_letters():
             dead_letter = held.dead_letter

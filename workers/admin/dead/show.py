@@ -7,7 +7,7 @@ import contextlib
 import click
 
 from shared.postback.dead_letter import DeadLetter
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.dead.browse import browse
 
@@ -40,7 +40,7 @@ def show_dead_letter(dead_letter_id: str, *, as_json: bool, raw: bool) -> None:
 
 async def _find(dead_letter_id: str) -> DeadLetter | None:
     async with (
-        browse(settings.load()) as browser,
+        browse(load_settings()) as browser,
         contextlib.aclosing(browser.dead_letters()) as dead_letters,
     ):
         async for held in dead_letters:

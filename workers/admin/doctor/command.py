@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from shared.errors import SettingsError
-from shared.settings import settings
+from shared.settings.load import load_settings
 from workers.admin import console
 from workers.admin.doctor.broker import check_rabbitmq
 from workers.admin.doctor.finding import Finding, State, causes_first, ok, reason, wrong
@@ -68,7 +68,7 @@ async def _examine(processes: Sequence[str], spools: Sequence[str]) -> list[Find
     for each in processes:
         parse(each)
     try:
-        loaded = settings.load()
+        loaded = load_settings()
     except SettingsError as error:
         advice = "Correct it; nothing starts like this, and nothing more was looked at."
         return [wrong("settings", str(error), advice)]
