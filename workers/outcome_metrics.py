@@ -13,7 +13,7 @@ from typing import Final
 from prometheus_client import Counter, Histogram
 
 from shared.postback.codes import Outcome, Track
-from shared.postback.normalise import Postback
+from shared.postback.postback import Postback
 from shared.postback.record import Record
 from shared.process.metric_labels import OTHER, UNKNOWN, Bounded, Children
 

@@ -16,7 +16,7 @@ from shared.errors import StateUnavailableError, UnreadableRecordError
 from shared.log import mask
 from shared.postback import record
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Key, NormalisedPostback
+from shared.postback.postback import Key, NormalisedPostback
 from shared.postback.record import Record
 from shared.redis.client import client, close
 from shared.redis.errors import passes, redis_errors

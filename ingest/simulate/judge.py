@@ -17,7 +17,7 @@ import msgspec
 from ingest.simulate.eventlog import TrackEvents
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message
-from shared.postback.normalise import Postback
+from shared.postback.postback import Postback
 from shared.postback.record import Record
 from shared.process.cli import counted
 

@@ -18,7 +18,7 @@ from ingest.simulate.judge import Fault, Finding, judge
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message, Messages
 from shared.errors import BrokerUnavailableError, StateUnavailableError
-from shared.postback.normalise import Key
+from shared.postback.postback import Key
 from shared.postback.record import Record, read_record
 from shared.redis.client import State, client, close
 from shared.settings.settings import Settings

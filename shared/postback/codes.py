@@ -1,8 +1,8 @@
-"""The provider's codes and status texts, and the outcome that they stand for.
+"""The provider's codes and status texts, and the outcomes that they stand for.
 
-Facts: the provider's public pages on MMS postbacks, postback notification codes and delivery report
-statuses. The code says which track a postback belongs to and what normally became of it; for a few
-codes ("status was updated") the status text decides. A text that is in no table never counts as a
+Source: the provider's public pages on MMS postbacks, postback notification codes and delivery
+report statuses. The code gives the track of a postback and its default outcome. For a few codes
+("status was updated") the status text decides. A text that is in no table never counts as a
 delivery: it may be the provider's word for the opposite.
 """
 
@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 
 class Track(StrEnum):
-    """What a postback reports on. Message and discovery share a tracking-id but not a fate."""
+    """What a postback reports on. Message and discovery share a tracking-id but not an outcome."""
 
     MESSAGE = "message"
     DISCOVERY = "discovery"
@@ -21,7 +21,7 @@ class Track(StrEnum):
 
 
 class Outcome(StrEnum):
-    """What became of it."""
+    """The state that a postback reports; see `TERMINAL_PHASE` for which of them are terminal."""
 
     ACCEPTED = "accepted"
     SENT = "sent"
@@ -42,8 +42,8 @@ class Code(NamedTuple):
 
     Attributes:
         track: what the postback reports on.
-        outcome: what the code says, where no status text refines it.
-        refined: whether the status text has the last word.
+        outcome: the outcome where no status text refines it.
+        refined: whether the status text decides.
     """
 
     track: Track
@@ -76,7 +76,7 @@ CODES: Final[dict[str, Code]] = {
     "E004": Code(_T, Outcome.FAILED),
 }
 
-# The last part of a status text, lower case and without spaces: how we write it, what it decides.
+# The last part of a status text, in lower case and without spaces: our spelling, and its outcome.
 _STATUS_WORDS: Final[dict[str, tuple[str, Outcome]]] = {
     "delivered": ("Delivered", Outcome.DELIVERED),
     "retrieved": ("Retrieved", Outcome.DELIVERED),
@@ -97,9 +97,9 @@ _STATUS_WORDS: Final[dict[str, tuple[str, Outcome]]] = {
 # XML writes `Message Sent/Expired` or `Message Failed` where JSON writes the last word alone.
 _XML_WORDING: Final = re.compile(r"^\s*message(\s+sent\s*/|\s)", re.IGNORECASE)
 
-# A phase is the first digit of a rank: later in a message's life is higher, and a delivery
-# outranks every failure, because nothing un-delivers a handset. For templates a failure
-# outranks `ready`: what is corrupt stays corrupt.
+# A phase is the first digit of a rank: a later step of a message's life has a higher phase. A
+# delivery outranks every failure, because a delivered message stays delivered. For templates a
+# failure outranks `ready`, because a corrupt MMS stays corrupt.
 _PHASES: Final[dict[Outcome, int]] = {
     Outcome.ACCEPTED: 1,
     Outcome.SENT: 2,
@@ -116,23 +116,23 @@ _PHASES: Final[dict[Outcome, int]] = {
 }
 _TEMPLATE_FAILED_PHASE: Final = 4
 TERMINAL_PHASE: Final = 3
+"""The lowest phase of a terminal outcome."""
 
 
 def canonical_status(text: str) -> str:
     """The one spelling of a status text that JSON and XML write differently.
 
-    `Message Sent/Delivered`, `delivered` and ` Delivered ` are all `Delivered`. A text that the
-    provider is not known to send keeps its words, without what only XML writes before them.
+    `Message Sent/Delivered`, `delivered` and ` Delivered ` are all `Delivered`. A text that is in
+    no table keeps its words, without the words that only XML writes before them.
     """
     known = _status_word(text)
     return known[0] if known else _XML_WORDING.sub("", text, count=1).strip() or text.strip()
 
 
 def outcome_of(code: str, status: str | None) -> Outcome:
-    """What a postback with this code (a key of `CODES`) and status text says became of it.
+    """The outcome of a postback with this code (a key of `CODES`) and status text.
 
-    A text that is not known says no more than that something was sent, or with an error code that
-    it failed.
+    A text that is in no table means `sent`, or with an error code `failed`.
     """
     row = CODES[code]
     if not row.refined or not status:
@@ -144,12 +144,12 @@ def outcome_of(code: str, status: str | None) -> Outcome:
 
 
 def unknown_status(code: str, status: str | None) -> bool:
-    """Whether this status text should decide, and is none that we know."""
+    """Whether this status text should decide the outcome, but is in no table."""
     return bool(status) and CODES[code].refined and _status_word(status or "") is None
 
 
 def phase_of(track: Track, outcome: Outcome) -> int:
-    """How far in its life a track is with this outcome; see `_PHASES`."""
+    """The phase of a track with this outcome; see `_PHASES`."""
     if track is Track.TEMPLATE and outcome is Outcome.FAILED:
         return _TEMPLATE_FAILED_PHASE
     return _PHASES[outcome]

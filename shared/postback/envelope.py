@@ -1,4 +1,4 @@
-"""A batch of postbacks as one AMQP message: msgpack, bodies as they came, nothing decoded."""
+"""A batch of postbacks as one AMQP message: msgpack with the raw bodies, which are not decoded."""
 
 import contextlib
 import hashlib
@@ -22,9 +22,9 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     Attributes:
         received_at: microseconds since the Unix epoch.
-        source: which provider account it is; the last part of the URL's path, or `default`.
-        content_type: the request's Content-Type, empty when it had none. Kept, never believed.
-        body: the request's body, as it came.
+        source: the provider account; the last part of the URL's path, or `default`.
+        content_type: the request's Content-Type, empty when it had none. Not used for decoding.
+        body: the raw body of the request.
     """
 
     received_at: Annotated[int, Meta(ge=0, lt=10**16)]
@@ -34,7 +34,7 @@ class Arrival(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class TracedArrival(Arrival, frozen=True, array_like=True, gc=False):
-    """An arrival that is traced. Who does not trace reads it as an `Arrival`.
+    """An arrival that is traced. A process without tracing reads it as an `Arrival`.
 
     Attributes:
         traceparent: W3C Trace Context of the request's span; empty when it was not traced.
@@ -44,27 +44,30 @@ class TracedArrival(Arrival, frozen=True, array_like=True, gc=False):
 
 
 def traceparent(arrival: Arrival) -> str:
-    """The trace context that an arrival came with, empty when there is none."""
+    """The trace context of an arrival, empty when there is none."""
     return arrival.traceparent if isinstance(arrival, TracedArrival) else ""
 
 
 def encode(batch: Sequence[Arrival]) -> bytes:
-    """A batch as the body of one AMQP message."""
+    """Encode a batch as the body of one AMQP message."""
     return _encode(batch)
 
 
-def split(message: bytes, largest: float) -> list[tuple[bytes, int]]:
-    """A batch as several, each with its count of postbacks; no postback's bytes are changed.
+def split(encoded: bytes, largest: float) -> list[tuple[bytes, int]]:
+    """Split an encoded batch into smaller ones; the bytes of each postback stay the same.
 
     Args:
-        largest: bytes of a message; only one that holds a single postback may be larger.
+        largest: bytes of one batch; only a batch of a single postback may be larger.
+
+    Returns:
+        The encoded batches, each with its number of postbacks.
 
     Raises:
-        msgspec.DecodeError: it holds no batch.
+        msgspec.DecodeError: it is no batch.
     """
     pieces: list[list[msgspec.Raw]] = []
     size = 0
-    for raw in _decode_raw(message):
+    for raw in _decode_raw(encoded):
         length = len(memoryview(raw))
         if not pieces or size + length > largest:
             pieces.append([])
@@ -74,50 +77,50 @@ def split(message: bytes, largest: float) -> list[tuple[bytes, int]]:
     return [(_encode(piece), len(piece)) for piece in pieces]
 
 
-def count(message: bytes) -> int:
-    """How many postbacks a batch holds, as its first bytes say; 1 for what is no batch."""
-    first = message[:1]
+def count(encoded: bytes) -> int:
+    """The number of postbacks in an encoded batch, by its first bytes; 1 when it is no batch."""
+    first = encoded[:1]
     if first == b"\xdc":
-        return int.from_bytes(message[1:3], "big")
+        return int.from_bytes(encoded[1:3], "big")
     if first == b"\xdd":
-        return int.from_bytes(message[1:5], "big")
+        return int.from_bytes(encoded[1:5], "big")
     return first[0] & 0x0F if b"\x90" <= first <= b"\x9f" else 1
 
 
-def batch_id(message: bytes) -> str:
-    """What logs and events call an encoded batch: a function of its bytes, 16 hexadecimal digits.
+def batch_id(encoded: bytes) -> str:
+    """The id of an encoded batch in logs and events: a digest, 16 hexadecimal digits.
 
     So a batch keeps its id through the spool, and when it is published again.
     """
-    return hashlib.blake2b(message, digest_size=8).hexdigest()
+    return hashlib.blake2b(encoded, digest_size=8).hexdigest()
 
 
-def decode(message: bytes) -> list[Arrival]:
-    """The batch that a message's body holds.
-
-    Raises:
-        msgspec.DecodeError: it holds none, or one in a newer format.
-    """
-    with _undecodable(message):
-        return _decode(message)
-
-
-def decode_traced(message: bytes) -> Sequence[Arrival]:
-    """As `decode`, with what traces need; who did not trace wrote an empty `traceparent`.
+def decode(encoded: bytes) -> list[Arrival]:
+    """Decode the body of a message.
 
     Raises:
-        msgspec.DecodeError: it holds none.
+        msgspec.DecodeError: it is no batch, or a batch in a newer format.
     """
-    with _undecodable(message):
-        return _decode_traced(message)
+    with _explained(encoded):
+        return _decode(encoded)
+
+
+def decode_traced(encoded: bytes) -> Sequence[Arrival]:
+    """As `decode`, with the trace context; it is empty in batches of a process without tracing.
+
+    Raises:
+        msgspec.DecodeError: as `decode`.
+    """
+    with _explained(encoded):
+        return _decode_traced(encoded)
 
 
 @contextlib.contextmanager
-def _undecodable(message: bytes) -> Iterator[None]:
+def _explained(encoded: bytes) -> Iterator[None]:
     try:
         yield
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise msgspec.DecodeError(unreadable(message, error)) from error
+        raise msgspec.DecodeError(unreadable(encoded, error)) from error
 
 
 _encode: Final = msgspec.msgpack.Encoder().encode

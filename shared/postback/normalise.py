@@ -1,22 +1,13 @@
-"""A postback: its fields made one spelling, where it belongs, its identity and its rank.
-
-Two requests are the same postback when their normalised fields are the same, however they were
-spelled and whenever they came: that is the identity. The rank is a string that sorts postbacks of
-one track by how much they decide: phase, then the provider's time in UTC, then identity. Both are
-functions of the fields alone, which is why the order of arrival cannot matter.
-"""
+"""From the fields of a body to a normalised postback, or to the reason why it is a dead letter."""
 
 import hashlib
-from datetime import UTC, datetime
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 import msgspec
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback.codes import (
     CODES,
-    TERMINAL_PHASE,
-    Outcome,
     Track,
     canonical_status,
     outcome_of,
@@ -24,9 +15,13 @@ from shared.postback.codes import (
     unknown_status,
 )
 from shared.postback.dead_letter import Reason
-from shared.postback.dialects import FIELDS, Fields, NotText, parse
+from shared.postback.dialects.fields import FIELDS, Fields, NotText
+from shared.postback.dialects.parse import parse
+from shared.postback.postback import Key, NormalisedPostback, Postback, Rank
+from shared.postback.timestamps import NO_TIME, digits, rfc3339_of, utc
 
 ORIGIN: Final = "MMS_MT"
+"""The origin of our postbacks; postbacks of other origins are passed on."""
 
 MAX_ID: Final = 256
 MAX_TEXT: Final = 1024
@@ -41,129 +36,29 @@ LIMITS: Final = {
 }
 """Characters allowed in a field; `MAX_TEXT` for all others. At most `MAX_EXTRA` unknown fields."""
 
-NO_TIME: Final = "0" * 20
-"""A rank's time when the postback carries none."""
-
-
-class Key(NamedTuple):
-    """What a record is filed under.
-
-    Attributes:
-        kind: `message` (also for discovery) or `template`.
-        source: the provider account that sent the postback.
-        id: the tracking-id, or the template's mms-id.
-    """
-
-    kind: str
-    source: str
-    id: str
-
-    @property
-    def redis(self) -> str:
-        """The Redis key; braces keep all of one record in one cluster slot."""
-        return f"mms:{self.kind}:{{{self.source}/{self.id}}}"
-
-
-class Postback(msgspec.Struct, frozen=True, array_like=True):
-    """The normalised fields of one postback, in the order in which they are stored.
-
-    The order is a stored format: add at the end only, with a default; see `formats`. The id that
-    the record is filed under is not repeated here, nor is `origin`, which is always `MMS_MT`.
-    """
-
-    code: str
-    status: str | None = None
-    status_details: str | None = None
-    sent_as: str | None = None
-    mms_id: str | None = None
-    from_: str | None = None
-    to: str | None = None
-    operator_id: str | None = None
-    operator_name: str | None = None
-    timestamp: str | None = None
-    handset: str | None = None
-    client_reference: str | None = None
-    campaign_ref: str | None = None
-    aggregator_id: str | None = None
-    audio_name: str | None = None
-    video_name: str | None = None
-    image_name: str | None = None
-    from_mask: str | None = None
-    os: str | None = None
-    extra: dict[str, str] | None = None
-
-    @property
-    def track(self) -> Track:
-        return CODES[self.code].track
-
-    @property
-    def outcome(self) -> Outcome:
-        return outcome_of(self.code, self.status)
-
-
-class Rank(NamedTuple):
-    """A rank taken apart. Its text has fixed width and only `[0-9a-f]`: any collation sorts it.
-
-    Attributes:
-        phase: how far in its life the track is with this postback.
-        time: the provider's time in UTC as 20 digits, `YYYYMMDDhhmmss` and microseconds; zeros
-            when the postback carries none.
-        identity: 24 hexadecimal digits.
-    """
-
-    phase: int
-    time: str
-    identity: str
-
-    def __str__(self) -> str:
-        return f"{self.phase}{self.time}{self.identity}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Rank":
-        return cls(int(text[0]), text[1:21], text[21:])
-
-    @property
-    def moment(self) -> datetime | None:
-        """The provider's time, or None when the postback carries none."""
-        if self.time == NO_TIME:
-            return None
-        return datetime.fromisoformat(f"{self.time[:8]}T{self.time[8:14]}.{self.time[14:]}+00:00")
-
-    @property
-    def terminal(self) -> bool:
-        return self.phase >= TERMINAL_PHASE
-
-
-class NormalisedPostback(NamedTuple):
-    """A postback with the record it belongs to and its rank there.
-
-    Attributes:
-        unknown_status: whether its status text should decide its outcome, and is none that we know.
-    """
-
-    key: Key
-    track: Track
-    rank: Rank
-    postback: Postback
-    unknown_status: bool = False
-
 
 def decode(source: str, body: bytes) -> NormalisedPostback:
-    """From a request's raw body to a filed postback.
+    """From a request's raw body to a normalised postback.
+
+    Args:
+        source: the provider account that sent it.
 
     Raises:
-        OtherOriginError: it is readable, but no postback of ours.
-        UndecodableError: it belongs in the dead letters; carries the reason.
+        OtherOriginError: its origin is not `ORIGIN`.
+        UndecodableError: it is a dead letter; carries the reason.
     """
-    return file(source, parse(body))
+    return normalise(source, parse(body))
 
 
-def file(source: str, fields: Fields) -> NormalisedPostback:
-    """Make sense of a postback's fields, as `dialects.parse` returns them.
+def normalise(source: str, fields: Fields) -> NormalisedPostback:
+    """The postback that these fields, as `parse` returns them, stand for.
+
+    Args:
+        source: the provider account that sent it.
 
     Raises:
-        OtherOriginError: it is no postback of ours.
-        UndecodableError: it belongs in the dead letters; carries the reason.
+        OtherOriginError: its origin is not `ORIGIN`.
+        UndecodableError: it is a dead letter; carries the reason.
     """
     row = CODES[_code(fields)]
     texts = _texts(fields)
@@ -190,7 +85,7 @@ _STORED: Final = tuple(
     if attribute != "extra"
 )
 _STORED_NAMES: Final = frozenset(_STORED)
-# Where a template's postback names its content, by code: the one that failed comes first.
+# The fields that name a template's content, by code: the content that failed comes first.
 _CONTENT: Final = {
     "E002": ("audio-name", "video-name", "image-name"),
     "E003": ("video-name", "audio-name", "image-name"),
@@ -198,25 +93,8 @@ _CONTENT: Final = {
     "N003": ("audio-name",),
 }
 _KNOWN: Final = frozenset(FIELDS)
-_ANY_LENGTH: Final = min(MAX_TEXT, *LIMITS.values())  # which no field minds
+_LOWEST_LIMIT: Final = min(MAX_TEXT, *LIMITS.values())
 _pack: Final = msgspec.msgpack.Encoder().encode
-
-
-def digits(moment: datetime) -> str:
-    """A UTC datetime as a rank has it."""
-    t = moment.isoformat(timespec="microseconds")
-    return f"{t[:4]}{t[5:7]}{t[8:10]}{t[11:13]}{t[14:16]}{t[17:19]}{t[20:26]}"
-
-
-def rfc3339(moment: datetime) -> str:
-    """A UTC datetime as RFC 3339 with a `Z`."""
-    return rfc3339_of(digits(moment))
-
-
-def rfc3339_of(t: str) -> str:
-    """A rank's time as RFC 3339 with a `Z`; a fraction of a second only where there is one."""
-    fraction = "" if t.endswith("000000") else f".{t[14:]}"
-    return f"{t[:4]}-{t[4:6]}-{t[6:8]}T{t[8:10]}:{t[10:12]}:{t[12:14]}{fraction}Z"
 
 
 def _code(fields: Fields) -> str:
@@ -244,35 +122,24 @@ def _texts(fields: Fields) -> dict[str, str]:
 
 
 def _check_lengths(texts: dict[str, str]) -> None:
-    if max(map(len, texts.values())) > _ANY_LENGTH or max(map(len, texts)) > MAX_ID:
+    if max(map(len, texts.values())) > _LOWEST_LIMIT or max(map(len, texts)) > MAX_ID:
         for name, text in texts.items():
             _check_length(name, text)
-    if len(texts) > MAX_EXTRA:  # else there is nothing to count
+    if len(texts) > MAX_EXTRA:  # with fewer, there cannot be too many unknown fields
         unknown = len(texts.keys() - _KNOWN)
         if unknown > MAX_EXTRA:
-            detail = f"{unknown} fields that we do not know, over the limit of {MAX_EXTRA}"
+            detail = f"{unknown} unknown fields, over the limit of {MAX_EXTRA}"
             raise UndecodableError(Reason.TOO_LONG, detail)
 
 
 def _check_length(name: str, text: str) -> None:
     limit = LIMITS.get(name, MAX_TEXT)
     if len(text) > limit:
-        detail = f"{name[:40]} has {len(text)} characters, over its {limit}"
+        detail = f"{name[:40]} has {len(text)} characters, over its limit of {limit}"
         raise UndecodableError(Reason.TOO_LONG, detail)
     if len(name) > MAX_ID:
-        detail = f"a field's name has {len(name)} characters, over its {MAX_ID}"
+        detail = f"a field's name has {len(name)} characters, over its limit of {MAX_ID}"
         raise UndecodableError(Reason.TOO_LONG, detail)
-
-
-def utc(timestamp: str) -> datetime | None:
-    """A timestamp in UTC; None when it is no ISO 8601. Without an offset it is taken as UTC."""
-    if timestamp[11:13] == "24":  # some versions of Python take it as midnight, others do not
-        return None
-    try:
-        moment = datetime.fromisoformat(timestamp.upper())
-        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):
-        return None
 
 
 def _key(source: str, track: Track, texts: dict[str, str]) -> Key:

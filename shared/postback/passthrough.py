@@ -1,7 +1,7 @@
-"""Postbacks of other origins: inbound messages, SMS and the like, which are passed on as events.
+"""Postbacks of other origins, for example inbound messages and SMS, as events.
 
-The provider's URL is one for a whole account, so these arrive at it too. They are none of ours:
-they make no record and are no dead letters, and what they mean is for who subscribes to them.
+The provider sends all postbacks of an account to one URL, so these arrive too. They have no record
+and are not dead letters. Their subscribers decide what they mean.
 """
 
 import hashlib
@@ -12,10 +12,11 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from shared.postback.dialects import NotText, parse
+from shared.postback.dialects.fields import NotText
+from shared.postback.dialects.parse import parse
 from shared.postback.envelope import Arrival
 from shared.postback.event import routing_word
-from shared.postback.normalise import rfc3339, utc
+from shared.postback.timestamps import rfc3339, utc
 
 PREFIX: Final = "mms.passthrough."
 
@@ -26,7 +27,7 @@ class Passed(msgspec.Struct, frozen=True):
     Attributes:
         origin: as the provider wrote it.
         code: None when it has none.
-        fields: all others, under canonical names: texts, and nested JSON as it came.
+        fields: all other fields, under canonical names: texts, and nested JSON as it was written.
     """
 
     origin: str
@@ -37,8 +38,8 @@ class Passed(msgspec.Struct, frozen=True):
 class PassthroughEvent(msgspec.Struct, frozen=True, kw_only=True):
     """A CloudEvent 1.0 in structured JSON.
 
-    It has no `sequence`: none supersedes another. The same postback has the same id, however often
-    the provider sends it.
+    It has no `sequence`, because these events do not supersede each other. The same postback has
+    the same id, however often the provider sends it.
 
     Attributes:
         subject: the tracking-id, else the mms-id; absent when there is neither.
@@ -66,11 +67,11 @@ def passthrough_of(arrival: Arrival, fields: Mapping[str, object]) -> Passthroug
     """The event for a postback of another origin.
 
     Args:
-        arrival: as it reached the ingress.
-        fields: as `dialects.parse` returns them for its body; `origin` is a text.
+        arrival: the request as it reached the ingress.
+        fields: as `parse` returns them for its body; `origin` is a text.
 
     Raises:
-        UndecodableError: a field is nested more deeply than `dialects.MAX_DEPTH`.
+        UndecodableError: a field is nested more deeply than `MAX_DEPTH`.
     """
     if NotText in set(map(type, fields.values())):
         fields = parse(arrival.body, keep_nested=True)
@@ -85,11 +86,11 @@ def passthrough_of(arrival: Arrival, fields: Mapping[str, object]) -> Passthroug
     subject = values.get("tracking-id") or values.get("mms-id")
     timestamp = values.get("timestamp")
     moment = utc(timestamp) if isinstance(timestamp, str) else None
-    named = f"{arrival.source}\0".encode() + arrival.body
+    identified = f"{arrival.source}\0".encode() + arrival.body
     return PassthroughEvent(
         type=f"{PREFIX}{routing_word(origin).lower()}",
         source=f"/mms-postbacks/{arrival.source}",
-        id=hashlib.blake2b(named, digest_size=16).hexdigest(),
+        id=hashlib.blake2b(identified, digest_size=16).hexdigest(),
         time=rfc3339(moment or datetime.fromtimestamp(arrival.received_at / 1_000_000, UTC)),
         subject=subject if isinstance(subject, str) else UNSET,
         data=Passed(origin, code, values),
@@ -97,10 +98,10 @@ def passthrough_of(arrival: Arrival, fields: Mapping[str, object]) -> Passthroug
 
 
 def decode_passthrough(body: bytes) -> PassthroughEvent:
-    """The passthrough event that a message's body holds.
+    """The passthrough event in the body of a message.
 
     Raises:
-        msgspec.DecodeError: it holds none.
+        msgspec.DecodeError: the body is not a passthrough event.
     """
     event: PassthroughEvent = _decode(body)
     if not event.type.startswith(PREFIX):

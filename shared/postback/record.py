@@ -1,9 +1,9 @@
 """A record: the set of postbacks received for one key, and what is known because of them.
 
-In Redis a record is a hash. Each postback is one field: its name is the track's letter and the
-postback's rank, its value the time of its first arrival and its fields. The highest name of a
-track is the track's state, so there is nothing else to keep in step. Everything here is a function
-of that set: it does not know in what order it was filled.
+In Redis a record is a hash. Each postback is one field. The field's name is one character for the
+track and the postback's rank; its value is the time of the first arrival and the postback's fields.
+The highest name of a track decides its outcome, so nothing else has to be kept consistent.
+Everything here is a function of that set, and independent of the order of arrival.
 """
 
 from collections.abc import Iterable, Mapping
@@ -16,24 +16,17 @@ from msgspec.structs import astuple
 from shared.errors import UnreadableRecordError
 from shared.postback.codes import CODES, Outcome, Track, phase_of
 from shared.postback.formats import unreadable
-from shared.postback.normalise import (
-    NO_TIME,
-    Key,
-    NormalisedPostback,
-    Postback,
-    Rank,
-    digits,
-    rfc3339_of,
-)
+from shared.postback.postback import Key, NormalisedPostback, Postback, Rank
+from shared.postback.timestamps import NO_TIME, digits, rfc3339_of
 
 MAX_POSTBACKS_KEPT: Final = 64
-"""Postbacks kept for one key. Beyond it those of lowest rank are dropped."""
+"""Postbacks kept for one key. Over this number those of lowest rank are dropped."""
 
 DROPPED: Final = "dropped"
-"""The hash field that is there when postbacks were dropped because of `MAX_POSTBACKS_KEPT`."""
+"""The hash field that says that postbacks were dropped because of `MAX_POSTBACKS_KEPT`."""
 
-_LETTERS: Final = {Track.MESSAGE: "m", Track.DISCOVERY: "d", Track.TEMPLATE: "t"}
-_TRACKS: Final = {letter: track for track, letter in _LETTERS.items()}
+_TRACK_CHARACTERS: Final = {Track.MESSAGE: "m", Track.DISCOVERY: "d", Track.TEMPLATE: "t"}
+_TRACKS: Final = {character: track for track, character in _TRACK_CHARACTERS.items()}
 _TIME_DIGITS: Final = 16
 
 _pack: Final = msgspec.msgpack.Encoder().encode
@@ -41,17 +34,21 @@ _unpack: Final = msgspec.msgpack.Decoder(Postback).decode
 
 
 def entry_name(normalised: NormalisedPostback) -> str:
-    """The hash field that a postback is stored under."""
-    return f"{_LETTERS[normalised.track]}{normalised.rank}"
+    """The name of the hash field of a postback."""
+    return f"{_TRACK_CHARACTERS[normalised.track]}{normalised.rank}"
 
 
 def entry_value(received_at: int, postback: Postback) -> bytes:
-    """What is stored for a postback that first arrived at `received_at` (microseconds, Unix)."""
+    """The value of the hash field of a postback.
+
+    Args:
+        received_at: its first arrival, microseconds since the Unix epoch.
+    """
     return b"%0*d%b" % (_TIME_DIGITS, received_at, _pack(postback))
 
 
 def reference_key(source: str, client_reference: str) -> str:
-    """The Redis key of the set of tracking-ids that carry this reference of the customer's."""
+    """The Redis key of the set of tracking-ids that carry this client reference."""
     return f"mms:ref:{{{source}/{client_reference}}}"
 
 
@@ -69,7 +66,7 @@ class Entry(msgspec.Struct, frozen=True):
 
     @property
     def time(self) -> str:
-        """When it happened, as a rank has it: the provider's time, else when it was received."""
+        """The provider's time, else the time of receipt, as 20 digits; see `timestamps.digits`."""
         if self.rank.time != NO_TIME:
             return self.rank.time
         return digits(datetime.fromtimestamp(self.received_at / 1_000_000, UTC))
@@ -80,9 +77,9 @@ class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
     Attributes:
         sent_at: when it was sent, RFC 3339 in UTC; None while no postback says so.
-        completed_at: when its fate was decided; None while it is not.
-        corrects: the terminal outcome that this one replaces, else None; the highest-ranked one if
-            there were several.
+        completed_at: when its outcome became terminal; None while it is not.
+        corrects: the terminal outcome that this one replaces, else None; of several, the one of
+            highest rank.
     """
 
     tracking_id: str | None
@@ -106,10 +103,10 @@ class Known(msgspec.Struct, frozen=True, rename={"from_": "from"}):
 
 
 class Record(msgspec.Struct, frozen=True):
-    """All that was received for one key.
+    """All postbacks that were received for one key.
 
     Attributes:
-        entries: its postbacks by rank, lowest first.
+        entries: the postbacks by rank, lowest first.
         dropped: whether more arrived than are kept.
     """
 
@@ -118,7 +115,7 @@ class Record(msgspec.Struct, frozen=True):
     dropped: bool = False
 
     def tracks(self) -> list[Track]:
-        """The tracks that something is known about, in the order of `Track`."""
+        """The tracks that have postbacks, in the order of `Track`."""
         present = {entry.track for entry in self.entries}
         return [track for track in Track if track in present]
 
@@ -129,7 +126,7 @@ class Record(msgspec.Struct, frozen=True):
     def known(self, track: Track) -> Known:
         """What is known about a track that is among `tracks()`.
 
-        The deciding postback says what became of it; a detail that it lacks comes from the
+        The deciding postback gives the outcome. A detail that it lacks comes from the
         highest-ranked postback of the same track that has it.
         """
         entries = self.of(track)
@@ -176,9 +173,9 @@ def _entry(field: bytes, value: bytes) -> Entry:
     packed = value[_TIME_DIGITS:]
     try:
         postback = _unpack(packed)
-        track = CODES[postback.code].track  # a newer release may know more codes
-        # The release before took every status text that it did not know for a delivery, and the
-        # name says so still; what the postback itself says is right.
+        track = CODES[postback.code].track  # a LookupError if a newer release wrote the code
+        # Release 0.1.0 ranked every unknown status text as a delivery, and the name still has that
+        # phase. The postback itself gives the right phase.
         phase = phase_of(track, postback.outcome)
         return Entry(
             track=_TRACKS[name[0]],
@@ -191,7 +188,7 @@ def _entry(field: bytes, value: bytes) -> Entry:
 
 
 def _filled(entries: list[Entry]) -> Postback:
-    """The first postback; what it lacks, from the first one that has it."""
+    """The first postback; each field that it lacks comes from the first one that has it."""
     values = astuple(entries[0].postback)
     for entry in entries[1:]:
         others = astuple(entry.postback)
@@ -207,6 +204,6 @@ def _sent_at(entries: Iterable[Entry]) -> str | None:
 
 
 def _corrected(entries: list[Entry]) -> Outcome | None:
-    stands = entries[0].postback.outcome
-    others = (entry.postback.outcome for entry in entries if entry.rank.terminal)
-    return next((outcome for outcome in others if outcome is not stands), None)
+    current = entries[0].postback.outcome
+    terminal = (entry.postback.outcome for entry in entries if entry.rank.terminal)
+    return next((outcome for outcome in terminal if outcome is not current), None)

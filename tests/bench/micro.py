@@ -16,9 +16,10 @@ import pydantic
 
 from shared.postback import envelope
 from shared.postback.codes import Track
-from shared.postback.dialects import parse
+from shared.postback.dialects.parse import parse
 from shared.postback.event import event_of
-from shared.postback.normalise import Rank, decode, file
+from shared.postback.normalise import decode, normalise
+from shared.postback.postback import Rank
 from shared.postback.record import entry_name, entry_value, read_record
 from tests.bench import traffic
 
@@ -77,7 +78,7 @@ def steps() -> dict[str, Callable[[], object]]:
         "JSON: pydantic": lambda: adapter.validate_json(body),
         "XML to fields": lambda: parse(xml_body),
         "XML: ElementTree": lambda: {each.tag: each.text for each in ET.fromstring(xml_body)},
-        "fields to postback, identity and rank": lambda: file("default", dict(texts)),
+        "fields to postback, identity and rank": lambda: normalise("default", dict(texts)),
         "JSON to postback, all of it": lambda: decode("default", body),
         "XML to postback, all of it": lambda: decode("default", xml_body),
         "rank taken apart": lambda: Rank.parse(str(normalised.rank)),

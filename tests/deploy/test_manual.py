@@ -6,9 +6,10 @@ from pathlib import Path
 
 from ingest.access_control import password_checks
 from ingest.http import connection, connections, content_coding, server, tls_handshake
-from shared.postback import codes, dialects, normalise, record
+from shared.postback import codes, normalise, record
 from shared.postback.codes import CODES, Outcome, Track
 from shared.postback.dead_letter import Reason
+from shared.postback.dialects import fields
 from shared.postback.event import Event
 from shared.rabbitmq import topology
 from shared.settings import password, sources
@@ -116,7 +117,7 @@ LIMITS = {
     "time that a record is kept": f"{DEFAULTS.state_ttl / 86400:g} days",
     "postbacks of a record": f"{record.MAX_POSTBACKS_KEPT}",
     "fields; depth; digits of a number in a body": (
-        f"{dialects.MAX_FIELDS}; {dialects.MAX_DEPTH}; {dialects.MAX_DIGITS:,}"
+        f"{fields.MAX_FIELDS}; {fields.MAX_DEPTH}; {fields.MAX_DIGITS:,}"
     ),
 }
 
@@ -128,9 +129,9 @@ def test_the_limits() -> None:
 
 def test_the_limits_of_a_body() -> None:
     rows = {row[0]: row[1] for row in table(EVENTS, "limit")}
-    assert rows["fields or elements of a body"] == f"{dialects.MAX_FIELDS}"
-    assert rows["depth of nesting"] == f"{dialects.MAX_DEPTH}"
-    assert rows["digits of a number"] == f"{dialects.MAX_DIGITS:,}"
+    assert rows["fields or elements of a body"] == f"{fields.MAX_FIELDS}"
+    assert rows["depth of nesting"] == f"{fields.MAX_DEPTH}"
+    assert rows["digits of a number"] == f"{fields.MAX_DIGITS:,}"
     assert rows["unknown fields"] == f"{normalise.MAX_EXTRA}; they are kept"
     own = {name: limit for name, limit in normalise.LIMITS.items() if limit != normalise.MAX_ID}
     assert rows["characters of an id"] == (

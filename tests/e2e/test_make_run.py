@@ -17,7 +17,7 @@ import pytest
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ
 from deploy.local.services import command
-from shared.postback.normalise import Key
+from shared.postback.postback import Key
 from shared.settings.settings import Settings
 from tests.integration.test_topology_upgrade import declare_old, publish, taken
 from tests.support.live import Live

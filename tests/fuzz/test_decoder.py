@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
+from shared.postback.postback import NormalisedPostback
 from tests.support.budget import fuzzed
 from tests.support.mutation import mutated
 from tests.support.strategies import DIALECTS, postback_fields

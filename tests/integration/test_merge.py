@@ -13,7 +13,8 @@ from deploy.local.servers import Redis
 from shared.postback import record
 from shared.postback.codes import Track
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 from shared.postback.record import Record
 from shared.settings.settings import Settings
 from tests.support import strategies

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 from shared.postback import envelope
 from shared.postback.codes import Track
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Key
+from shared.postback.postback import Key
 from shared.settings.settings import Settings
 from workers.consumer import Delivery
 from workers.pipeline import process_window

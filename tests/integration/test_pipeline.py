@@ -13,7 +13,8 @@ from shared.postback import envelope
 from shared.postback.codes import Track
 from shared.postback.envelope import Arrival
 from shared.postback.event import decode_event
-from shared.postback.normalise import Key, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import Key
 from shared.postback.record import Record, entry_name, entry_value
 from shared.rabbitmq.session import open_session
 from shared.rabbitmq.topology import EVENT_LOG, EVENTS, STATE_QUEUE

@@ -25,7 +25,8 @@ from deploy.local.servers import Redis
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 from shared.settings.settings import Settings
 from tests.support import contract
 from tests.support.strategies import as_json

@@ -15,7 +15,7 @@ from shared.postback.codes import Outcome, Track
 from shared.postback.dead_letter import DeadLetter, Reason, decode_dead_letter
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
-from shared.postback.normalise import Key
+from shared.postback.postback import Key
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings

@@ -17,7 +17,7 @@ from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Key
+from shared.postback.postback import Key
 from shared.rabbitmq.session import Session
 from shared.rabbitmq.topology import DEAD, POSTBACKS, STATE_QUEUE
 from shared.settings.settings import Settings

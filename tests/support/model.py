@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from shared.postback.codes import Track
-from shared.postback.normalise import Key, NormalisedPostback, Postback, Rank
+from shared.postback.postback import Key, NormalisedPostback, Postback, Rank
 from shared.postback.record import Entry, Record
 
 NOTIFY_NEVER: Final = 0

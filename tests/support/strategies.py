@@ -12,7 +12,8 @@ from xml.sax.saxutils import escape
 
 from hypothesis import strategies as st
 
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 from tests.support.contract import CODES, LEGACY, STATUSES
 
 Render = Callable[[Mapping[str, str]], bytes]

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.postback.codes import Outcome, Track
-from shared.postback.normalise import Key, NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import Key, NormalisedPostback
 from shared.postback.record import Entry, Record
 from workers.admin.timeline import timeline
 

@@ -14,7 +14,7 @@ import pytest
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback.dead_letter import Reason
-from shared.postback.dialects import MAX_DIGITS, MAX_FIELDS
+from shared.postback.dialects.fields import MAX_DIGITS, MAX_FIELDS
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.passthrough import passthrough_of

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback.dead_letter import Reason
-from shared.postback.dialects import NotText, parse
+from shared.postback.dialects.fields import NotText
+from shared.postback.dialects.parse import parse
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.passthrough import decode_passthrough, passthrough_of

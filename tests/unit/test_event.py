@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from shared.postback.codes import Track
 from shared.postback.event import CONTENT_TYPE, decode_event, event_of
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 from shared.postback.record import Record
 from tests.support import contract
 from tests.support.model import Merging, Model

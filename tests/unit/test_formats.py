@@ -18,7 +18,8 @@ from shared.errors import SettingsError, UndecodableError, UnreadableRecordError
 from shared.postback import envelope, formats, record
 from shared.postback.codes import Outcome, Track
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Key, Postback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import Key, Postback
 from workers.consumer import Delivery
 from workers.pipeline import _decode
 from workers.store import Merged, Received, Unmergeable, _merged

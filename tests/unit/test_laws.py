@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared.postback.codes import Outcome, Track
 from shared.postback.event import Event, event_of
-from shared.postback.normalise import Key, NormalisedPostback
+from shared.postback.postback import Key, NormalisedPostback
 from shared.postback.record import Record
 from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
 from tests.support.strategies import normalised_postbacks

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback.dead_letter import Reason
-from shared.postback.normalise import Key, NormalisedPostback, Rank, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import Key, NormalisedPostback, Rank
 from tests.support import contract
 from tests.support.strategies import (
     DIALECTS,

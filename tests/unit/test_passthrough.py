@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback.dead_letter import Reason
-from shared.postback.dialects import MAX_DEPTH
+from shared.postback.dialects.fields import MAX_DEPTH
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, decode_passthrough, passthrough_of

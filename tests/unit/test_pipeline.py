@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from random import Random
+from typing import TYPE_CHECKING
 
 import msgspec
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
-from shared.postback.normalise import Key, decode
+from shared.postback.normalise import decode
 from shared.settings.settings import Settings
 from tests.support.contract import CODES
 from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
@@ -18,6 +19,9 @@ from tests.support.strategies import DIALECTS
 from workers.consumer import Delivery
 from workers.pipeline import process_window
 from workers.store import Merged, Received, Store, Unmergeable
+
+if TYPE_CHECKING:
+    from shared.postback.postback import Key
 
 NO_BATCHES = [b"", b"\xc1", b"{}"]
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from shared.errors import UnreadableRecordError
 from shared.postback.codes import Track
-from shared.postback.normalise import Key, NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import Key, NormalisedPostback
 from shared.postback.record import Record, entry_name, entry_value, read_record, reference_key
 from tests.support.model import Merging, Model
 from tests.support.strategies import as_json, normalised_postbacks, postback_fields

@@ -12,7 +12,8 @@ from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.wording import word
 from shared.postback.codes import Track
 from shared.postback.event import event_of
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 from shared.postback.record import Entry, Record
 
 

@@ -10,7 +10,8 @@ from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.mix import LIFECYCLES
 from ingest.simulate.wording import DIALECTS, MIXED, word
 from shared.postback.codes import CODES, Track
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 
 BEGAN = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer, unused_port
@@ -11,7 +12,10 @@ from aiohttp.test_utils import TestServer, unused_port
 from ingest.simulate import provider
 from ingest.simulate.lifecycles import Messages, generate
 from ingest.simulate.options import Options
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+
+if TYPE_CHECKING:
+    from shared.postback.postback import NormalisedPostback
 
 Answer = Callable[[int], Awaitable[int]]
 

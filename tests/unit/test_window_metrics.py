@@ -8,7 +8,7 @@ from prometheus_client import REGISTRY
 
 from shared.postback.codes import Track, phase_of
 from shared.postback.dead_letter import DeadLetter, Reason
-from shared.postback.normalise import Key, Postback, Rank
+from shared.postback.postback import Key, Postback, Rank
 from shared.postback.record import Entry, Record
 from workers import outcome_metrics, window_metrics
 from workers.outbox import Outbox

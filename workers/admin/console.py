@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from shared.postback.normalise import rfc3339
+from shared.postback.timestamps import rfc3339
 from shared.process import cli
 from shared.settings.units import parse_seconds
 

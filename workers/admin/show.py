@@ -7,8 +7,9 @@ from datetime import datetime
 import click
 import msgspec
 
-from shared.postback.normalise import Key, rfc3339
+from shared.postback.postback import Key
 from shared.postback.record import Known, Record
+from shared.postback.timestamps import rfc3339
 from shared.process.cli import counted
 from shared.settings.load import load_settings
 from shared.settings.settings import Settings

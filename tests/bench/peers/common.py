@@ -7,7 +7,8 @@ from typing import Final, NamedTuple
 
 from shared.postback import record
 from shared.postback.event import Event, event_of
-from shared.postback.normalise import NormalisedPostback, decode
+from shared.postback.normalise import decode
+from shared.postback.postback import NormalisedPostback
 
 AMQP_URL: Final = os.environ.get("MMS_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
 REDIS_URL: Final = os.environ.get("MMS_REDIS_URL", "redis://127.0.0.1:6379/0")
