@@ -1,1 +1,15 @@
-"""From a provider's request to a durable answer."""
+"""From the provider's request to a durable response.
+
+A postback takes this way; each step is one file, in this order:
+
+1. `http/connections` accepts the connection, with limits (`http/tls_handshake`, `http/connection`).
+2. `http/fast_path` reads the request; a request that needs more goes through aiohttp.
+3. `http/server` takes it from either path. `access_control/policy` decides whether it is allowed,
+   and `http/content_coding` decompresses its body.
+4. `batcher` collects postbacks into a batch.
+5. `commit` makes the batch durable: `publisher` while the `breaker` is closed, else `spool/spool`.
+6. `http/responses` writes the response.
+
+Later `spool/drain` publishes the batches of the spool, and `probe` closes the breaker where there
+is no spool. `main` puts it together.
+"""

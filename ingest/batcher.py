@@ -1,9 +1,9 @@
-"""Group commit: what arrives while a commit is under way goes into the next one.
+"""Group commit: postbacks that arrive during a commit go into the next one.
 
-No timer: when nothing is under way a postback goes out alone at once, and the busier it gets the
-larger the batches become. So the cost of a durable answer is shared exactly when there is something
-to share it among. Only a good batch starts while another is still under way: small ones side by
-side would cost everybody more, up to the worker, and answer nobody sooner when it is busy.
+There is no timer. When no commit is in progress, a postback is committed alone and at once. Under
+load the batches grow, so many postbacks share the cost of one commit. A second commit starts beside
+another one only with a large batch: small batches side by side cost more, up to the worker, and
+under load no postback is durable sooner.
 """
 
 import asyncio
@@ -21,13 +21,14 @@ from shared.errors import DeadlineExceededError, OverloadedError, PostbacksError
 from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.rate_limited_log import RateLimitedLog
 
-SWEEP: Final = 0.25
-"""Seconds between two looks for what is overdue."""
+SWEEP_INTERVAL: Final = 0.25
+"""Seconds between two looks for arrivals whose deadline has passed."""
 
 MIN_PARALLEL_BATCH: Final = 32
-"""Arrivals that are worth a commit beside one that is under way."""
+"""Arrivals that must wait before a commit starts beside another one."""
 
-_OVERHEAD: Final = 64  # bytes of an arrival in the envelope beside its texts, generously
+_ARRIVAL_OVERHEAD: Final = 64
+"""Bytes of an arrival in the envelope beside its texts, at most."""
 
 log: Final = logging.getLogger(__name__)
 
@@ -35,9 +36,11 @@ _refusals: Final = RateLimitedLog(log)
 
 _ENDED: Final = PostbacksError("not durable: the ingress is stopping; send the postback again")
 
+Result = str | PostbacksError
+"""The id of the batch in which an arrival is durable, or the reason why it is not durable."""
+
 Commit = Callable[[Sequence[Arrival]], Awaitable[str]]
-OnDone = Callable[[str | PostbacksError], None]
-"""Is called once with a result: the id of the batch that is durable, or why none is."""
+OnDone = Callable[[Result], None]
 
 
 class Batcher:
@@ -46,10 +49,11 @@ class Batcher:
     Args:
         commit: makes a batch durable and returns its id, or raises a `PostbacksError`; must limit
             its own time.
-        in_flight: commits under way at once. Beside another one, a commit has at least
+        in_flight: commits in progress at once. Beside another one, a commit has at least
             `MIN_PARALLEL_BATCH` arrivals.
-        max_waiting: arrivals that may wait for their turn.
-        largest: bytes of the largest batch that can be committed now, unless it holds one arrival.
+        max_waiting: arrivals that may wait for a commit.
+        largest: bytes of the largest batch that can be committed now. A batch of one arrival may be
+            larger.
     """
 
     def __init__(
@@ -65,8 +69,8 @@ class Batcher:
         self._in_flight = in_flight
         self._max_waiting = max_waiting
         self._waiting: deque[_Waiting] = deque()
-        self._under_way: list[list[_Waiting]] = []
-        self._something_waits = asyncio.Event()
+        self._in_progress: list[list[_Waiting]] = []
+        self._batch_due = asyncio.Event()
         self._stopping = False
         self._ended = False
 
@@ -81,145 +85,152 @@ class Batcher:
         return self._ended or len(self._waiting) >= self._max_waiting
 
     @property
-    def _worth_it(self) -> bool:
-        """Whether something waits that should be committed now."""
-        alone = not self._under_way or self._stopping
-        return bool(self._waiting) and (alone or len(self._waiting) >= MIN_PARALLEL_BATCH)
+    def _should_commit(self) -> bool:
+        """Whether a commit should start now."""
+        any_size = not self._in_progress or self._stopping
+        return bool(self._waiting) and (any_size or len(self._waiting) >= MIN_PARALLEL_BATCH)
 
     def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[str]:
-        """Queue an arrival; the future is the id of the batch in which it is durable.
+        """Queue an arrival; the future returns the id of the batch in which it is durable.
 
         Args:
-            deadline: on the event loop's clock; within `SWEEP` after it the future raises
-                `DeadlineExceededError`, and what was in no commit yet never will be.
+            deadline: on the event loop's clock. At most `SWEEP_INTERVAL` after it the future raises
+                `DeadlineExceededError`; an arrival that is in no commit by then is dropped.
 
         Raises:
             OverloadedError: `max_waiting` arrivals wait already. The future raises the
                 `PostbacksError` of the commit when its batch could not be made durable.
         """
-        result: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self.enqueue(arrival, deadline, functools.partial(_settle, result))
-        return result
+        future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self.enqueue(arrival, deadline, functools.partial(_resolve_future, future))
+        return future
 
     def enqueue(self, arrival: Arrival, deadline: float, on_done: OnDone) -> None:
-        """As `submit`, without a future: `told` is called, though not before this returns.
+        """As `submit`, with a callback: `on_done` is called once, after this method returns.
 
         Raises:
-            OverloadedError: see there.
+            OverloadedError: `max_waiting` arrivals wait already.
         """
         if self.full:
             error = OverloadedError()
             _log_refusal(error)
             raise error
         self._waiting.append(_Waiting(arrival, deadline, on_done))
-        if self._worth_it:
-            self._something_waits.set()
+        if self._should_commit:
+            self._batch_due.set()
 
     async def run(self) -> None:
-        """Commit batches until `stop` is called and nothing waits any more.
+        """Commit batches until `stop` is called and no arrival waits.
 
-        However it ends, whatever was submitted is answered and nothing can be submitted any more.
+        However it ends, each arrival gets a result, and no further arrival can be submitted.
         """
         try:
             async with asyncio.TaskGroup() as tasks:
-                sweeping = tasks.create_task(self._give_up_overdue())
+                sweep = tasks.create_task(self._sweep_deadlines())
                 async with asyncio.TaskGroup() as committers:
                     for _ in range(self._in_flight):
                         committers.create_task(self._commit_batches())
-                sweeping.cancel()
+                sweep.cancel()
         finally:
             self._ended = True
             while self._waiting:
                 self._waiting.popleft().resolve(_ENDED)
 
     def stop(self) -> None:
-        """Let `run` return when all that was submitted has been committed."""
+        """Let `run` return when all arrivals are committed."""
         self._stopping = True
-        self._something_waits.set()
+        self._batch_due.set()
 
     async def _commit_batches(self) -> None:
         while True:
-            if not self._worth_it:
+            if not self._should_commit:
                 if self._stopping:
                     return
-                self._something_waits.clear()
-                await self._something_waits.wait()
+                self._batch_due.clear()
+                await self._batch_due.wait()
                 continue
-            batch = self._take()
+            batch = self._take_batch()
             if not batch:
                 continue
-            self._under_way.append(batch)
-            result: str | PostbacksError = _ENDED
+            self._in_progress.append(batch)
+            result: Result = _ENDED
             try:
-                result = await self._result(batch)
+                result = await self._commit_one(batch)
             finally:
-                self._under_way.remove(batch)
+                self._in_progress.remove(batch)
                 for waiting in batch:
                     waiting.resolve(result)
 
-    async def _result(self, batch: "list[_Waiting]") -> str | PostbacksError:
+    async def _commit_one(self, batch: "list[_Waiting]") -> Result:
         try:
             return await self._commit([waiting.arrival for waiting in batch])
         except PostbacksError as error:
             _log_refusal(error)
             return error
-        except Exception as error:  # a defect of ours: one batch is refused, the rest goes on
+        except Exception as error:  # a defect: this batch is refused, the others go on
             log.exception("a batch could not be committed")
             return PostbacksError(f"not durable: {type(error).__name__}")
 
-    def _take(self) -> "list[_Waiting]":
+    def _take_batch(self) -> "list[_Waiting]":
         batch: list[_Waiting] = []
         size = 0
         largest = min(MAX_BYTES, self._largest())
         while self._waiting and len(batch) < MAX_POSTBACKS:
             waiting = self._waiting[0]
-            size += len(waiting.arrival.body) + len(waiting.arrival.content_type) + _OVERHEAD
+            size += len(waiting.arrival.body) + len(waiting.arrival.content_type)
+            size += _ARRIVAL_OVERHEAD
             if batch and size > largest:
                 break
             self._waiting.popleft()
-            if waiting.on_done is not None:  # else it was given up
+            if waiting.on_done is not None:  # else its deadline has passed
                 batch.append(waiting)
         return batch
 
-    async def _give_up_overdue(self) -> None:
-        """One look at all from time to time costs less than a timer for each."""
+    async def _sweep_deadlines(self) -> None:
+        """Resolve arrivals whose deadline has passed. A sweep costs less than a timer for each."""
         loop = asyncio.get_running_loop()
         while True:
-            await asyncio.sleep(SWEEP)
+            await asyncio.sleep(SWEEP_INTERVAL)
             now = loop.time()
-            # Answering one may submit the next of its connection: not while looking at all of them.
-            overdue = [
+            # A list, because a response may enqueue the next request of its connection.
+            expired = [
                 waiting
-                for waiting in itertools.chain(self._waiting, *self._under_way)
+                for waiting in itertools.chain(self._waiting, *self._in_progress)
                 if waiting.deadline <= now and waiting.on_done is not None
             ]
-            for waiting in overdue:
+            for waiting in expired:
                 error = DeadlineExceededError()
                 _log_refusal(error)
                 waiting.resolve(error)
 
 
 class _Waiting(msgspec.Struct):
+    """One arrival without a result.
+
+    Attributes:
+        on_done: None when it was called.
+    """
+
     arrival: Arrival
     deadline: float
     on_done: OnDone | None
 
-    def resolve(self, result: str | PostbacksError) -> None:
-        """Unless it was told before."""
+    def resolve(self, result: Result) -> None:
+        """Call `on_done`, the first time."""
         on_done, self.on_done = self.on_done, None
         if on_done is not None:
             try:
                 on_done(result)
-            except Exception:  # a defect of ours; the others get their answers
-                log.exception("an answer could not be given")
+            except Exception:  # a defect: the other arrivals still get their result
+                log.exception("a response could not be sent")
 
 
 def _log_refusal(error: PostbacksError) -> None:
     _refusals.warning(type(error).__name__, "postbacks are answered 503: %s", error)
 
 
-def _settle(future: asyncio.Future[str], result: str | PostbacksError) -> None:
-    if future.done():  # its request was given up
+def _resolve_future(future: asyncio.Future[str], result: Result) -> None:
+    if future.done():  # its request was cancelled
         return
     if isinstance(result, str):
         future.set_result(result)

@@ -1,28 +1,34 @@
-"""Is it worth asking the broker? After one failure, not until a probe has succeeded."""
+"""The circuit breaker: after a failed publish no batch goes to RabbitMQ until a probe succeeds."""
 
 import time
 from collections.abc import Callable
 from typing import Final
 
 FIRST_PAUSE: Final = 0.5
+"""Seconds from the first failure to the first probe."""
+
 LONGEST_PAUSE: Final = 5.0
+"""Seconds between two probes, at most."""
 
 
 class Breaker:
-    """A circuit breaker: closed while publishes succeed, open from a failure to a success.
+    """Closed while publishes succeed, open from a failure to the next success.
 
-    While it is open nothing but a probe may go to the broker, one every pause; the pause doubles
-    from `FIRST_PAUSE` to `LONGEST_PAUSE` seconds.
+    While it is open, only probes may go to the broker, one in each pause. The pause doubles from
+    `FIRST_PAUSE` to `LONGEST_PAUSE`.
 
     Args:
         clock: seconds, monotonic.
+
+    Attributes:
+        reason: why it is open; None while it is closed.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._pause = FIRST_PAUSE
         self._next_probe = 0.0
-        self._trying = False
+        self._probing = False
         self.reason: str | None = None
 
     @property
@@ -34,23 +40,23 @@ class Breaker:
         return not self.closed and self._clock() >= self._next_probe
 
     def may_probe(self) -> bool:
-        """Whether a probe is due; the caller that gets True makes it."""
+        """Whether a probe is due; a caller that gets True must make it."""
         if not self.probe_due:
             return False
         self._next_probe = self._clock() + self._pause
-        self._trying = True
+        self._probing = True
         return True
 
     def half_open(self) -> None:
-        """Let the next publish decide instead of a probe."""
+        """Close it for one publish, which decides like a probe."""
         self.reason = None
-        self._trying = True
+        self._probing = True
 
     def failed(self, reason: str) -> None:
         """A publish or a probe was not confirmed."""
-        if self._trying:  # what was under way when it all began does not make the pause longer
+        if self._probing:  # publishes that began before the breaker opened do not double the pause
             self._pause = min(self._pause * 2, LONGEST_PAUSE)
-            self._trying = False
+            self._probing = False
         self.reason = reason
         self._next_probe = self._clock() + self._pause
 
@@ -58,4 +64,4 @@ class Breaker:
         """A publish or a probe was confirmed."""
         self.reason = None
         self._pause = FIRST_PAUSE
-        self._trying = False
+        self._probing = False

@@ -1,4 +1,4 @@
-"""The `mms-ingest` process: puts the parts together, runs them, stops them in order."""
+"""The `mms-ingest` process: builds the components, runs them, and stops them in order."""
 
 import asyncio
 import contextlib
@@ -17,11 +17,11 @@ from ingest.access_control.policy import PATH
 from ingest.batcher import Batcher
 from ingest.breaker import Breaker
 from ingest.commit import Committer
-from ingest.http.connections import make_room
+from ingest.http.connections import raise_file_limit
 from ingest.http.server import Server
 from ingest.probe import probe
 from ingest.publisher import Publisher
-from ingest.spool.drain import check, drain
+from ingest.spool.drain import check_spool, drain
 from ingest.spool.spool import Spool
 from shared.errors import OverloadedError
 from shared.log import configure
@@ -35,23 +35,23 @@ from shared.settings.settings import Settings
 ADMIN_PORT: Final = 9090
 
 SHUTDOWN_NOTICE: Final = 1.0
-"""Seconds to go on serving when told to stop: `/readyz` says so and every answer closes its
-connection, so that a balancer and its clients turn away before the port is closed."""
+"""Seconds to go on serving after the signal to stop. `/readyz` reports it and each response closes
+its connection, so that balancers and clients go elsewhere before the port is closed."""
 
 SHUTDOWN_LIMIT: Final = 10.0
-"""Seconds that requests under way have to finish when the process is told to stop."""
+"""Seconds that requests in progress have to finish when the process stops."""
 
 ADMIN_SHUTDOWN_LIMIT: Final = 1.0
-"""Seconds that answers of the admin port have to be read when the process ends."""
+"""Seconds that clients of the admin port have to read their responses when the process stops."""
 
 log: Final = logging.getLogger("mms-ingest")
 
 
 class Ingest:
-    """All parts of the ingress in one process.
+    """One process of the ingress.
 
     Args:
-        child: where to answer the parent when this is one of several processes, else None.
+        child: the Unix socket for the parent when this is one of several processes, else None.
     """
 
     def __init__(self, settings: Settings, child: Path | None = None) -> None:
@@ -75,7 +75,7 @@ class Ingest:
         self._server = Server(settings, self._batcher, self._tracing)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set, then finish what is under way.
+        """Serve until `stop` is set, then finish the requests in progress.
 
         Raises:
             BaseExceptionGroup: a component ended unexpectedly, see `Components`.
@@ -88,7 +88,8 @@ class Ingest:
             access_log=None,
             shutdown_timeout=ADMIN_SHUTDOWN_LIMIT,
         )
-        async with contextlib.AsyncExitStack() as cleanup:  # the last first; none skips another
+        async with contextlib.AsyncExitStack() as cleanup:
+            # Runs in reverse order; a step that fails does not skip the others.
             if self._tracing is not None:
                 cleanup.push_async_callback(asyncio.to_thread, self._tracing.close)
             if self._spool is not None:
@@ -96,18 +97,18 @@ class Ingest:
             components = await cleanup.enter_async_context(self._components)
             components.start("publisher", self._publisher.run())
             components.start("probe", probe(self._breaker, self._publisher, self._spool))
-            components.start("watch over slow connections", connections.close_slow())
+            components.start("connection sweep", connections.close_slow())
             if self._spool is not None:
                 components.start("drain", drain(self._spool, self._committer, self._breaker))
-                components.start("check of the spool", check(self._spool, self._rabbitmq_away))
+                components.start("spool check", check_spool(self._spool, self._rabbitmq_down))
             batcher = components.start("batcher", self._batcher.run())
             cleanup.push_async_callback(admin.cleanup)
-            cleanup.push_async_callback(self._commit_the_rest, batcher)
+            cleanup.push_async_callback(self._finish_batches, batcher)
             cleanup.push_async_callback(public.cleanup)
             cleanup.callback(self._stop_serving)
             await self._listen(public, admin)
             await stop.wait()
-            log.info("stopping: asking clients to go, finishing what is under way")
+            log.info("stopping: closing connections, finishing requests in progress")
             self._server.stopping = True
             await asyncio.sleep(SHUTDOWN_NOTICE)
         log.info("stopped")
@@ -116,12 +117,12 @@ class Ingest:
         self._server.stopping = True
         self._components.stopping = True
 
-    async def _commit_the_rest(self, batcher: "asyncio.Task[None]") -> None:
+    async def _finish_batches(self, batcher: "asyncio.Task[None]") -> None:
         self._batcher.stop()
         await asyncio.wait([batcher])
 
     async def _listen(self, public: web.ServerRunner, admin: web.AppRunner) -> None:
-        if make_room(self._settings.max_connections) < self._settings.max_connections:
+        if raise_file_limit(self._settings.max_connections) < self._settings.max_connections:
             log.warning("this machine allows fewer open files (ulimit -n) than MMS_MAX_CONNECTIONS")
         host, port = self._settings.ingest_host, self._settings.ingest_port
         await listen.on_admin_port(admin, self._settings, ADMIN_PORT, self._child)
@@ -130,28 +131,29 @@ class Ingest:
         scheme = "https" if self._settings.tls_cert else "http"
         log.info("listening on %s://%s:%d%s, pid %d", scheme, host, port, PATH, os.getpid())
 
-    def _rabbitmq_away(self) -> bool:
+    def _rabbitmq_down(self) -> bool:
         return not self._breaker.closed or self._publisher.problem is not None
 
     def _readiness(self) -> Mapping[str, str | None]:
-        """Ready while a postback sent now would be answered 200, with RabbitMQ or without."""
-        broker = self._breaker.reason or self._publisher.problem
+        """Ready while a postback sent now would be answered 200, by RabbitMQ or by the spool."""
+        rabbitmq = self._breaker.reason or self._publisher.problem
         needs = {
-            "stopping": "told to stop" if self._server.stopping else None,
+            "stopping": "the process is stopping" if self._server.stopping else None,
             "components": self._components.problem,
             "load": str(OverloadedError()) if self._batcher.full else None,
-            "rabbitmq": broker,
+            "rabbitmq": rabbitmq,
         }
         if self._spool is None:
             return needs
         spool = self._spool.problem
-        if broker is None:
+        if rabbitmq is None:
             return needs | {"spool": spool if spool is None else Degraded(spool)}
         if spool is None:
-            needs["rabbitmq"] = Degraded(f"{broker}; postbacks go to the spool")
+            needs["rabbitmq"] = Degraded(f"{rabbitmq}; postbacks go to the spool")
         return needs | {"spool": spool}
 
     def _refresh(self) -> None:
+        """Set the gauges before `/metrics` is read."""
         metrics.BREAKER_OPEN.set(not self._breaker.closed)
         metrics.IN_FLIGHT.set(self._server.in_flight)
         metrics.WAITING.set(self._batcher.waiting)
@@ -169,7 +171,7 @@ def main(processes: int, child: Path | None) -> None:
     """Receive the provider's postbacks over HTTP and make them durable.
 
     Answers 200 only after RabbitMQ's confirm or the spool's fsync. Starts and serves without
-    RabbitMQ too: postbacks then wait in the spool.
+    RabbitMQ too: the postbacks then wait in the spool.
     """
     cli.run(_main(processes, child))
 

@@ -1,7 +1,7 @@
-"""What the ingress counts. No label ever holds a phone number or an id.
+"""The metrics of the ingress. No label holds a phone number or an id.
 
-Counters add up over processes. So do the gauges: of several processes that share one spool only
-the one that drains it reports how full it is.
+Counters and gauges add up over processes: of several processes that share one spool, only the one
+that drains it reports how full it is.
 """
 
 from typing import Final
@@ -10,20 +10,20 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from shared.process.metric_labels import Children
 
-_FAST: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
+_BUCKETS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5)
 
 RESPONSES: Final = Children(
     Counter(
         "mms_ingest_answers_total",
-        "Requests answered, by HTTP status and source",
+        "Requests by source and HTTP status of the response",
         ["status", "source"],
     )
 )
 RESPONSE_TIME: Final = Histogram(
-    "mms_ingest_answer_seconds", "Time from a request's headers to its answer", buckets=_FAST
+    "mms_ingest_answer_seconds", "Time from a request's headers to its response", buckets=_BUCKETS
 )
-IN_FLIGHT: Final = Gauge("mms_ingest_in_flight", "Requests that wait for their answer now")
-WAITING: Final = Gauge("mms_ingest_waiting", "Postbacks that are in no batch yet")
+IN_FLIGHT: Final = Gauge("mms_ingest_in_flight", "Requests that wait for their response now")
+WAITING: Final = Gauge("mms_ingest_waiting", "Postbacks that wait for a batch now")
 BATCH_SIZE: Final = Histogram(
     "mms_ingest_batch_postbacks",
     "Postbacks in a batch",
@@ -39,11 +39,9 @@ PUBLISHES: Final = Children(
 CONFIRM_TIME: Final = Histogram(
     "mms_ingest_confirm_seconds",
     "Time from a batch's publish to RabbitMQ's confirm",
-    buckets=_FAST,
+    buckets=_BUCKETS,
 )
-PUBLISHED: Final = Counter(
-    "mms_ingest_published_total", "Postbacks in batches that RabbitMQ has confirmed"
-)
+PUBLISHED: Final = Counter("mms_ingest_published_total", "Postbacks that RabbitMQ has confirmed")
 SPOOLED: Final = Counter("mms_ingest_spooled_total", "Postbacks written to the spool")
 DRAINED: Final = Counter(
     "mms_ingest_drained_total", "Postbacks removed from the spool after RabbitMQ's confirm"
@@ -59,15 +57,10 @@ BREAKER_OPEN: Final = Gauge(
 )
 CONNECTIONS_CLOSED: Final = Counter(
     "mms_ingest_connections_closed_total",
-    "Connections closed on purpose: too_many (MMS_MAX_CONNECTIONS), slow (headers took too long),"
-    " unread (the client does not read its answers)",
+    "Connections closed by the ingress: too_many (MMS_MAX_CONNECTIONS), slow (headers took too"
+    " long), unread (the client does not read its responses)",
     ["reason"],
 )
 
-for _result in (
-    "confirmed",
-    "not_taken",
-    "too_large",
-    "unknown",
-):  # from the start, so that rates have a zero
-    PUBLISHES[_result,].inc(0)
+for _result in ("confirmed", "not_taken", "too_large", "unknown"):
+    PUBLISHES[_result,].inc(0)  # rates need the zero at the start

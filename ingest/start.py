@@ -1,4 +1,4 @@
-"""Where `mms-ingest` starts; see `main` for what it does."""
+"""The entry point of `mms-ingest`; see `main` for what it does."""
 
 from shared.process.startup import interruptible
 

@@ -1,1 +1,1 @@
-"""Who may send postbacks: the policy of each source, and the checks that it needs."""
+"""Which requests are allowed: the policy of each source and the checks that it needs."""

@@ -1,10 +1,10 @@
-"""HTTP Basic against hashed passwords: slow to guess, cheap for who is known.
+"""HTTP Basic against hashed passwords: slow to guess, cheap for known credentials.
 
-A password's hash takes some 50 ms of a core. Credentials that were right are remembered by a keyed
-digest, so that the provider pays once for each process; those that were wrong too, a few of them,
-so that a sender with an old password does not pay each time. What is new waits for its turn, see
-`checks`. A user that does not exist costs as many hashes as one that does, so that the time of an
-answer does not tell which users there are.
+Hashing a password takes about 50 ms of a core. Credentials that were right are remembered by a
+keyed digest, so the provider pays once for each process. Some wrong ones are remembered too, so
+a client with an old password does not pay at each request. New credentials wait for their turn, see
+`password_checks`. A user that does not exist costs as many hashes as one that does, so the response
+time does not reveal which users exist.
 """
 
 import asyncio
@@ -18,16 +18,16 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Final
 
-from ingest.access_control.password_checks import Checks, Sender
+from ingest.access_control.password_checks import Client, PasswordChecks
 from shared.settings.password import Hashed
 from shared.settings.sources import BasicAuthUser
 
-REMEMBERED: Final = 256
-"""Credentials whose verdict is remembered, for each source."""
+MAX_REMEMBERED: Final = 256
+"""Credentials whose result is remembered, for each source: as many right ones, as many wrong."""
 
 
-class Logins:
-    """Users of one source."""
+class BasicAuth:
+    """The users of one source."""
 
     def __init__(self, logins: Sequence[BasicAuthUser]) -> None:
         self._logins = logins
@@ -35,41 +35,43 @@ class Logins:
         self._right: set[bytes] = set()
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
-        self._checks = Checks()
-        users = [one.user for one in logins]
-        self._hashes = max(map(users.count, users), default=0)
+        self._checks = PasswordChecks()
+        users = [login.user for login in logins]
+        self._hashes_per_check = max(map(users.count, users), default=0)
 
-    def known(self, header: str) -> bool | None:
-        """The verdict on an Authorization header that came before; None if it did not."""
+    def remembered(self, header: str) -> bool | None:
+        """Whether an Authorization header is right; None when it must be verified first."""
         digest = self._digest(header)
         if digest in self._right:
             return True
         return False if digest in self._wrong else None
 
-    async def verify(self, header: str, sender: Sender) -> bool:
-        """The verdict on an Authorization header that did not come before.
+    async def verify(self, header: str, client: Client) -> bool:
+        """Whether an Authorization header that is not remembered is right.
 
-        Many requests with the same credentials wait for one verdict.
+        Requests with the same credentials share one check.
 
         Raises:
-            OverloadedError: too many other credentials wait for theirs.
+            OverloadedError: too many other credentials wait for their check.
         """
         digest = self._digest(header)
-        pending = self._pending.get(digest) or self._begin(digest, header, sender)
-        # Shielded: who gives up waiting does not take the verdict from the others.
+        pending = self._pending.get(digest) or self._start_check(digest, header, client)
+        # Shielded: a request that is cancelled does not cancel the check of the others.
         return pending is not None and await asyncio.shield(pending)
 
-    def _begin(self, digest: bytes, header: str, sender: Sender) -> asyncio.Future[bool] | None:
-        """Have credentials checked; None if there are none.
+    def _start_check(
+        self, digest: bytes, header: str, client: Client
+    ) -> asyncio.Future[bool] | None:
+        """Start to check credentials; None when the header has none.
 
         Raises:
-            OverloadedError: see `Checks`.
+            OverloadedError: see `PasswordChecks`.
         """
-        user, password = _parsed(header)
+        user, password = _parse(header)
         if not user:
             return None
-        hashed = [one.password for one in self._logins if hmac.compare_digest(one.user, user)]
-        pending = self._checks.wait(sender, functools.partial(self._check, hashed, password))
+        hashed = [login.password for login in self._logins if hmac.compare_digest(login.user, user)]
+        pending = self._checks.submit(client, functools.partial(self._check, hashed, password))
         self._pending[digest] = pending
         pending.add_done_callback(functools.partial(self._remember, digest))
         return pending
@@ -78,37 +80,38 @@ class Logins:
         """Whether one of the hashes is the password's; costs the same for every user."""
         if any(each.matches(password) for each in hashed):
             return True
-        for _ in range(self._hashes - len(hashed)):
-            self._logins[0].password.matches(password)  # whatever it says
+        for _ in range(self._hashes_per_check - len(hashed)):
+            self._logins[0].password.matches(password)  # only for its cost
         return False
 
-    def _remember(self, digest: bytes, verdict: asyncio.Future[bool]) -> None:
+    def _remember(self, digest: bytes, result: asyncio.Future[bool]) -> None:
         del self._pending[digest]
-        if verdict.cancelled() or verdict.exception():
+        if result.cancelled() or result.exception():
             return
-        if not verdict.result():
+        if not result.result():
             self._wrong[digest] = None
-            if len(self._wrong) > REMEMBERED:
+            if len(self._wrong) > MAX_REMEMBERED:
                 self._wrong.popitem(last=False)
-        elif len(self._right) < REMEMBERED:
+        elif len(self._right) < MAX_REMEMBERED:
             self._right.add(digest)
 
     def _digest(self, header: str) -> bytes:
-        """Keyed: the sets hold no passwords, and their timing tells nobody anything."""
-        return hashlib.blake2b(_bytes(header), key=self._key, digest_size=16).digest()
+        """Keyed: the sets hold no passwords, and the time of a look-up reveals nothing."""
+        return hashlib.blake2b(_encode(header), key=self._key, digest_size=16).digest()
 
 
-def _parsed(header: str) -> tuple[bytes, bytes]:
-    """User and password; both empty if it is no Basic."""
+def _parse(header: str) -> tuple[bytes, bytes]:
+    """User and password; both are empty when the header is not HTTP Basic."""
     scheme, _, encoded = header.partition(" ")
     if scheme.lower() != "basic":
         return b"", b""
     try:
-        user, _, password = base64.b64decode(_bytes(encoded.strip()), validate=True).partition(b":")
+        decoded = base64.b64decode(_encode(encoded.strip()), validate=True)
     except binascii.Error:
         return b"", b""
+    user, _, password = decoded.partition(b":")
     return user, password
 
 
-def _bytes(header: str) -> bytes:
+def _encode(header: str) -> bytes:
     return header.encode("utf-8", "surrogateescape")

@@ -1,4 +1,4 @@
-"""Whose request is this? The peer's address, or what trusted proxies say it was before them."""
+"""The address of a request's client: the peer's, or the one that trusted proxies report."""
 
 import ipaddress
 from collections.abc import Sequence
@@ -8,26 +8,31 @@ from shared.settings.units import Network
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
+_CLIENT_PREFIX: Final = 64
+"""Bits of an IPv6 address that identify the network of one client."""
 
-def sender(peer: str, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address | None:
-    """The sender's address.
 
-    X-Forwarded-For counts only as far as trusted proxies wrote it: it is read from its end, where
-    the last proxy has put who connected to it, to the first address that is no trusted proxy. What
-    stands before that anybody can have made up.
+def client_address(
+    peer: str, forwarded: Sequence[str], trusted: Sequence[Network]
+) -> Address | None:
+    """The client's address.
+
+    X-Forwarded-For is believed only as far as trusted proxies wrote it. The last proxy appends the
+    address of its peer, so the header is read from its end to the first address that is no trusted
+    proxy. Anybody can have written the entries before that one.
 
     Args:
-        peer: who is connected to us.
+        peer: the address that the connection comes from.
         forwarded: the values of all X-Forwarded-For headers, in their order.
         trusted: networks of proxies.
 
     Returns:
-        None when it cannot be told.
+        None when the address is unknown.
     """
-    address = _address(peer)
+    address = _parse(peer)
     hops = [hop for value in forwarded for hop in value.split(",")]
     while hops and address is not None and within(address, trusted):
-        address = _address(hops.pop())
+        address = _parse(hops.pop())
     return address
 
 
@@ -36,18 +41,14 @@ def within(address: Address, networks: Sequence[Network]) -> bool:
     return any(address in network for network in networks)
 
 
-def owner(address: Address) -> str:
-    """The address, or the /64 that an IPv6 one is in: whoever has one of it has all 2^64."""
+def client_network(address: Address) -> str:
+    """The IPv4 address, or the /64 of an IPv6 address: one client controls all 2^64 of them."""
     if isinstance(address, ipaddress.IPv6Address):
-        return str(ipaddress.IPv6Network((int(address), _ONE_OWNER), strict=False))
+        return str(ipaddress.IPv6Network((int(address), _CLIENT_PREFIX), strict=False))
     return str(address)
 
 
-_ONE_OWNER: Final = 64
-"""Bits of an IPv6 address that tell one network from another."""
-
-
-def _address(text: str) -> Address | None:
+def _parse(text: str) -> Address | None:
     text = text.strip()
     try:
         parsed = ipaddress.ip_address(_without_port(text))

@@ -1,9 +1,9 @@
 """Password checks, one at a time in a thread, in a fair order.
 
-Addresses take turns, and those that sent fewer wrong credentials come first, so whoever guesses
-does not hold up others, however many addresses they have. Within an address the same holds for its
-connections. Where too many wait, the one with the most wrong credentials is refused. So guessing
-slows down guessing.
+Addresses take turns. Addresses that sent fewer wrong passwords come first, so a client that guesses
+passwords does not delay others, however many addresses it uses. The same order holds for the
+connections of one address. When the queue is full, the check with the most wrong passwords behind
+it is refused. So guessing slows down only the client that guesses.
 """
 
 import asyncio
@@ -22,18 +22,20 @@ MAX_WAITING: Final = 16
 MAX_ADDRESSES: Final = 256
 """Addresses whose checks may wait, for each source."""
 
-_COUNTED: Final = 4096
-"""Connections, and addresses, whose wrong credentials are counted."""
+_MAX_COUNTED: Final = 4096
+"""Connections, and addresses, whose wrong passwords are counted."""
 
-_thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="login")
+_QUEUE_FULL: Final = "too many passwords wait to be checked"
+
+_thread: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="password")
 
 
-class Sender(NamedTuple):
-    """Who wants a check.
+class Client(NamedTuple):
+    """The client that sent a password.
 
     Attributes:
-        address: where it comes from; empty if that is not known. See `address.owner`.
-        connection: what tells its connection from others; empty: a proxy's, which many share.
+        address: see `client_address.client_network`; empty when it is unknown.
+        connection: identifies the connection; empty for a proxy's, which many clients share.
     """
 
     address: str = ""
@@ -45,109 +47,104 @@ class _Check(NamedTuple):
 
     failures: int
     number: int
-    sender: Sender
+    client: Client
     run: Callable[[], bool]
-    verdict: asyncio.Future[bool]
+    result: asyncio.Future[bool]
 
 
-class Checks:
-    """The checks of one source."""
+class PasswordChecks:
+    """The password checks of one source."""
 
     def __init__(self) -> None:
         self._waiting: OrderedDict[str, list[_Check]] = OrderedDict()
-        self._by_address = _Failures()
-        self._by_connection = _Failures()
+        self._by_address = _FailureCounts()
+        self._by_connection = _FailureCounts()
         self._numbers = itertools.count()
         self._running = False
 
-    def wait(self, sender: Sender, run: Callable[[], bool]) -> asyncio.Future[bool]:
-        """Have `run` called in the thread when it is this sender's turn.
+    def submit(self, client: Client, run: Callable[[], bool]) -> asyncio.Future[bool]:
+        """Call `run` in the thread when it is this client's turn.
 
         Raises:
-            OverloadedError: too many wait. The future raises it too, when this check has to make
-                room for one of an address or a connection with fewer failures.
+            OverloadedError: too many checks wait. The future raises it too, when this check is
+                removed for one of an address or a connection with fewer failures.
         """
-        failures = self._by_connection.of(sender.connection)
-        verdict = asyncio.get_running_loop().create_future()
-        check = _Check(failures, next(self._numbers), sender, run, verdict)
-        line = self._waiting.get(sender.address)
-        if line is None:
+        failures = self._by_connection.count(client.connection)
+        result = asyncio.get_running_loop().create_future()
+        check = _Check(failures, next(self._numbers), client, run, result)
+        queue = self._waiting.get(client.address)
+        if queue is None:
             if len(self._waiting) >= MAX_ADDRESSES:
-                self._make_room_for(sender.address)
-            line = self._waiting[sender.address] = []
-        elif len(line) >= MAX_WAITING:
-            self._make_room(line, check)
-        line.append(check)
-        self._next()
-        return verdict
+                self._remove_worst_address(client.address)
+            queue = self._waiting[client.address] = []
+        elif len(queue) >= MAX_WAITING:
+            self._remove_worst_check(queue, check)
+        queue.append(check)
+        self._start_next()
+        return result
 
-    def _make_room_for(self, address: str) -> None:
-        worst = max(self._waiting, key=self._by_address.of)
-        if self._by_address.of(worst) <= self._by_address.of(address):
-            raise OverloadedError(_TOO_MANY)
-        for each in self._waiting.pop(worst):
-            _refuse(each)
+    def _remove_worst_address(self, newcomer: str) -> None:
+        """Raises: OverloadedError: no address has more failures than the newcomer."""
+        worst = max(self._waiting, key=self._by_address.count)
+        if self._by_address.count(worst) <= self._by_address.count(newcomer):
+            raise OverloadedError(_QUEUE_FULL)
+        for check in self._waiting.pop(worst):
+            _refuse(check)
 
-    def _make_room(self, line: list[_Check], check: _Check) -> None:
-        last = max(line)
-        if last.failures <= check.failures:
-            raise OverloadedError(_TOO_MANY)
-        line.remove(last)
-        _refuse(last)
+    def _remove_worst_check(self, queue: list[_Check], newcomer: _Check) -> None:
+        """Raises: OverloadedError: no check in the queue has more failures than the newcomer."""
+        worst = max(queue)
+        if worst.failures <= newcomer.failures:
+            raise OverloadedError(_QUEUE_FULL)
+        queue.remove(worst)
+        _refuse(worst)
 
-    def _next(self) -> None:
+    def _start_next(self) -> None:
         if self._running or not self._waiting:
             return
-        address = min(self._waiting, key=self._by_address.of)  # of equal ones the first
-        line = self._waiting.pop(address)
-        check = min(line)
-        line.remove(check)
-        if line:
-            self._waiting[address] = line  # behind the other addresses
+        address = min(self._waiting, key=self._by_address.count)  # the first of equal ones
+        queue = self._waiting.pop(address)
+        check = min(queue)
+        queue.remove(check)
+        if queue:
+            self._waiting[address] = queue  # behind the other addresses
         self._running = True
         running = asyncio.get_running_loop().run_in_executor(_thread, check.run)
-        running.add_done_callback(functools.partial(self._done, check))
+        running.add_done_callback(functools.partial(self._finish, check))
 
-    def _done(self, check: _Check, running: asyncio.Future[bool]) -> None:
+    def _finish(self, check: _Check, running: asyncio.Future[bool]) -> None:
         self._running = False
-        if not running.cancelled() and running.exception() is None:
-            self._note(check.sender, failed=not running.result())
-        self._next()
-        if check.verdict.done():
+        if not running.cancelled() and running.exception() is None and not running.result():
+            self._by_address.add(check.client.address)
+            self._by_connection.add(check.client.connection)
+        self._start_next()
+        if check.result.done():
             return
         if running.cancelled():
-            check.verdict.cancel()
+            check.result.cancel()
         elif (error := running.exception()) is not None:
-            check.verdict.set_exception(error)
+            check.result.set_exception(error)
         else:
-            check.verdict.set_result(running.result())
-
-    def _note(self, sender: Sender, *, failed: bool) -> None:
-        if failed:
-            self._by_address.add(sender.address)
-            self._by_connection.add(sender.connection)
+            check.result.set_result(running.result())
 
 
-class _Failures:
-    """Wrong credentials by connection or by address, of those that sent some last."""
+class _FailureCounts:
+    """Wrong passwords by connection or by address, of the latest that sent one."""
 
     def __init__(self) -> None:
         self._counts: OrderedDict[str, int] = OrderedDict()
 
-    def of(self, name: str) -> int:
+    def count(self, name: str) -> int:
         return self._counts.get(name, 0)
 
     def add(self, name: str) -> None:
-        if not name:  # it is not known whose they are
+        if not name:  # the sender is unknown
             return
         self._counts[name] = self._counts.pop(name, 0) + 1
-        if len(self._counts) > _COUNTED:
+        if len(self._counts) > _MAX_COUNTED:
             self._counts.popitem(last=False)
 
 
 def _refuse(check: _Check) -> None:
-    if not check.verdict.done():
-        check.verdict.set_exception(OverloadedError(_TOO_MANY))
-
-
-_TOO_MANY: Final = "too many passwords wait to be checked"
+    if not check.result.done():
+        check.result.set_exception(OverloadedError(_QUEUE_FULL))

@@ -1,30 +1,35 @@
-"""How many a second: a token bucket that holds one second's worth."""
+"""The rate limit of a source: a token bucket that holds one second's worth of tokens."""
 
 import time
 from collections.abc import Callable
 
 
-class Bucket:
-    """Lets `rate` a second through, and as many at once after a pause.
+class TokenBucket:
+    """Allows `rate` postbacks a second, and as many at once after a pause.
 
     Args:
-        rate: a second; more than 0.
+        rate: postbacks a second; more than 0.
         clock: seconds, monotonic.
     """
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate = rate
-        self._most = max(1.0, rate)
+        self._capacity = max(1.0, rate)
         self._clock = clock
-        self._left = self._most
-        self._filled = clock()
+        self._tokens = self._capacity
+        self._filled_at = clock()
 
     def take(self) -> float:
-        """Take one; 0 if there was one, else the seconds until there will be."""
+        """Take one token.
+
+        Returns:
+            0 when a token was taken, else the seconds until one is available.
+        """
         now = self._clock()
-        self._left = min(self._most, self._left + (now - self._filled) * self._rate)
-        self._filled = now
-        if self._left < 1.0:
-            return (1.0 - self._left) / self._rate
-        self._left -= 1.0
+        refilled = self._tokens + (now - self._filled_at) * self._rate
+        self._tokens = min(self._capacity, refilled)
+        self._filled_at = now
+        if self._tokens < 1.0:
+            return (1.0 - self._tokens) / self._rate
+        self._tokens -= 1.0
         return 0.0

@@ -1,1 +1,1 @@
-"""HTTP: from a connection to an answer, with limits on what each connection may cost."""
+"""The HTTP side: connections with limits, two request paths, responses."""

@@ -1,6 +1,6 @@
-"""One connection with limits, made of aiohttp's public parts alone.
+"""One connection with limits, made of aiohttp's public parts only.
 
-It works with every version of aiohttp. `Connection` adds the fast path and stricter limits.
+It works with every version of aiohttp. `FastConnection` adds the fast path and stricter limits.
 """
 
 import asyncio
@@ -20,34 +20,35 @@ HEADERS_LIMIT: Final = 5.0
 """Seconds from a request's first byte to the end of its headers."""
 
 WRITE_LIMIT: Final = 5.0
-"""Seconds that a client may leave answers unread when there is no room for more of them, and
-seconds that closing a connection may take."""
+"""Seconds that a client may leave responses unread when the buffers are full, and seconds that
+closing a connection may take."""
 
-ERROR_TEXT: Final = 400
-"""Characters of what aiohttp says of a request that is no HTTP; it repeats what was sent, all of
-it, and escapes it."""
+MAX_ERROR_TEXT: Final = 400
+"""Characters of aiohttp's message about a request that is not HTTP. The message repeats all the
+bytes that were sent, escaped."""
 
 
-class PlainConnection(RequestHandler):
+class Connection(RequestHandler):
     """One connection.
 
     Args:
-        manager: the server; it says whether there is room for one connection more.
-        admitted: the server has counted this connection already.
-        limits: what aiohttp takes.
+        manager: the server, which limits the number of connections.
+        counted: the server has counted this connection already.
+        options: aiohttp's own.
 
     Attributes:
-        began: when the headers of the request that is being answered were complete, in seconds on
-            the event loop's clock.
-        headers_since: when the first byte came that belongs to no request yet; 0 if there is none.
+        began: when the headers of the current request were complete, in seconds on the event loop's
+            clock.
+        headers_since: when the first byte of the next request's headers came, in seconds as
+            `time.monotonic` counts them; 0 when none came.
     """
 
     __slots__ = (
-        "_admitted",
         "_blocked_since",
         "_closing_since",
         "_connections",
-        "_pipe",
+        "_counted",
+        "_kept_transport",
         "began",
         "headers_since",
     )
@@ -56,35 +57,36 @@ class PlainConnection(RequestHandler):
         self,
         manager: "Connections",
         *,
-        admitted: bool,
-        **limits: Any,  # noqa: ANN401 (aiohttp's own arguments)
+        counted: bool,
+        **options: Any,  # noqa: ANN401 (aiohttp's own arguments)
     ) -> None:
-        super().__init__(manager, **limits)
+        super().__init__(manager, **options)
         self.began = 0.0
         self.headers_since = 0.0
         self._connections = manager
-        self._admitted = admitted
+        self._counted = counted
         self._blocked_since = 0.0
         self._closing_since = 0.0
-        self._pipe: asyncio.Transport | None = None
+        # aiohttp drops its own reference when it closes, although the client may still be reading.
+        self._kept_transport: asyncio.Transport | None = None
 
     @property
     def peer(self) -> str:
-        """The address that it comes from; empty if it has none."""
+        """The address that the connection comes from; empty when it has none."""
         return self.peername[0] if isinstance(self.peername, tuple) else ""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        pipe = cast("asyncio.Transport", transport)
-        if not self._admitted and not self._connections.admit():
-            pipe.abort()
+        accepted = cast("asyncio.Transport", transport)
+        if not self._counted and not self._connections.reserve_place():
+            accepted.abort()
             return
-        self._admitted = True
-        self._pipe = pipe
+        self._counted = True
+        self._kept_transport = accepted
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        if self._admitted:
-            self._connections.release()
+        if self._counted:
+            self._connections.release_place()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -108,7 +110,7 @@ class PlainConnection(RequestHandler):
     def log_access(
         self, request: web.BaseRequest, response: web.StreamResponse, time: float | None
     ) -> None:
-        """Called once the answer is written: what came of its body began no headers."""
+        """Called after a response is written: bytes of its request's body began no headers."""
         self.headers_since = 0.0
         super().log_access(request, response, time)
 
@@ -119,27 +121,30 @@ class PlainConnection(RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Answer, as aiohttp does, what is no HTTP, and to a defect of ours."""
-        short = message and message[:ERROR_TEXT]
+        """Respond, as aiohttp does, to bytes that are not HTTP and to a defect of the handler."""
+        short = message and message[:MAX_ERROR_TEXT]
         response = super().handle_error(request, status, exc, short)
         response.headers[hdrs.SERVER] = SERVER
         return response
 
     def close_late(self, now: float) -> str:
-        """Close what takes longer than its limit; the reason, empty if nothing does.
+        """Close the connection when it exceeds a time limit.
 
         Args:
             now: seconds, as `time.monotonic` counts them.
+
+        Returns:
+            The reason as `mms_ingest_connections_closed_total` counts it; empty when it stays open.
         """
-        if self._pipe is None:
+        if self._kept_transport is None:
             return ""
-        if self._pipe.is_closing():
+        if self._kept_transport.is_closing():
             self._closing_since = self._closing_since or now
         if _is_late(self._blocked_since, WRITE_LIMIT, now) or _is_late(
             self._closing_since, WRITE_LIMIT, now
         ):
-            self._pipe.abort()  # closing would wait until the client has read everything
-            self._pipe = None
+            self._kept_transport.abort()  # closing would wait until the client has read everything
+            self._kept_transport = None
             return "unread"
         if _is_late(self.headers_since, HEADERS_LIMIT, now) and not self._closing_since:
             self.force_close()

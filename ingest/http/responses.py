@@ -1,4 +1,4 @@
-"""What requests are answered, in words and on the wire."""
+"""The responses to requests: status, text and headers, as objects and as bytes."""
 
 from typing import Final
 
@@ -17,24 +17,24 @@ SERVER: Final = "mms-ingest"
 """The `Server` header; aiohttp's own names the versions of Python and aiohttp."""
 
 RETRY_AFTER: Final = "60"
-"""Seconds that a refused sender is asked to wait. The provider resends after 300 anyway."""
+"""Seconds that a refused client is asked to wait. The provider resends after 300 anyway."""
 
 CORRELATION_ID: Final = "Correlation-Id"
-"""The header that names the batch of a postback: its id in the logs and in events."""
+"""The header with the batch id of a postback, which is in the logs and in events too."""
 
 
-def durable(batch: str) -> web.Response:
-    """The postback is safe, in this batch."""
-    return web.Response(headers={CORRELATION_ID: batch, hdrs.SERVER: SERVER})
+def durable(batch_id: str) -> web.Response:
+    """200: the postback is durable in this batch."""
+    return web.Response(headers={CORRELATION_ID: batch_id, hdrs.SERVER: SERVER})
 
 
 def refusal(status: int, text: str, **headers: str) -> web.Response:
-    """No; what is wrong in a line of text."""
+    """A refusal; its text is one line that says what is wrong."""
     return web.Response(status=status, text=f"{text}\n", headers={**headers, hdrs.SERVER: SERVER})
 
 
 def response_for(error: PostbacksError) -> web.Response:
-    """What an error is answered with."""
+    """The response to a request that failed with this error."""
     status, headers = _RESPONSES.get(type(error), (503, {"Retry-After": RETRY_AFTER}))
     response = refusal(status, str(error), **headers)
     if isinstance(error, BodyTooLargeError):
@@ -42,11 +42,11 @@ def response_for(error: PostbacksError) -> web.Response:
     return response
 
 
-def rendered(response: web.Response, *, close: bool) -> bytes:
-    """A response as HTTP/1.1, as aiohttp would write it.
+def encode(response: web.Response, *, close: bool) -> bytes:
+    """The bytes of a response in HTTP/1.1, as aiohttp would write it.
 
     Args:
-        close: whether the connection is closed after it.
+        close: the connection is closed after it.
     """
     body = response.body if isinstance(response.body, bytes) else b""
     headers = {

@@ -1,10 +1,14 @@
-"""The handler: body in, answer out. It does not look into the body.
+"""The two request paths, from a request to its response. They do not look into the body.
 
-A 200 is written only after the batch that holds the postback is durable. Anything else says what
-is wrong in a line of text; the provider resends, people read it with curl.
+The fast path takes most requests. It needs no task, but can wait for nothing except the batch. The
+usual path, `handle`, takes the rest. Both ask the same `Policy.decide`.
+
+A 200 is written only after the batch that holds the postback is durable. Every other response has
+a line of text that says what is wrong, for people who read it with curl; the provider resends.
 """
 
 import asyncio
+import contextlib
 import functools
 import logging
 import ssl
@@ -17,13 +21,20 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_protocol import RequestPayloadError
 
 from ingest import metrics
-from ingest.access_control.policy import PATH, AccessControl, Policy
+from ingest.access_control.policy import (
+    ALLOW,
+    PATH,
+    VERIFY_PASSWORD,
+    AccessControl,
+    Policy,
+    Refuse,
+)
 from ingest.batcher import Batcher
 from ingest.http import responses
-from ingest.http.connection import PlainConnection
+from ingest.http.connection import Connection
 from ingest.http.connections import Connections
-from ingest.http.content_coding import unpacked
-from ingest.http.fast_path import Connection
+from ingest.http.content_coding import decompress
+from ingest.http.fast_path import FastConnection
 from ingest.http.responses import refusal, response_for
 from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
 from shared.postback.envelope import Arrival
@@ -32,18 +43,22 @@ from shared.process.tracing import Tracing
 from shared.rate_limited_log import RateLimitedLog
 from shared.settings.settings import Settings
 
-ANSWER_LIMIT: Final = 4.5
-"""Seconds from a request's headers to its answer, whatever hangs; the law says 5."""
+RESPONSE_LIMIT: Final = 4.5
+"""Seconds from a request's headers to its response, whatever is broken; 5 are guaranteed."""
 
 _CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-"""Asks a client for the body that it holds back; sent only when the body is wanted."""
+"""Asks a client for the body that it holds back; sent only when the request is allowed."""
 
 
 class Server:
-    """Answers `POST /postbacks`, `POST /postbacks/{source}` and `POST /postbacks/{source}/{token}`.
+    """Serves `POST /postbacks`, `POST /postbacks/{source}` and `POST /postbacks/{source}/{token}`.
 
     Args:
         tracing: None when nothing is traced.
+
+    Attributes:
+        in_flight: requests that wait for their response.
+        stopping: set it before the process stops; each response then closes its connection.
 
     Raises:
         SettingsError: see `AccessControl`.
@@ -60,16 +75,14 @@ class Server:
         self.in_flight = 0
         self.stopping = False
         for source in settings.sources:
-            for status in ("200", *map(str, _SENDERS_OWN)):
-                metrics.RESPONSES[status, source].inc(
-                    0
-                )  # from the start, so that its rate has a zero
+            for status in ("200", *map(str, _CLIENT_ERRORS)):
+                metrics.RESPONSES[status, source].inc(0)  # rates need the zero at the start
 
     def aiohttp_server(self, tls: ssl.SSLContext | None = None) -> Connections:
         """The low-level server of aiohttp: no routing or middleware between socket and handler.
 
         Args:
-            tls: speak HTTPS.
+            tls: serve HTTPS.
         """
         return Connections(
             self.handle,
@@ -80,9 +93,9 @@ class Server:
         )
 
     def fast_path(
-        self, connection: Connection, message: RawRequestMessage, payload: StreamReader
+        self, connection: FastConnection, message: RawRequestMessage, payload: StreamReader
     ) -> bool:
-        """Submit a request that needs nothing but its batch; False leaves it to `handle`."""
+        """Submit a request that waits only for its batch; False leaves it to `handle`."""
         started = time.perf_counter()
         policy, token = self._access_control.policy(message.path)
         if (
@@ -93,13 +106,14 @@ class Server:
             or self._tracing is not None
             or self._batcher.full
             or self.stopping
-            or not (policy.open or policy.allows(message.headers, connection.peer, token))
+            # Last, because it charges the rate limit.
+            or not (policy.open or policy.decide(message.headers, connection.peer, token) is ALLOW)
         ):
             return False
         content_type = _clean(message.headers.get(hdrs.CONTENT_TYPE, ""))
         body = payload.read_nowait()
         arrival = Arrival(time.time_ns() // 1000, policy.source, content_type, body)
-        deadline = connection.began + ANSWER_LIMIT
+        deadline = connection.began + RESPONSE_LIMIT
         on_done = functools.partial(self._respond, connection, message, policy.source, started)
         self._batcher.enqueue(arrival, deadline, on_done)
         self.in_flight += 1
@@ -107,27 +121,27 @@ class Server:
 
     def _respond(
         self,
-        connection: Connection,
+        connection: FastConnection,
         message: RawRequestMessage,
         source: str,
         started: float,
         result: str | PostbacksError,
     ) -> None:
-        """Answer what `express` took."""
+        """Respond to a request that `fast_path` took."""
         self.in_flight -= 1
         close = self.stopping or bool(message.should_close)
         if isinstance(result, str):
             status, response = "200", _durable(result, close=close)
         else:
             refused = response_for(result)
-            _log_refused(refused, source)
-            status, response = str(refused.status), responses.rendered(refused, close=close)
-        connection.answer(response, close=close)
+            _log_refusal(refused, source)
+            status, response = str(refused.status), responses.encode(refused, close=close)
+        connection.respond(response, close=close)
         metrics.RESPONSES[status, source].inc()
         metrics.RESPONSE_TIME.observe(time.perf_counter() - started)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Answer one request within `ANSWER_LIMIT`."""
+        """The usual path: respond to one request within `RESPONSE_LIMIT`."""
         started = time.perf_counter()
         policy, token = self._access_control.policy(request.path)
         self.in_flight += 1
@@ -135,52 +149,58 @@ class Server:
             if policy is None:
                 response = refusal(404, f"no such source; postbacks go to {PATH}/{{source}}")
             else:
-                response = self._refused(request) or await self._answered(request, policy, token)
+                response = self._invalid(request) or await self._accept(request, policy, token)
         finally:
             self.in_flight -= 1
         if self.stopping or _waits_for_continue(request):
-            response.force_close()  # the client may send the body that it held back, or not
+            response.force_close()  # the client may or may not send the body that it held back
         if policy is not None and request.content.exception() is None:  # else its body broke off
-            _log_refused(response, policy.source)
+            _log_refusal(response, policy.source)
         metrics.RESPONSES[str(response.status), policy.source if policy else UNKNOWN].inc()
         metrics.RESPONSE_TIME.observe(time.perf_counter() - started)
         return response
 
-    def _refused(self, request: web.BaseRequest) -> web.Response | None:
-        """What is wrong with the request whoever sends it, if anything is."""
+    def _invalid(self, request: web.BaseRequest) -> web.Response | None:
+        """The refusal of a request that no client may send; None when there is no such fault."""
         if request.method != "POST":
-            return refusal(405, "postbacks are POSTed", Allow="POST")
+            return refusal(405, "send postbacks with POST", Allow="POST")
         if (request.content_length or 0) > self._max_body:
             return response_for(BodyTooLargeError())
         return None
 
-    async def _answered(self, request: web.BaseRequest, policy: Policy, token: str) -> web.Response:
-        deadline = _began(request) + ANSWER_LIMIT
+    async def _accept(self, request: web.BaseRequest, policy: Policy, token: str) -> web.Response:
+        """Check access, read the body, submit it, and wait until it is durable."""
+        deadline = _began(request) + RESPONSE_LIMIT
         try:
-            packed = hdrs.CONTENT_ENCODING in request.headers
-            if policy.open and request.content.is_eof() and not packed:  # nothing to wait for
+            decision = policy.decide(request.headers, request.remote or "", token)
+            waits = decision is not ALLOW or not _is_complete(request)
+            async with asyncio.timeout_at(deadline) if waits else _NO_LIMIT:
+                if decision is VERIFY_PASSWORD:
+                    decision = await policy.verify_password(request)
+                if isinstance(decision, Refuse):
+                    return refusal(decision.status, decision.text, **decision.headers)
                 body = await self._body(request)
-            else:
-                async with asyncio.timeout_at(deadline):
-                    if refused := await policy.refusal(request, token):
-                        return refusal(refused.status, refused.text, **refused.headers)
-                    body = await self._body(request)
             if not body:
                 return refusal(400, "the body is empty")
             content_type = _clean(request.headers.get(hdrs.CONTENT_TYPE, ""))
             arrival = Arrival(time.time_ns() // 1000, policy.source, content_type, body)
-            batch = await self._durable(arrival, deadline)
+            batch_id = await self._submit(arrival, deadline)
         except PostbacksError as error:
             return response_for(error)
         except TimeoutError:
-            return refusal(408, f"the body did not come within {ANSWER_LIMIT:g} s")
-        return responses.durable(batch)
+            return refusal(408, f"the body did not come within {RESPONSE_LIMIT:g} s")
+        return responses.durable(batch_id)
 
     async def _body(self, request: web.BaseRequest) -> bytes:
+        """The decompressed body.
+
+        Raises:
+            BodyTooLargeError, BodyIncompleteError, UnknownCodingError, BrokenCodingError: as named.
+        """
         try:
             if _waits_for_continue(request):
                 await request.writer.write(_CONTINUE)
-                request.writer.output_size = 0  # else aiohttp takes it for the answer's beginning
+                request.writer.output_size = 0  # else aiohttp counts it as part of the response
             body = await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise BodyTooLargeError from error
@@ -190,22 +210,26 @@ class Server:
             return body
         # Several headers of one name are one list (RFC 9110, 5.3).
         coding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING))
-        return await unpacked(body, coding, self._max_body)
+        return await decompress(body, coding, self._max_body)
 
-    async def _durable(self, arrival: Arrival, deadline: float) -> str:
+    async def _submit(self, arrival: Arrival, deadline: float) -> str:
+        """The id of the batch in which the arrival is durable."""
         if self._tracing is None:
             return await self._batcher.submit(arrival, deadline)
         with self._tracing.posted(arrival) as traced:
             return await self._batcher.submit(traced, deadline)
 
 
-_SENDERS_OWN: Final = frozenset({400, 401, 403, 413, 429})
-"""Statuses of refusals that the sender or its source's rule causes."""
+_NO_LIMIT: Final = contextlib.nullcontext()
+"""For a request that waits for nothing: cheaper than an `asyncio.timeout`."""
+
+_CLIENT_ERRORS: Final = frozenset({400, 401, 403, 413, 429})
+"""Statuses of refusals that the client or its source's rule causes."""
 
 
-def _log_refused(response: web.Response, source: str) -> None:
-    """Log a refusal that is no fault of ours. Its text is always one of ours."""
-    if response.status in _SENDERS_OWN:
+def _log_refusal(response: web.Response, source: str) -> None:
+    """Log a refusal that the client causes. Its text never repeats what the client sent."""
+    if response.status in _CLIENT_ERRORS:
         text = (response.text or "").strip()
         _limited_log.warning(
             f"{source} {response.status} {text}",
@@ -220,13 +244,18 @@ _limited_log: Final = RateLimitedLog(logging.getLogger("mms-ingest"))
 def _began(request: web.BaseRequest) -> float:
     """When the headers of a request were complete, in seconds on the event loop's clock."""
     connection = request.protocol
-    if isinstance(connection, PlainConnection):
+    if isinstance(connection, Connection):
         return connection.began
     return asyncio.get_running_loop().time()
 
 
+def _is_complete(request: web.BaseRequest) -> bool:
+    """Whether the body is here and needs no decompression."""
+    return request.content.is_eof() and hdrs.CONTENT_ENCODING not in request.headers
+
+
 def _waits_for_continue(request: web.BaseRequest) -> bool:
-    """Whether the client holds its body back until it is asked for it (RFC 9110, 10.1.1)."""
+    """Whether the client holds its body back until 100 Continue (RFC 9110, 10.1.1)."""
     return (
         not request.content.is_eof()
         and request.version >= HttpVersion11
@@ -241,6 +270,6 @@ def _clean(header: str) -> str:
 
 
 @functools.lru_cache(maxsize=8)
-def _durable(batch: str, *, close: bool) -> bytes:
-    """All postbacks of a batch are answered alike."""
-    return responses.rendered(responses.durable(batch), close=close)
+def _durable(batch_id: str, *, close: bool) -> bytes:
+    """Cached, because all postbacks of a batch get the same response."""
+    return responses.encode(responses.durable(batch_id), close=close)

@@ -1,7 +1,7 @@
 """The TLS handshake of one connection.
 
-The event loop's own TLS tells nobody of a connection before its handshake is done. Here the
-connection is counted when it is accepted, so that idle ones cannot use up the process's files.
+The event loop's own TLS reports a connection only after the handshake. Here the connection is
+counted when it is accepted, so that idle connections cannot use up the process's open files.
 """
 
 import asyncio
@@ -19,42 +19,42 @@ HANDSHAKE_LIMIT: Final = 5.0
 
 
 class Handshake(asyncio.Protocol):
-    """Takes a connection, makes it secure, and hands it to a protocol for HTTP.
+    """Accepts a connection, makes the TLS handshake, and passes it to an HTTP protocol.
 
     Args:
-        connections: counts it, and ends the handshake when the server stops.
+        connections: counts the connection, and cancels the handshake when the server stops.
         context: the server's certificate.
-        make: makes the protocol for HTTP.
+        make_protocol: makes the HTTP protocol.
     """
 
     def __init__(
         self,
         connections: "Connections",
         context: ssl.SSLContext,
-        make: Callable[[], asyncio.Protocol],
+        make_protocol: Callable[[], asyncio.Protocol],
     ) -> None:
         self._connections = connections
         self._context = context
-        self._make = make
-        self._arrived = bytearray()
+        self._make_protocol = make_protocol
+        self._received = bytearray()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        pipe = cast("asyncio.Transport", transport)
-        if self._connections.admit():
-            self._connections.start(self._secure(pipe))
+        accepted = cast("asyncio.Transport", transport)
+        if self._connections.reserve_place():
+            self._connections.start_handshake(self._make_secure(accepted))
         else:
-            pipe.abort()
+            accepted.abort()
 
     def data_received(self, data: bytes) -> None:
-        # The loop may read before `_secure` has begun, whether it is paused or not (uvloop).
-        self._arrived += data
+        # uvloop may read before `_make_secure` begins, even when reading is paused.
+        self._received += data
 
-    async def _secure(self, transport: asyncio.Transport) -> None:
-        early = _Early()
+    async def _make_secure(self, transport: asyncio.Transport) -> None:
+        early = _EarlyData()
         secure = None
         loop = asyncio.get_running_loop()
         try:
-            loop.call_soon(self._pass_on, transport)  # runs once TLS is the transport's protocol
+            loop.call_soon(self._pass_on, transport)  # runs when TLS is the transport's protocol
             secure = await loop.start_tls(
                 transport,
                 early,
@@ -64,37 +64,36 @@ class Handshake(asyncio.Protocol):
                 ssl_shutdown_timeout=WRITE_LIMIT,
             )
         except (OSError, RuntimeError):
-            # No TLS, too slow, or gone (for uvloop a RuntimeError, if it was before TLS began):
-            # nothing to say, and it comes in any number.
+            # Not TLS, too slow, or closed (a RuntimeError in uvloop when it was before TLS began).
+            # Not logged: clients can cause any number of these.
             pass
         finally:
             if secure is None or early.lost:
                 transport.abort()
-                self._connections.release()
+                self._connections.release_place()
         if secure is not None and not early.lost:
-            protocol = self._make()
+            protocol = self._make_protocol()
             secure.set_protocol(protocol)
             protocol.connection_made(secure)
             if early.data:
                 protocol.data_received(bytes(early.data))
 
     def _pass_on(self, transport: asyncio.Transport) -> None:
-        """Give TLS what came before it was there; it keeps it until its handshake begins."""
+        """Pass the bytes that came before TLS to it; it keeps them until its handshake begins."""
         if (protocol := transport.get_protocol()) is self:
-            return  # the connection was gone before TLS began
-        tls = cast(
-            "asyncio.BufferedProtocol", protocol
-        )  # both loops' is one; uvloop's does not say
-        while self._arrived:
-            buffer = memoryview(tls.get_buffer(len(self._arrived)))
-            size = min(len(buffer), len(self._arrived))
-            buffer[:size] = self._arrived[:size]
-            del self._arrived[:size]
+            return  # the connection was closed before TLS began
+        # True for both loops; uvloop's class does not declare it.
+        tls = cast("asyncio.BufferedProtocol", protocol)
+        while self._received:
+            buffer = memoryview(tls.get_buffer(len(self._received)))
+            size = min(len(buffer), len(self._received))
+            buffer[:size] = self._received[:size]
+            del self._received[:size]
             tls.buffer_updated(size)
 
 
-class _Early(asyncio.Protocol):
-    """Keeps what comes with the end of the handshake, before the protocol for HTTP is there."""
+class _EarlyData(asyncio.Protocol):
+    """Keeps bytes that come with the end of the handshake, before the HTTP protocol is set."""
 
     def __init__(self) -> None:
         self.data = bytearray()

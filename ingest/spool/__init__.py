@@ -1,1 +1,1 @@
-"""The local spool: batches on disk while RabbitMQ is away, and the way back to RabbitMQ."""
+"""The local spool: batches wait on disk while RabbitMQ is down, and are drained to it later."""

@@ -1,14 +1,14 @@
-"""Whether the files that a database has open are still the files at their paths.
+"""Detects that the files of an open database were deleted, moved or replaced.
 
-SQLite goes on writing to files that somebody has deleted, moved or replaced. The operating system
-frees them when the last process closes them, so what was written then is lost.
+SQLite goes on writing to such files. The operating system frees them when the last process closes
+them, so what was written then is lost.
 """
 
 from pathlib import Path
 from typing import Final
 
 _SUFFIXES: Final = ("", "-wal", "-shm")
-"""SQLite's own files in WAL mode; all are there for as long as the database is open."""
+"""SQLite's own files in WAL mode; all of them exist while the database is open."""
 
 
 class OpenFiles:
@@ -18,7 +18,7 @@ class OpenFiles:
         path: the database.
 
     Raises:
-        OSError: one of the files is not there.
+        OSError: one of the files does not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -27,7 +27,7 @@ class OpenFiles:
 
     @property
     def missing(self) -> Path | None:
-        """The first path that leads to another file now, or to none; None: all are in place."""
+        """The first path that leads to another file now, or to none; None when all are in place."""
         for path, identity in self._opened:
             try:
                 in_place = _identity(path) == identity

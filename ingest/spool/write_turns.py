@@ -1,9 +1,9 @@
-"""Fair turns for processes that write to one file.
+"""Fair write turns for processes that share one file.
 
-SQLite's own lock is for whoever happens to ask when it is free: a process that writes without a
-pause has it again before another one has asked, and the others wait for seconds. Here whoever wants
-a turn first waits to be the next one, and only the next one waits for the turn itself. So who had
-a turn cannot have another while somebody is the next.
+SQLite's own lock goes to the process that happens to ask when it is free. A process that writes
+without a pause gets it again before another one asks, so the others wait for seconds. Here a
+process first waits for the place of the next one, and only the next one waits for the turn. So
+a process that had a turn cannot have another while a second process waits.
 """
 
 import contextlib
@@ -15,34 +15,34 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-ASK_EVERY: Final = 0.002
-"""Seconds, on average, between two looks whether a lock is free. The system's call that waits for a
-lock has no limit, and the holder may be stopped."""
+POLL_INTERVAL: Final = 0.002
+"""Seconds, on average, between two tries to lock. The blocking system call has no time limit, and
+the process that holds the lock may be stopped."""
 
 
-class Turns:
-    """The locks of one process, beside the file that is shared.
+class WriteTurns:
+    """The locks of one process, in files beside the shared file.
 
     Args:
         path: the shared file.
 
     Raises:
-        OSError: the files of the locks cannot be opened.
+        OSError: the lock files cannot be opened.
     """
 
     def __init__(self, path: Path) -> None:
-        self._next = _opened(f"{path}-next")
-        self._turn = _opened(f"{path}-turn")
+        self._next = _open(f"{path}-next")
+        self._turn = _open(f"{path}-turn")
 
     @contextlib.contextmanager
     def turn(self, limit: float) -> Iterator[None]:
-        """Have the file alone for as long as the context lasts; blocks this thread.
+        """Lock the file for as long as the context lasts; blocks this thread.
 
         Args:
-            limit: seconds to wait for it.
+            limit: seconds to wait for the turn.
 
         Raises:
-            TimeoutError: others had it all the time.
+            TimeoutError: other processes held the locks all the time.
         """
         deadline = time.monotonic() + limit
         _lock(self._next, deadline)
@@ -60,7 +60,7 @@ class Turns:
         os.close(self._turn)
 
 
-def _opened(path: str) -> int:
+def _open(path: str) -> int:
     return os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
 
 
@@ -71,6 +71,6 @@ def _lock(descriptor: int, deadline: float) -> None:
             return
         if time.monotonic() > deadline:
             raise TimeoutError(
-                "other processes that share it write all the time, or one is stopped"
+                "other processes that share it write all the time, or one of them is stopped"
             )
-        time.sleep(ASK_EVERY * random.uniform(0.5, 1.5))  # noqa: S311
+        time.sleep(POLL_INTERVAL * random.uniform(0.5, 1.5))  # noqa: S311

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local import site
 from deploy.local.services import command
-from ingest.http.server import ANSWER_LIMIT
+from ingest.http.server import RESPONSE_LIMIT
 from ingest.simulate.options import Options
 from shared.settings.settings import Settings
 
@@ -79,8 +79,8 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
     assert f"client_max_body_size {int(Settings().max_body) // 1024}k;" in text
     answer = re.search(r"proxy_read_timeout (\d+)s;", text)
     assert answer
-    assert int(answer[1]) > ANSWER_LIMIT
-    assert int(answer[1]) + ANSWER_LIMIT < PROVIDER_WAITS
+    assert int(answer[1]) > RESPONSE_LIMIT
+    assert int(answer[1]) + RESPONSE_LIMIT < PROVIDER_WAITS
     assert Options().timeout == PROVIDER_WAITS
     for port, _ in site.INGRESSES.values():
         assert f"server 127.0.0.1:{port} " in text

@@ -1,4 +1,4 @@
-"""Bodies that are nearly postbacks at the decoder: decoded or a dead letter, and nothing grows."""
+"""Bodies that are nearly postbacks: decoded, or a dead letter, and without a memory leak."""
 
 import gc
 import tracemalloc
@@ -19,12 +19,12 @@ from tests.support.budget import fuzzed
 from tests.support.mutation import mutated
 from tests.support.strategies import DIALECTS, postback_fields
 
-KEPT = 300
-MOST_GROWTH = 64 * 1024
+MAX_REPEATED = 300
+MAX_GROWTH = 64 * 1024
 
 
 def outcome(body: bytes) -> NormalisedPostback | PassthroughEvent | None:
-    """What it decodes to; None for a dead letter. Anything else escapes and fails the test."""
+    """The decoded body; None for a dead letter. Any other error fails the test."""
     try:
         return decode("acme", body)
     except OtherOriginError as other:
@@ -47,7 +47,7 @@ def test_junk() -> None:
 
 
 def test_batches() -> None:
-    """A message in the queue that is no batch of ours is a `DecodeError` and no other."""
+    """A message that is not a batch raises `DecodeError` and no other error."""
     batch = st.builds(Arrival, st.integers(0, 2**63), st.text(), st.text(), st.binary())
     messages = st.lists(batch, max_size=3).map(envelope.encode)
 
@@ -70,21 +70,21 @@ def test_a_batch_with_a_text_that_is_not_utf8() -> None:
 
 
 def _fuzz(bodies: st.SearchStrategy[bytes]) -> None:
-    kept: list[bytes] = []
+    repeated: list[bytes] = []
 
     @fuzzed
     @given(bodies)
     def fuzz(body: bytes) -> None:
-        if len(kept) < KEPT:
-            kept.append(body)
+        if len(repeated) < MAX_REPEATED:
+            repeated.append(body)
         assert outcome(body) == outcome(body)
 
     fuzz()
-    _does_not_grow(lambda: [outcome(body) for body in kept])
+    _check_memory(lambda: [outcome(body) for body in repeated])
 
 
-def _does_not_grow(once: Callable[[], object]) -> None:
-    """The second and the fifth time leave as much behind: nothing."""
+def _check_memory(once: Callable[[], object]) -> None:
+    """Repeated decoding leaves no memory allocated."""
     for _ in range(2):
         once()
     gc.collect()
@@ -99,4 +99,4 @@ def _does_not_grow(once: Callable[[], object]) -> None:
         after, _ = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert after - before < MOST_GROWTH
+    assert after - before < MAX_GROWTH

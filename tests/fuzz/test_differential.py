@@ -1,13 +1,15 @@
-"""The same bytes to our server and to aiohttp alone, with one handler: they must answer alike.
+"""The same bytes to our server and to plain aiohttp, with one handler: they must respond alike.
 
-Every stream is a list of whole requests whose last one ends the connection, cut anywhere. So the
-number of answers is known: none may be missing, none may come twice, and their order is that of
-the requests. Limits of time and size that only our connections have are far from being reached.
+Every stream is a list of whole requests, cut anywhere; the last request ends the connection. So the
+number of responses is known: none may be missing, none may come twice, and they come in the order
+of the requests. The streams stay far below the limits of time and size that only our connections
+have.
 
-aiohttp drops what came in one read with what is no HTTP, and what came after a request for an
-upgrade to h2c. So the first is sent only after all other answers, and the second never.
+aiohttp drops requests that came in one read with bytes that are not HTTP, and requests after one
+for an upgrade to h2c. So the test sends the first only after all other responses, and never the
+second.
 
-aiohttp alone sometimes stops before the last request until more bytes come (see `Connection`), so
+Plain aiohttp sometimes stops before the last request until more bytes come (see `fast_path`). So
 a client that waits for it sends an empty line, which HTTP lets a server ignore.
 """
 
@@ -34,7 +36,7 @@ from tests.fuzz.test_socket import serving
 from tests.support.answering import SLOW, Answering
 from tests.support.budget import EXAMPLES, fuzzed
 
-_fuzzed = settings(fuzzed, max_examples=EXAMPLES // 5)  # each is two conversations
+_fuzzed = settings(fuzzed, max_examples=EXAMPLES // 5)  # each example makes two connections
 PATIENCE: Final = 15.0
 NUDGE_AFTER: Final = 0.05
 MAX_BODY: Final = 300_000
@@ -63,7 +65,7 @@ def _chunked(body: bytes, size: int) -> bytes:
     return head + chunks + b"0\r\n\r\n"
 
 
-GOES_ON: Final[dict[str, Callable[[bytes], bytes]]] = {
+CONTINUING: Final[dict[str, Callable[[bytes], bytes]]] = {
     "fast": lambda body: _post(body, "Content-Type: application/json"),
     "slow": lambda body: _post(SLOW + body),
     "empty": lambda _: _post(b""),
@@ -79,19 +81,19 @@ GOES_ON: Final[dict[str, Callable[[bytes], bytes]]] = {
     "upgrade": lambda body: _post(body, "Connection: Upgrade", "Upgrade: websocket"),
     "keep-alive": lambda body: _post(body, "Connection: keep-alive", version="1.0"),
 }
-ENDS: Final[dict[str, Callable[[bytes], bytes]]] = {
+ENDING: Final[dict[str, Callable[[bytes], bytes]]] = {
     "close": lambda body: _post(body, "Connection: close"),
     "old": lambda body: _post(body, version="1.0"),
     "too large": lambda _: _post(bytes(MAX_BODY + 1)),
     "too large chunks": lambda _: _chunked(bytes(MAX_BODY + 1), 5000),
-    "no http": lambda _: b"\x16\x03\x01 no HTTP\r\n\r\n",
+    "not http": lambda _: b"\x16\x03\x01 not HTTP\r\n\r\n",
     "two lengths": lambda body: _post(body, "Content-Length: 999"),
 }
-NO_HTTP: Final = {"no http", "two lengths"}
+NOT_HTTP: Final = {"not http", "two lengths"}
 
 
 class Requests(NamedTuple):
-    """The same request, some times."""
+    """The same request, several times."""
 
     kind: str
     size: int
@@ -99,40 +101,41 @@ class Requests(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """What a client does.
+    """The requests of a client, and how it sends them.
 
     Attributes:
-        cuts: sizes of what it writes at once, over and over.
+        cuts: bytes of each write; starts again at the end.
         pause: seconds between two writes.
-        late: seconds before it begins to read.
-        reads: bytes that it reads at once.
+        read_delay: seconds before it begins to read.
+        read_size: bytes of each read.
     """
 
     requests: list[Requests]
     end: str
     cuts: list[int]
     pause: float
-    late: float
-    reads: int
+    read_delay: float
+    read_size: int
 
     @property
     def content(self) -> bytes:
         """Without the last request."""
         parts = [
-            GOES_ON[kind](b"%d " % number + b"x" * size)
+            CONTINUING[kind](b"%d " % number + b"x" * size)
             for number, (kind, size, times) in enumerate(self.requests)
             for _ in range(times)
         ]
         return b"".join(parts)
 
     @property
-    def answers(self) -> int:
+    def responses(self) -> int:
         return sum(times for _, _, times in self.requests) + 1
 
     def pieces(self) -> Iterator[bytes]:
-        """At most some hundred: what is left then comes at once.
+        """A few hundred writes at most; the rest is one write.
 
-        So does the last request: what comes after a server closes may cost answers (RFC 9112, 9.6).
+        The last request is in one write, because bytes after a close may cost responses (RFC 9112,
+        9.6).
         """
         content = memoryview(self.content)
         for cut in itertools.islice(itertools.cycle(self.cuts), 300):
@@ -140,8 +143,8 @@ class Stream(NamedTuple):
                 break
             yield bytes(content[:cut])
             content = content[cut:]
-        last = ENDS[self.end](b"end")
-        if self.end in NO_HTTP:
+        last = ENDING[self.end](b"end")
+        if self.end in NOT_HTTP:
             yield bytes(content)
             yield last
         else:
@@ -151,14 +154,14 @@ class Stream(NamedTuple):
 _sizes = st.sampled_from([0, 1, 10, 700, 1000, 4096, 4097]) | st.integers(0, 9000)
 _requests = st.builds(
     Requests,
-    st.sampled_from(sorted(GOES_ON)),
+    st.sampled_from(sorted(CONTINUING)),
     _sizes | st.just(200_000),
     st.sampled_from([1, 1, 1, 2, 3, 31, 32, 33, 100]),
 ).filter(lambda requests: requests.size * requests.times < 1_000_000)
 _streams = st.builds(
     Stream,
     st.lists(_requests, max_size=5),
-    st.sampled_from(sorted(ENDS)),
+    st.sampled_from(sorted(ENDING)),
     st.lists(st.sampled_from([1, 10, 100, 700, 1000, 10_000, 300_000]), min_size=1, max_size=4),
     st.sampled_from([0.0, 0.0, 0.0, 0.001]),
     st.sampled_from([0.0, 0.0, 0.01, 0.1]),
@@ -167,38 +170,38 @@ _streams = st.builds(
 
 
 class Exchange(NamedTuple):
-    """What came of a stream: the answers, and what was let in."""
+    """The result of a stream: the responses, and the bodies that were accepted."""
 
-    answers: list[tuple[int, bytes]]
-    kept: list[bytes]
+    responses: list[tuple[int, bytes]]
+    accepted: list[bytes]
 
 
 def exchange(server: Answering, stream: Stream, *, nudge: bool) -> Exchange:
     """Send a stream and read until the server closes the connection.
 
     Args:
-        nudge: send an empty line when nothing comes any more.
+        nudge: send an empty line when no response comes.
     """
     server.arrivals.clear()
     client = Client(stream, nudge=nudge)
     asyncio.run(client.run(server.port))
     assert not server.complaints
-    return Exchange(_answers(client.said), [arrival.body for arrival in server.arrivals])
+    return Exchange(_responses(client.received), [arrival.body for arrival in server.arrivals])
 
 
 class Client:
     """A client with small buffers.
 
     Attributes:
-        said: what the server answered.
+        received: the bytes of the responses.
     """
 
     def __init__(self, stream: Stream, *, nudge: bool) -> None:
         self._stream = stream
         self._nudge = nudge
-        self._between = False  # nothing is left of the last request that was written
-        self._most_answered = asyncio.Event()
-        self.said = b""
+        self._between = False  # the last request was written completely
+        self._all_but_last = asyncio.Event()
+        self.received = b""
 
     async def run(self, port: int) -> None:
         """Write, read and return when the server closes the connection."""
@@ -210,14 +213,14 @@ class Client:
             async with asyncio.timeout(PATIENCE):
                 writing = asyncio.create_task(self._write(client))
                 try:
-                    await asyncio.sleep(self._stream.late)
+                    await asyncio.sleep(self._stream.read_delay)
                     await self._read(client)
                 finally:
                     writing.cancel()
 
-    def _look(self) -> None:
-        if self._between and len(_answers(self.said)) == self._stream.answers - 1:
-            self._most_answered.set()
+    def _count(self) -> None:
+        if self._between and len(_responses(self.received)) == self._stream.responses - 1:
+            self._all_but_last.set()
 
     async def _write(self, client: socket.socket) -> None:
         *pieces, last = self._stream.pieces()
@@ -225,10 +228,10 @@ class Client:
             for piece in pieces:
                 await asyncio.get_running_loop().sock_sendall(client, piece)
                 await asyncio.sleep(self._stream.pause)
-            if self._stream.end in NO_HTTP:
+            if self._stream.end in NOT_HTTP:
                 self._between = True
-                self._look()
-                await self._most_answered.wait()
+                self._count()
+                await self._all_but_last.wait()
                 self._between = False
             await asyncio.get_running_loop().sock_sendall(client, last)
             self._between = True
@@ -237,39 +240,41 @@ class Client:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(ConnectionError):
             while True:
-                self._look()
-                reading = asyncio.ensure_future(loop.sock_recv(client, self._stream.reads))
+                self._count()
+                reading = asyncio.ensure_future(loop.sock_recv(client, self._stream.read_size))
                 while not (await asyncio.wait([reading], timeout=NUDGE_AFTER))[0]:
                     if self._nudge and self._between:
                         await loop.sock_sendall(client, b"\r\n")
                 if not (more := await reading):
                     return
-                self.said += more
+                self.received += more
 
 
-def _answers(said: bytes) -> list[tuple[int, bytes]]:
-    """The complete ones."""
-    answers = []
-    while b"\r\n\r\n" in said:
-        head, _, said = said.partition(b"\r\n\r\n")
+def _responses(received: bytes) -> list[tuple[int, bytes]]:
+    """The complete responses: status and text."""
+    responses = []
+    while b"\r\n\r\n" in received:
+        head, _, received = received.partition(b"\r\n\r\n")
         status = int(head.split()[1])
         length = re.search(rb"\r\nContent-Length: (\d+)", head)
         size = int(length[1]) if length else 0
-        if len(said) < size:
+        if len(received) < size:
             break
-        text = said[:size]
-        if status == 400 and not text.endswith(b"\n"):  # aiohttp's quotes what one read had
+        text = received[:size]
+        if status == 400 and not text.endswith(
+            b"\n"
+        ):  # aiohttp's own text repeats the bytes of one read
             text = b""
-        answers.append((status, text))
-        said = said[size:]
-    return answers
+        responses.append((status, text))
+        received = received[size:]
+    return responses
 
 
 CUT_IN_THE_BODY: Final = Stream([Requests("fast", 1000, 200)], "close", [700], 0, 0, 65536)
 MANY_CHUNKS: Final = Stream(
     [Requests("one-byte chunks", 4095, 1), Requests("fast", 10, 2)], "close", [300_000], 0, 0, 65536
 )
-IN_TWO: Final = len(GOES_ON["fast"](b"0 " + bytes(700))) - 700
+IN_TWO: Final = len(CONTINUING["fast"](b"0 " + bytes(700))) - 700
 BODY_THEN_MANY: Final = Stream(
     [Requests("fast", 700, 1), Requests("get", 0, 100)],
     "close",
@@ -281,7 +286,7 @@ BODY_THEN_MANY: Final = Stream(
 NOT_READ: Final = Stream([Requests("nowhere", 0, 900)], "close", [300_000], 0, 0.1, 500)
 
 
-def test_our_connections_answer_as_aiohttp_alone() -> None:
+def test_our_connections_respond_as_plain_aiohttp() -> None:
     with (
         serving(SETTINGS, send_buffer=4096) as ours,
         serving(SETTINGS, send_buffer=4096, aiohttp_alone=True) as alone,
@@ -294,14 +299,14 @@ def test_our_connections_answer_as_aiohttp_alone() -> None:
         @example(BODY_THEN_MANY)
         @example(NOT_READ)
         def fuzz(stream: Stream) -> None:
-            answered = exchange(ours, stream, nudge=False)
-            assert len(answered.answers) == stream.answers
-            assert answered == exchange(alone, stream, nudge=True)
+            result = exchange(ours, stream, nudge=False)
+            assert len(result.responses) == stream.responses
+            assert result == exchange(alone, stream, nudge=True)
 
         fuzz()
 
 
-def test_so_they_do_without_the_fast_path(
+def test_they_do_so_without_the_fast_path(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(connections, "TESTED", frozenset({"3.0.0"}))
@@ -309,7 +314,7 @@ def test_so_they_do_without_the_fast_path(
         serving(SETTINGS, send_buffer=4096) as ours,
         serving(SETTINGS, send_buffer=4096, aiohttp_alone=True) as alone,
     ):
-        assert caplog.text.count("the fast path, which stays off") == 2  # one line for each server
+        assert caplog.text.count("The fast path is off") == 2  # one line for each server
 
         @_fuzzed
         @given(_streams)
@@ -317,9 +322,9 @@ def test_so_they_do_without_the_fast_path(
         @example(MANY_CHUNKS)
         @example(NOT_READ)
         def fuzz(stream: Stream) -> None:
-            answered = exchange(ours, stream, nudge=True)
-            assert len(answered.answers) == stream.answers
-            assert answered == exchange(alone, stream, nudge=True)
+            result = exchange(ours, stream, nudge=True)
+            assert len(result.responses) == stream.responses
+            assert result == exchange(alone, stream, nudge=True)
 
         fuzz()
-        assert ours.connections.requests_count  # they all went the usual way
+        assert ours.connections.requests_count  # all took the usual path

@@ -1,4 +1,4 @@
-"""Raw bytes at the ingress's socket: it answers or closes, nothing escapes, nothing grows."""
+"""Raw bytes at the ingress's socket: it responds or closes, with no unhandled error or leak."""
 
 import asyncio
 import base64
@@ -27,15 +27,15 @@ from tests.support.answering import Answering, answering
 from tests.support.budget import fuzzed, resident
 from tests.support.mutation import mutated
 
-KEPT = 100
+MAX_REPEATED = 100
 ROUNDS = 4
-MOMENT = 0.03
-MOST_GROWTH = 4 * 2**20
+READ_PAUSE = 0.03
+MAX_GROWTH = 4 * 2**20
 BOMB = gzip.compress(bytes(3_000_000))
 GOOD = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
 
 TOKEN = "6ZbQ-9.x_Ltoken~0123"
-GUARDED = Settings(
+RESTRICTED = Settings(
     max_body=Bytes(4096),
     sources=Names(("default", "token", "basic", "allow")),
     rules={
@@ -62,7 +62,7 @@ _paths = (
 )
 _path = st.sampled_from(_paths) | _junk.map(lambda junk: b"/postbacks/" + junk)
 _length = st.sampled_from([b"0", b"1", b"4097", b"-1", b"1e3", b"9" * 30, b"+1", b""])
-_fair_header = st.one_of(
+_valid_header = st.one_of(
     st.tuples(st.just(b"Content-Encoding"), st.sampled_from([b"gzip", b"deflate", b"br", b"\xff"])),
     st.tuples(st.just(b"Connection"), st.sampled_from([b"close", b"keep-alive", b"Upgrade"])),
     st.tuples(st.just(b"Upgrade"), st.sampled_from([b"websocket", b"h2c"])),
@@ -75,7 +75,7 @@ _fair_header = st.one_of(
         st.just(b"X-Forwarded-For"), st.sampled_from([b"192.0.2.1, ::1", b"127.0.0.1", b","])
     ),
 )
-_foul_header = st.one_of(
+_invalid_header = st.one_of(
     st.tuples(st.just(b"Content-Length"), _length),
     st.tuples(st.just(b"Transfer-Encoding"), st.sampled_from([b"chunked", b"gzip, chunked", b"x"])),
     st.tuples(st.sampled_from([b"Authorization", b"X-Forwarded-For", b"Content-Type"]), _junk),
@@ -99,30 +99,30 @@ def _framed(
     return b"%s %s %s\r\nHost: x\r\n%s%s" % (method, path, version, lines, rest)
 
 
-_fair = st.builds(
+_valid = st.builds(
     _framed,
     st.sampled_from([b"POST"] * 6 + [b"GET", b"PUT", b"OPTIONS"]),
     st.sampled_from(_paths),
     st.sampled_from([b"HTTP/1.1"] * 6 + [b"HTTP/1.0"]),
-    st.lists(_fair_header, max_size=3),
+    st.lists(_valid_header, max_size=3),
     _body.filter(bool).map(_sized) | _body.filter(bool).map(_chunked),
 )
-_foul = st.builds(
+_invalid = st.builds(
     _framed,
     st.sampled_from([b"POST", b"CONNECT", b"post", b"PRI"]) | _junk,
     _path,
     st.sampled_from([b"HTTP/1.1", b"HTTP/2.0", b"HTTP/0.9", b""]),
-    st.lists(_fair_header | _foul_header, max_size=6),
+    st.lists(_valid_header | _invalid_header, max_size=6),
     (_junk | _body.map(_chunked)).map(lambda rest: b"\r\n" + rest),
 )
-_streams = st.lists(_fair | _fair | mutated(_fair) | _foul | _junk, min_size=1, max_size=4)
+_streams = st.lists(_valid | _valid | mutated(_valid) | _invalid | _junk, min_size=1, max_size=4)
 
 
 class Client:
     """Sends bytes as they are.
 
     Attributes:
-        sent: some of what it has sent.
+        sent: the first `MAX_REPEATED` streams.
     """
 
     def __init__(self, port: int) -> None:
@@ -130,12 +130,12 @@ class Client:
         self.sent: list[bytes] = []
 
     def send(self, stream: bytes) -> list[int]:
-        """Send it, wait a moment, go; the statuses of the answers."""
-        if len(self.sent) < KEPT:
+        """Send a stream and read for a short time; the statuses of the responses."""
+        if len(self.sent) < MAX_REPEATED:
             self.sent.append(stream)
         said = b""
         with socket.create_connection((HOST, self._port), timeout=5) as connection:
-            connection.settimeout(MOMENT)
+            connection.settimeout(READ_PAUSE)
             with contextlib.suppress(OSError):
                 connection.sendall(stream)
                 while more := connection.recv(65536):
@@ -147,7 +147,7 @@ class Client:
 
 @contextlib.contextmanager
 def serving(settings: Settings, **options: Any) -> Iterator[Answering]:
-    """An ingress in a thread of its own, on the event loop that it really has.
+    """An ingress in a thread of its own, on uvloop as in production.
 
     Args:
         options: as `answering` takes them.
@@ -173,12 +173,12 @@ def serving(settings: Settings, **options: Any) -> Iterator[Answering]:
         thread.join()
 
 
-def test_it_answers_or_closes(
+def test_it_responds_or_closes(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 0.2)
-    monkeypatch.setattr("ingest.http.connections.LINGER", 0.1)
-    with serving(GUARDED) as server:
+    monkeypatch.setattr("ingest.http.server.RESPONSE_LIMIT", 0.2)
+    monkeypatch.setattr("ingest.http.connections.DISCARD_LIMIT", 0.1)
+    with serving(RESTRICTED) as server:
         client = Client(server.port)
 
         @fuzzed
@@ -189,16 +189,16 @@ def test_it_answers_or_closes(
             assert not server.complaints
 
         fuzz()
-        _does_not_grow(client, server)
+        _check_memory(client, server)
         assert client.send(GOOD) == [200]
         assert not server.complaints
-    # A request that nobody can read is no news, and may hold secrets. A refusal is logged by its
-    # source and its reason.
+    # A malformed request is not logged, because it may hold secrets. A refusal is logged with its
+    # source and reason.
     assert all(each.getMessage().startswith("postbacks of source ") for each in caplog.records)
 
 
-def _does_not_grow(client: Client, server: Answering) -> None:
-    """The same requests again and again: the first rounds fill caches and pools, the last none."""
+def _check_memory(client: Client, server: Answering) -> None:
+    """The same requests in each round: the first rounds fill caches and pools, later ones not."""
     sizes = []
     for _ in range(ROUNDS):
         for stream in client.sent:
@@ -206,5 +206,5 @@ def _does_not_grow(client: Client, server: Answering) -> None:
         server.arrivals.clear()
         gc.collect()
         sizes.append(resident())
-    assert sizes[-1] - sizes[1] < MOST_GROWTH, sizes
+    assert sizes[-1] - sizes[1] < MAX_GROWTH, sizes
     assert len(server.connections.connections) <= 1

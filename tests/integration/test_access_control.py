@@ -1,4 +1,4 @@
-"""Who is let in: each part of a source's rule and all together, over a real socket."""
+"""Access control: each part of a source's rule and all together, over a real socket."""
 
 import asyncio
 import base64
@@ -44,7 +44,7 @@ async def test_a_token_in_the_path() -> None:
         assert await server.status(f"/postbacks/acme/{TOKEN}/") == 404
         assert await server.status(f"/postbacks/{TOKEN}") == 404
         assert await server.status("/postbacks") == 200
-        assert await server.status(f"/postbacks/default/{TOKEN}") == 404  # it has none
+        assert await server.status(f"/postbacks/default/{TOKEN}") == 404  # its rule has no token
         assert TOKEN.encode() not in await server.post(f"/postbacks/acme/{TOKEN}x")
 
 
@@ -59,9 +59,9 @@ async def test_basic(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes: list[bytes] = []
     matches = Hashed.matches
 
-    def counted(hashed: Hashed, given: bytes) -> bool:
-        hashes.append(given)
-        return matches(hashed, given)
+    def counted(hashed: Hashed, candidate: bytes) -> bool:
+        hashes.append(candidate)
+        return matches(hashed, candidate)
 
     monkeypatch.setattr(Hashed, "matches", counted)
     async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
@@ -72,24 +72,24 @@ async def test_basic(monkeypatch: pytest.MonkeyPatch) -> None:
         assert hashes == [b"correct:horse", b"wrong"]  # once each
         for header in (basic("nobody", "correct:horse"), "Basic %", "Bearer x", "Basic", "\xff"):
             assert await server.status(path, Authorization=header) == 401
-        # A user that does not exist costs what one does; what is no Basic costs nothing.
+        # A user that does not exist costs as much as one that does; other schemes cost nothing.
         assert hashes == [b"correct:horse", b"wrong", b"correct:horse"]
-        answer = await server.post(path)
-        assert b" 401 " in answer
-        assert b"\r\nWWW-Authenticate: Basic " in answer
+        response = await server.post(path)
+        assert b" 401 " in response
+        assert b"\r\nWWW-Authenticate: Basic " in response
         assert len(hashes) == 3
         assert len(server.arrivals) == 3
 
 
-async def test_many_with_the_same_password_wait_for_one_verdict() -> None:
-    """As when the provider comes back on all its connections after a restart."""
+async def test_many_requests_with_the_same_password_share_one_check() -> None:
+    """As when the provider reconnects on all its connections after a restart."""
     async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
         header = basic("mms", "correct:horse")
         posts = [server.status("/postbacks/acme", Authorization=header) for _ in range(64)]
         assert set(await asyncio.gather(*posts)) == {200}
 
 
-async def test_guessing_waits_in_line_and_the_line_is_short() -> None:
+async def test_guesses_wait_in_a_short_queue() -> None:
     async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
         path = "/postbacks/acme"
         assert await server.status(path, Authorization=basic("mms", "correct:horse")) == 200
@@ -97,21 +97,21 @@ async def test_guessing_waits_in_line_and_the_line_is_short() -> None:
             asyncio.create_task(server.status(path, Authorization=basic("mms", f"guess-{number}")))
             for number in range(2 * MAX_WAITING)
         ]
-        # Who is known is let in meanwhile.
+        # A known password is allowed meanwhile.
         assert await server.status(path, Authorization=basic("mms", "correct:horse")) == 200
         statuses = await asyncio.gather(*guesses)
         assert set(statuses) == {401, 503}
         assert statuses.count(401) >= MAX_WAITING
 
 
-async def test_a_first_login_passes_those_who_guess(monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the same address: judged by how many guesses were checked before it."""
+async def test_a_first_login_is_checked_before_guesses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the same address; counts the guesses that are checked before it."""
     checked: list[bytes] = []
     matches = Hashed.matches
 
-    def counted(hashed: Hashed, given: bytes) -> bool:
-        checked.append(given)
-        return matches(hashed, given)
+    def counted(hashed: Hashed, candidate: bytes) -> bool:
+        checked.append(candidate)
+        return matches(hashed, candidate)
 
     monkeypatch.setattr(Hashed, "matches", counted)
     async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
@@ -140,14 +140,14 @@ async def test_a_first_login_passes_those_who_guess(monkeypatch: pytest.MonkeyPa
             right = basic("mms", "correct:horse")
             assert await server.status("/postbacks/acme", Authorization=right) == 200
             assert checked[before:].index(b"correct:horse") <= 2
-            # Once known, nobody is before it.
+            # A known password is not checked again.
             assert await server.status("/postbacks/acme", Authorization=right) == 200
             assert checked.count(b"correct:horse") == 1
             for task in tasks:
                 task.cancel()
 
 
-async def test_a_refusal_is_counted_and_logged_once_without_what_was_sent(
+async def test_a_refusal_is_counted_and_logged_once_without_the_body(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     labels = {"status": "403", "source": "logged"}
@@ -198,25 +198,25 @@ async def test_all_parts_must_hold() -> None:
         assert len(server.arrivals) == 1
 
 
-async def test_the_rate_of_a_source() -> None:
+async def test_the_rate_limit_of_a_source() -> None:
     settings = msgspec.structs.replace(
         ruled(acme=Rule(token=(TOKEN,)), free=Rule(rate=0)), rate_per_source=2.0
     )
     async with answering(settings) as server:
         for _ in range(5):
-            assert await server.status("/postbacks/acme/wrong") == 403  # uses nothing up
+            assert await server.status("/postbacks/acme/wrong") == 403  # takes no token
         statuses = [await server.status(f"/postbacks/acme/{TOKEN}") for _ in range(5)]
         assert statuses[:2] == [200, 200]
         assert 429 in statuses
-        answers = [await server.post(f"/postbacks/acme/{TOKEN}") for _ in range(3)]
-        refused = next(answer for answer in answers if b" 429 " in answer)
+        responses = [await server.post(f"/postbacks/acme/{TOKEN}") for _ in range(3)]
+        refused = next(response for response in responses if b" 429 " in response)
         assert b"\r\nRetry-After: 1\r\n" in refused
         assert [await server.status("/postbacks") for _ in range(2)] == [200, 200]
         assert [await server.status("/postbacks/free") for _ in range(6)] == [200] * 6
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "ingest.example.net"])
-def test_it_does_not_listen_to_a_network_unguarded(host: str) -> None:
+def test_it_does_not_listen_on_a_network_without_rules(host: str) -> None:
     settings = msgspec.structs.replace(
         ruled(acme=Rule(token=(TOKEN,)), other=Rule(rate=1)), ingest_host=host
     )
@@ -228,7 +228,7 @@ def test_it_does_not_listen_to_a_network_unguarded(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
-def test_on_this_machine_it_is_open(host: str) -> None:
+def test_on_the_loopback_it_is_open(host: str) -> None:
     policy, _ = AccessControl(Settings(ingest_host=host)).policy("/postbacks")
     assert policy is not None
     assert policy.open

@@ -1,4 +1,4 @@
-"""The real commands: a component that dies ends them with a logged error, whatever hangs."""
+"""The real commands: a component that fails ends the process with a logged error."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
 
-# Runs the command; in 1.5 s the named coroutine does what it is told to.
+# Runs the command; after 1.5 s the named coroutine shows the named behaviour.
 PROGRAM = """
 import asyncio, sys
 import ingest.batcher, ingest.http.connections, ingest.main, ingest.publisher
@@ -41,7 +41,7 @@ async def is_cancelled(*_):
 async def fails(*_):
     raise ZeroDivisionError
 
-async def deaf(*_):
+async def ignores_cancel(*_):
     while True:
         try:
             await asyncio.sleep(60)
@@ -59,12 +59,12 @@ component, behaviour = sys.argv[1:3]
 owners = {
     "publisher": (ingest.publisher.Publisher, "run"),
     "batcher": (ingest.batcher.Batcher, "_commit_batches"),
-    "sweep": (ingest.batcher.Batcher, "_give_up_overdue"),
+    "sweep": (ingest.batcher.Batcher, "_sweep_deadlines"),
     "drain": (ingest.main, "drain"),
     "admin": (ingest.main.web.AppRunner, "cleanup"),
     "public": (ingest.main.web.ServerRunner, "cleanup"),
     "consumer": (workers.main.Worker, "_work"),
-    "watch": (ingest.http.connections.Connections, "close_slow"),
+    "connections": (ingest.http.connections.Connections, "close_slow"),
 }
 setattr(*owners[component], globals()[behaviour])
 command = workers.main if component == "consumer" else ingest.main
@@ -85,7 +85,7 @@ def started(settings: Settings, component: str, behaviour: str) -> "subprocess.P
 
 @pytest.fixture
 def alone(tmp_path: Path) -> Settings:
-    """Settings of an ingress without RabbitMQ, which spools."""
+    """Settings of an ingress that spools, because it has no RabbitMQ."""
     return Settings(
         amqp_url="amqp://guest:guest@127.0.0.1:1/",
         ingest_port=free_port(),
@@ -97,7 +97,7 @@ def alone(tmp_path: Path) -> Settings:
 @pytest.mark.parametrize(
     ("component", "behaviour"),
     [
-        *((each, "dies") for each in ("publisher", "batcher", "drain", "watch", "consumer")),
+        *((each, "dies") for each in ("publisher", "batcher", "drain", "connections", "consumer")),
         ("drain", "returns"),
         ("consumer", "returns"),
         ("publisher", "is_cancelled"),
@@ -111,20 +111,20 @@ def test_a_component_that_ends_ends_the_process(
         assert process.stderr is not None
         said = process.stderr.read()
         assert process.wait(30) == 1
-    name = {"watch": "watch over slow connections"}.get(component, component)
+    name = {"connections": "connection sweep"}.get(component, component)
     assert f"the {name} ended unexpectedly" in said
     assert ("ZeroDivisionError" in said) == (behaviour == "dies")
-    assert "Timeout" not in said  # by itself, not by the watchdog
+    assert "Timeout" not in said  # not ended by the watchdog
 
 
-def test_the_batcher_dies_with_its_sweep(alone: Settings) -> None:
+def test_the_batcher_fails_when_its_sweep_fails(alone: Settings) -> None:
     with started(alone, "sweep", "dies") as process:
         assert process.stderr is not None
         assert "the batcher ended unexpectedly" in process.stderr.read()
         assert process.wait(30) == 1
 
 
-@pytest.mark.parametrize("behaviour", ["deaf", "blocks"])
+@pytest.mark.parametrize("behaviour", ["ignores_cancel", "blocks"])
 def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str) -> None:
     with started(alone, "drain", behaviour) as process:
         assert process.stderr is not None
@@ -134,12 +134,12 @@ def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str
         said = process.stderr.read()
         assert process.wait(30) == 1
     assert "Timeout" in said
-    assert ("in blocks" in said) == (behaviour == "blocks")  # where a thread hung
+    assert ("in blocks" in said) == (behaviour == "blocks")  # the stack of the thread that hangs
     assert time.monotonic() - began < 20
 
 
 @pytest.mark.parametrize("step", ["admin", "public"])
-def test_a_step_of_the_clean_up_that_fails_skips_no_other(alone: Settings, step: str) -> None:
+def test_a_failed_step_of_the_clean_up_does_not_skip_the_others(alone: Settings, step: str) -> None:
     with started(alone, step, "fails") as process:
         assert process.stderr is not None
         assert until(lambda: answers(alone.admin_port), within=30)
@@ -147,7 +147,7 @@ def test_a_step_of_the_clean_up_that_fails_skips_no_other(alone: Settings, step:
         said = process.stderr.read()
         assert process.wait(30) == 1
     assert "ZeroDivisionError" in said
-    assert "Timeout" not in said  # the batcher and the drain ended all the same
+    assert "Timeout" not in said  # the batcher and the drain ended too
 
 
 def answers(admin_port: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""The express lane answers as the usual way does, in any company, and never twice or not at all."""
+"""The fast path responds as the usual path does: in order, and once to each request."""
 
 import asyncio
 import base64
@@ -35,8 +35,8 @@ class Client:
         self.reader = reader
         self.writer = writer
 
-    async def answer(self) -> tuple[int, dict[str, str], bytes]:
-        """The next answer: status, headers, body."""
+    async def response(self) -> tuple[int, dict[str, str], bytes]:
+        """The next response: status, headers, body."""
         async with asyncio.timeout(PATIENCE):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             status, *lines = head.rstrip().split("\r\n")
@@ -46,10 +46,10 @@ class Client:
 
     async def ask(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
         self.writer.write(request)
-        return await self.answer()
+        return await self.response()
 
     async def ended(self) -> bool:
-        """Whether the server closes the connection without another word."""
+        """Whether the server closes the connection without another response."""
         async with asyncio.timeout(PATIENCE):
             return await self.reader.read() == b""
 
@@ -63,35 +63,35 @@ async def client(server: Answering) -> AsyncIterator[Client]:
         writer.close()
 
 
-def usual(server: Answering) -> int:
-    """Requests that went aiohttp's usual way: it counts only those."""
+def usual_path(server: Answering) -> int:
+    """Requests on the usual path: aiohttp counts only those."""
     return server.connections.requests_count
 
 
-async def until_kept(server: Answering, count: int) -> None:
+async def until_committed(server: Answering, count: int) -> None:
     async with asyncio.timeout(PATIENCE):
         while len(server.arrivals) < count:
             await asyncio.sleep(0.01)
 
 
-async def test_both_lanes_answer_alike() -> None:
+async def test_both_paths_respond_alike() -> None:
     async with answering(Settings()) as server, client(server) as caller:
-        fast_path = await caller.ask(post("first"))
-        assert usual(server) == 0
-        slow = await caller.ask(post("second", "Content-Encoding: identity"))
-        assert usual(server) == 1
-    assert fast_path[0] == slow[0] == 200
-    assert fast_path[1].keys() == slow[1].keys() - {"Content-Type"}
-    assert fast_path[1]["Correlation-Id"] == slow[1]["Correlation-Id"] == BATCH
-    assert fast_path[1]["Server"] == slow[1]["Server"]
+        fast = await caller.ask(post("first"))
+        assert usual_path(server) == 0
+        usual = await caller.ask(post("second", "Content-Encoding: identity"))
+        assert usual_path(server) == 1
+    assert fast[0] == usual[0] == 200
+    assert fast[1].keys() == usual[1].keys() - {"Content-Type"}
+    assert fast[1]["Correlation-Id"] == usual[1]["Correlation-Id"] == BATCH
+    assert fast[1]["Server"] == usual[1]["Server"]
     assert [arrival.body for arrival in server.arrivals] == [b"first", b"second"]
 
 
-async def test_requests_cut_and_joined_anyhow_are_answered_in_order() -> None:
-    """Some for one lane, some for the other, some refused; more than may wait at once."""
+async def test_requests_in_any_pieces_are_answered_in_order() -> None:
+    """Some for each path, some refused; more than aiohttp lets wait at once."""
     chance = random.Random(7)
     kinds: dict[str, tuple[Callable[[int], bytes], int]] = {
-        "express": (lambda number: post(f"{number}"), 200),
+        "fast": (lambda number: post(f"{number}"), 200),
         "chunked": (chunked, 200),
         "usual": (lambda number: post(f"{number}", "Content-Encoding: identity"), 200),
         "empty": (lambda _: post(""), 400),
@@ -104,7 +104,7 @@ async def test_requests_cut_and_joined_anyhow_are_answered_in_order() -> None:
         async with answering(Settings()) as server, client(server) as caller:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(_written(caller, stream, chance))
-                statuses = [(await caller.answer())[0] for _ in asked]
+                statuses = [(await caller.response())[0] for _ in asked]
             assert statuses == [status for _, status in asked]
             wanted = [b"%d" % number for number, (_, status) in enumerate(asked) if status == 200]
             assert [arrival.body for arrival in server.arrivals] == wanted
@@ -121,7 +121,9 @@ async def _written(caller: Client, stream: bytes, chance: random.Random) -> None
 
 
 @pytest.mark.parametrize("header", [(), ("Connection: close",)])
-async def test_who_hangs_up_before_the_answer_harms_nobody(header: tuple[str, ...]) -> None:
+async def test_a_client_that_disconnects_early_does_not_affect_others(
+    header: tuple[str, ...],
+) -> None:
     durable = asyncio.Event()
     async with answering(Settings(), durable) as server:
         async with client(server) as caller:
@@ -132,13 +134,13 @@ async def test_who_hangs_up_before_the_answer_harms_nobody(header: tuple[str, ..
         async with client(server) as other:
             durable.set()
             assert (await other.ask(post("here")))[0] == 200
-        await until_kept(server, 2)
+        await until_committed(server, 2)
         assert {arrival.body for arrival in server.arrivals} == {b"gone", b"here"}
     assert server.complaints == []
-    assert usual(server) == 0
+    assert usual_path(server) == 0
 
 
-async def test_who_wants_it_closed_gets_it_closed() -> None:
+async def test_connection_close_closes_the_connection() -> None:
     async with answering(Settings()) as server, client(server) as caller:
         status, headers, _ = await caller.ask(post("last", "Connection: close"))
         assert (status, headers["Connection"]) == (200, "close")
@@ -146,28 +148,28 @@ async def test_who_wants_it_closed_gets_it_closed() -> None:
         assert [arrival.body for arrival in server.arrivals] == [b"last"]
 
 
-async def test_a_stop_waits_for_answers_and_closes_what_rests() -> None:
+async def test_a_stop_waits_for_responses_and_closes_idle_connections() -> None:
     durable = asyncio.Event()
     async with (
         answering(Settings(), durable) as server,
-        client(server) as resting,
+        client(server) as idle,
         client(server) as caller,
         asyncio.TaskGroup() as tasks,
     ):
-        assert (await resting.ask(post("", "Content-Encoding: identity")))[0] == 400
+        assert (await idle.ask(post("", "Content-Encoding: identity")))[0] == 400
         caller.writer.write(post("waits"))
         await asyncio.sleep(0.1)
         server.connections.pre_shutdown()
         stopping = tasks.create_task(server.connections.shutdown(5))
-        assert await resting.ended()
+        assert await idle.ended()
         assert not stopping.done()
         durable.set()
-        assert (await caller.answer())[0] == 200
+        assert (await caller.response())[0] == 200
         assert await caller.ended()
     assert server.complaints == []
 
 
-async def test_a_connection_rests_only_so_long_and_never_while_it_waits(
+async def test_the_idle_limit_does_not_count_the_time_for_a_response(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(connections, "IDLE_LIMIT", 0.3)
@@ -176,13 +178,13 @@ async def test_a_connection_rests_only_so_long_and_never_while_it_waits(
         caller.writer.write(post("waits"))
         await asyncio.sleep(0.7)
         durable.set()
-        assert (await caller.answer())[0] == 200
+        assert (await caller.response())[0] == 200
         assert (await caller.ask(post("again")))[0] == 200
         assert await caller.ended()
-    assert usual(server) == 0
+    assert usual_path(server) == 0
 
 
-async def test_who_is_known_at_once_needs_no_other_lane() -> None:
+async def test_a_known_password_takes_the_fast_path() -> None:
     token = "6ZbQ-9.x_Ltoken~0123"
     rule = Rule(token=(token,), basic=(BasicAuthUser(b"mms", password.hashed(b"open sesame")),))
     login = base64.b64encode(b"mms:open sesame").decode()
@@ -190,20 +192,20 @@ async def test_who_is_known_at_once_needs_no_other_lane() -> None:
     right = right.replace(b"/postbacks", f"/postbacks/default/{token}".encode())
     async with answering(Settings(rules={"default": rule})) as server, client(server) as caller:
         assert (await caller.ask(right))[0] == 200
-        assert usual(server) == 1  # a password's first check is long
+        assert usual_path(server) == 1  # the first check of a password takes long
         for _ in range(3):
             assert (await caller.ask(right))[0] == 200
-        assert usual(server) == 1
+        assert usual_path(server) == 1
         assert (await caller.ask(right.replace(b"Basic", b"basic x")))[0] == 401
         assert (await caller.ask(post("out")))[0] == 403
-        assert usual(server) == 3
+        assert usual_path(server) == 3
     assert [arrival.body for arrival in server.arrivals] == [b"in"] * 4
 
 
-async def test_a_rate_counts_each_request_once() -> None:
+async def test_the_rate_limit_is_charged_once_for_each_request() -> None:
     settings = Settings(rules={"default": Rule(rate=10)})
     async with answering(settings) as server, client(server) as caller:
         caller.writer.write(post("x") * 30)
-        statuses = [(await caller.answer())[0] for _ in range(30)]
+        statuses = [(await caller.response())[0] for _ in range(30)]
     assert 10 <= statuses.count(200) <= 12
     assert statuses.count(200) + statuses.count(429) == 30

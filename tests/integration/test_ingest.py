@@ -1,4 +1,4 @@
-"""The ingress's answers, with RabbitMQ as it is and as it should not be."""
+"""The ingress's responses, with a RabbitMQ that works and with one that fails."""
 
 import asyncio
 import contextlib
@@ -31,17 +31,17 @@ def url(settings: Settings, path: str = "/postbacks") -> str:
     return f"http://127.0.0.1:{settings.ingest_port}{path}"
 
 
-async def waiting(settings: Settings) -> int:
+async def queued(settings: Settings) -> int:
     """Batches in the input queue."""
     async with running.channel(settings) as channel:
         try:
             queue = await channel.declare_queue(topology.STATE_QUEUE, passive=True)
-        except aio_pika.exceptions.ChannelNotFoundEntity:  # nobody has declared it yet
+        except aio_pika.exceptions.ChannelNotFoundEntity:  # not declared yet
             return 0
         return queue.declaration_result.message_count or 0
 
 
-async def test_200_has_an_empty_body_and_the_batch_is_in_the_queue_as_it_came(
+async def test_200_has_an_empty_body_and_the_postback_is_in_the_queue_unchanged(
     settings: Settings, http: aiohttp.ClientSession
 ) -> None:
     body = b"anything \x00\xff at all"
@@ -51,7 +51,7 @@ async def test_200_has_an_empty_body_and_the_batch_is_in_the_queue_as_it_came(
         ) as answer:
             assert answer.status == 200
             assert await answer.read() == b""
-        assert await running.until(lambda: _is(settings, 1))
+        assert await running.until(lambda: _has(settings, 1))
         async with running.channel(settings) as channel:
             queue = await channel.get_queue(topology.STATE_QUEUE)
             message = await queue.get(no_ack=True)
@@ -78,7 +78,7 @@ async def test_200_has_an_empty_body_and_the_batch_is_in_the_queue_as_it_came(
         ("POST /postbacks", b"x" * 1024, 200),
     ],
 )
-async def test_answers(
+async def test_status(
     settings: Settings,
     http: aiohttp.ClientSession,
     request_line: str,
@@ -98,7 +98,7 @@ async def test_answers(
         assert answer.headers.get("Allow") == ("POST" if status == 405 else None)
 
 
-async def test_a_header_that_is_no_utf_8_harms_nobody(settings: Settings) -> None:
+async def test_a_header_that_is_not_utf_8_is_accepted(settings: Settings) -> None:
     async with running.ingest(settings):
         reader, writer = await asyncio.open_connection("127.0.0.1", settings.ingest_port)
         writer.write(
@@ -122,10 +122,10 @@ async def test_a_chunked_body_over_the_limit_gets_413(
         assert answer.status == 413
 
 
-async def test_a_body_that_does_not_come_gets_408(
+async def test_an_incomplete_body_gets_408(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 0.2)
+    monkeypatch.setattr("ingest.http.server.RESPONSE_LIMIT", 0.2)
     async with running.ingest(settings):
         reader, writer = await asyncio.open_connection("127.0.0.1", settings.ingest_port)
         writer.write(b"POST /postbacks HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc")
@@ -134,31 +134,33 @@ async def test_a_body_that_does_not_come_gets_408(
     assert b" 408 " in answer
 
 
-async def test_no_broker_and_no_spool_is_503_with_retry_after(
+async def test_without_rabbitmq_and_spool_503_with_retry_after(
     settings: Settings, http: aiohttp.ClientSession
 ) -> None:
-    alone = msgspec.structs.replace(
+    without_spool = msgspec.structs.replace(
         settings, amqp_url="amqp://guest:guest@127.0.0.1:1/", spool_path=""
     )
-    async with running.starting_ingest(alone):
-        async with http.post(url(alone), data=BODY) as answer:
+    async with running.starting_ingest(without_spool):
+        async with http.post(url(without_spool), data=BODY) as answer:
             assert answer.status == 503
             assert int(answer.headers["Retry-After"]) > 0
-        async with http.get(f"http://127.0.0.1:{alone.admin_port}/readyz") as answer:
+        async with http.get(f"http://127.0.0.1:{without_spool.admin_port}/readyz") as answer:
             assert answer.status == 503
 
 
-async def test_unroutable_is_no_200(settings: Settings, http: aiohttp.ClientSession) -> None:
-    """Confirmed by RabbitMQ, but no queue took it."""
-    alone = msgspec.structs.replace(settings, spool_path="")
-    async with running.ingest(alone), running.channel(alone) as channel:
+async def test_an_unroutable_batch_is_not_answered_200(
+    settings: Settings, http: aiohttp.ClientSession
+) -> None:
+    """RabbitMQ confirms it, but no queue has it."""
+    without_spool = msgspec.structs.replace(settings, spool_path="")
+    async with running.ingest(without_spool), running.channel(without_spool) as channel:
         for name in (topology.STATE_QUEUE, topology.ARCHIVE):
             await (await channel.get_queue(name)).unbind(topology.POSTBACKS, "")
-        async with http.post(url(alone), data=BODY) as answer:
+        async with http.post(url(without_spool), data=BODY) as answer:
             assert answer.status == 503
 
 
-async def test_a_full_queue_is_no_200_without_a_spool(
+async def test_a_full_queue_without_a_spool_is_answered_503(
     settings: Settings, http: aiohttp.ClientSession
 ) -> None:
     tiny = msgspec.structs.replace(settings, spool_path="", queue_max_bytes=Bytes(2000))
@@ -169,20 +171,20 @@ async def test_a_full_queue_is_no_200_without_a_spool(
                 statuses.append(answer.status)
         assert statuses[0] == 200
         assert statuses[-1] == 503
-        taken = statuses.count(200)
-        assert await running.until(lambda: _is(settings, taken))
+        accepted = statuses.count(200)
+        assert await running.until(lambda: _has(settings, accepted))
 
 
 @pytest.mark.parametrize("spool_is", ["off", "broken"])
-async def test_after_a_full_queue_it_is_ready_again_though_nobody_sends_anything(
+async def test_after_a_full_queue_it_is_ready_again_without_a_postback(
     spool_is: str, settings: Settings, http: aiohttp.ClientSession
 ) -> None:
-    """A balancer that asks `/readyz` sends nothing to an ingress that is not ready."""
+    """A balancer that uses `/readyz` sends nothing to an ingress that is not ready."""
     tiny = msgspec.structs.replace(settings, queue_max_bytes=Bytes(2000))
     if spool_is == "off":
         tiny = msgspec.structs.replace(tiny, spool_path="")
     async with running.ingest(tiny), running.channel(tiny) as channel:
-        assert await running.until(lambda: _says(tiny, http, "rabbitmq: ok"))
+        assert await running.until(lambda: _reports(tiny, http, "rabbitmq: ok"))
         if spool_is == "broken":
             with contextlib.closing(
                 sqlite3.connect(tiny.spool_path, isolation_level=None)
@@ -194,7 +196,7 @@ async def test_after_a_full_queue_it_is_ready_again_though_nobody_sends_anything
                 status = answer.status
         assert status == 503
         await (await channel.get_queue(topology.STATE_QUEUE)).purge()
-        assert await running.until(lambda: _says(tiny, http, "rabbitmq: ok"))
+        assert await running.until(lambda: _reports(tiny, http, "rabbitmq: ok"))
         assert await running.answers(f"http://127.0.0.1:{tiny.admin_port}/readyz")
         await running.post(tiny, BODY)
 
@@ -208,76 +210,76 @@ async def test_a_full_queue_spools_and_the_spool_drains_in_order(
             async with http.post(url(tiny), data=b"%d" % number) as answer:
                 assert answer.status == 200
         queue = await channel.get_queue(topology.STATE_QUEUE)
-        came: list[int] = []
-        while len(came) < 60:
+        bodies: list[int] = []
+        while len(bodies) < 60:
             message = await running.until(lambda: queue.get(no_ack=True, fail=False))
             assert message is not None
-            came.extend(int(arrival.body) for arrival in envelope.decode(message.body))
-    assert set(came) == set(range(60))
+            bodies.extend(int(arrival.body) for arrival in envelope.decode(message.body))
+    assert set(bodies) == set(range(60))
 
 
 async def test_an_ingress_that_starts_without_rabbitmq_spools(settings: Settings) -> None:
-    away = msgspec.structs.replace(settings, amqp_url="amqp://guest:guest@127.0.0.1:1/")
-    async with running.ingest(away):
-        await running.post(away, BODY)
+    down = msgspec.structs.replace(settings, amqp_url="amqp://guest:guest@127.0.0.1:1/")
+    async with running.ingest(down):
+        await running.post(down, BODY)
     async with running.ingest(settings):
-        assert await running.until(lambda: _is(settings, 1))
+        assert await running.until(lambda: _has(settings, 1))
 
 
-async def test_postbacks_that_rabbitmq_finds_too_large_keep_none_from_it(
+async def test_postbacks_too_large_for_rabbitmq_do_not_block_others(
     settings: Settings, http: aiohttp.ClientSession, fresh_rabbit: Callable[..., RabbitMQ]
 ) -> None:
-    """They are answered 200 and kept on disk; the rest goes to RabbitMQ, which is well."""
+    """They are answered 200 and stay on disk; the others go to RabbitMQ."""
     rabbit = fresh_rabbit(config=["max_message_size = 5000"])
     settings = msgspec.structs.replace(settings, amqp_url=rabbit.url)
     async with running.ingest(settings):
-        assert await running.until(lambda: _says(settings, http, "rabbitmq: ok"))
+        assert await running.until(lambda: _reports(settings, http, "rabbitmq: ok"))
         for at in range(3):
             await running.post(settings, b"x" * 6000, b"y" * 500)
-            assert await running.until(lambda: _says(settings, http, "rabbitmq: ok"))
-            assert await running.until(lambda: _is(settings, at + 1))  # noqa: B023
+            assert await running.until(lambda: _reports(settings, http, "rabbitmq: ok"))
+            assert await running.until(lambda: _has(settings, at + 1))  # noqa: B023
         aside = "mms_ingest_set_aside_postbacks 3.0"
-        assert await running.until(lambda: _says(settings, http, aside, "metrics"))
-    # RabbitMQ 3 reads the first for each channel, RabbitMQ 4 the second, set at its start.
+        assert await running.until(lambda: _reports(settings, http, aside, "metrics"))
+    # RabbitMQ 3 reads the first for each channel. RabbitMQ 4 reads the second, set at its start.
     rabbit.ctl("eval", "application:set_env(rabbit, max_message_size, 100000).")
     rabbit.ctl("eval", "persistent_term:put(max_message_size, 100000).")
     forget_max_message_sizes()
-    async with running.ingest(settings):  # it tries once more
-        assert await running.until(lambda: _is(settings, 6))
+    async with running.ingest(settings):  # it tries them again
+        assert await running.until(lambda: _has(settings, 6))
 
 
-async def test_readiness_is_whether_a_postback_sent_now_is_answered_200(
+async def test_ready_means_that_a_postback_sent_now_is_answered_200(
     settings: Settings, http: aiohttp.ClientSession
 ) -> None:
-    """RabbitMQ is away: ready while the spool has room, and not from then until it has again."""
-    away = msgspec.structs.replace(
+    """While RabbitMQ is down, the ingress is ready exactly while the spool has space."""
+    down = msgspec.structs.replace(
         settings, amqp_url="amqp://guest:guest@127.0.0.1:1/", spool_max_bytes=Bytes(300_000)
     )
-    async with running.ingest(away):
-        assert await running.until(lambda: _says(away, http, "rabbitmq: degraded: "))
+    async with running.ingest(down):
+        assert await running.until(lambda: _reports(down, http, "rabbitmq: degraded: "))
         statuses: list[int] = []
         while statuses[-3:] != [503] * 3:
-            async with http.post(url(away), data=b"x" * 20_000) as answer:
+            async with http.post(url(down), data=b"x" * 20_000) as answer:
                 statuses.append(answer.status)
         assert statuses[0] == 200
-        async with http.get(f"http://127.0.0.1:{away.admin_port}/readyz") as answer:
+        async with http.get(f"http://127.0.0.1:{down.admin_port}/readyz") as answer:
             assert answer.status == 503
             text = await answer.text()
     assert "rabbitmq: not ready: " in text
     assert "spool: not ready: " in text
-    async with running.starting_ingest(away):  # nobody sends anything, and it is known all the same
-        assert await running.until(lambda: _says(away, http, "spool: not ready: "), within=2.0)
-    async with running.ingest(msgspec.structs.replace(away, amqp_url=settings.amqp_url)):
-        assert await running.until(lambda: _says(away, http, "spool: ok"))
-        await running.post(away, BODY)
+    async with running.starting_ingest(down):  # without a postback
+        assert await running.until(lambda: _reports(down, http, "spool: not ready: "), within=2.0)
+    async with running.ingest(msgspec.structs.replace(down, amqp_url=settings.amqp_url)):
+        assert await running.until(lambda: _reports(down, http, "spool: ok"))
+        await running.post(down, BODY)
 
 
-async def _says(
+async def _reports(
     settings: Settings, http: aiohttp.ClientSession, line: str, page: str = "readyz"
 ) -> bool:
     async with http.get(f"http://127.0.0.1:{settings.admin_port}/{page}") as answer:
         return f"\n{line}" in f"\n{await answer.text()}"
 
 
-async def _is(settings: Settings, count: int) -> bool:
-    return await waiting(settings) == count
+async def _has(settings: Settings, count: int) -> bool:
+    return await queued(settings) == count

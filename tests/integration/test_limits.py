@@ -1,4 +1,4 @@
-"""What a sender may cost: size, time and number, over a real socket."""
+"""The limits of a client: size, time and number, over a real socket."""
 
 import asyncio
 import contextlib
@@ -15,11 +15,11 @@ import msgspec
 import pytest
 from aiohttp.web_protocol import RequestHandler
 
-from ingest.http import connection as plain
+from ingest.http import connection as connection_module
 from ingest.http import connections, tls_handshake
-from ingest.http.connection import PlainConnection
+from ingest.http.connection import Connection
 from ingest.http.connections import MAX_HEADERS, MAX_LINE
-from ingest.http.fast_path import READ_AHEAD
+from ingest.http.fast_path import MAX_READ_AHEAD
 from shared.process.tls import server_context
 from shared.settings.settings import Settings
 from shared.settings.sources import Rule
@@ -30,7 +30,7 @@ from tests.support.certificates import Authority, Signed
 HEAD = b"POST /postbacks HTTP/1.1\r\nHost: x\r\n"
 ONE_READ = 256 * 1024
 LIMITED = Settings(max_body=Bytes(2048))
-PACKERS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+COMPRESSORS: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
 
 
 def chunked(body: bytes, size: int = 500) -> bytes:
@@ -42,41 +42,41 @@ def chunked(body: bytes, size: int = 500) -> bytes:
 async def test_a_chunked_body(size: int, status: bytes) -> None:
     head = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
     async with answering(LIMITED) as server:
-        answer = await server.says(
+        response = await server.says(
             head + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(b"x" * size)
         )
-        assert answer.split()[1] == status
+        assert response.split()[1] == status
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-async def test_a_packed_body(coding: str) -> None:
-    pack = PACKERS[coding]
+async def test_a_compressed_body(coding: str) -> None:
+    compress = COMPRESSORS[coding]
     async with answering(LIMITED) as server:
-        assert await server.status(body=pack(b"x" * 2048), Content_Encoding=coding) == 200
+        assert await server.status(body=compress(b"x" * 2048), Content_Encoding=coding) == 200
         assert server.arrivals[0].body == b"x" * 2048
-        assert await server.status(body=pack(b"x" * 2049), Content_Encoding=coding) == 413
-        assert await server.status(body=pack(b"x" * 99)[:-1], Content_Encoding=coding) == 400
+        assert await server.status(body=compress(b"x" * 2049), Content_Encoding=coding) == 413
+        assert await server.status(body=compress(b"x" * 99)[:-1], Content_Encoding=coding) == 400
         assert await server.status(body=b"plain", Content_Encoding=coding) == 400
-        assert await server.status(body=pack(b""), Content_Encoding=coding) == 400
+        assert await server.status(body=compress(b""), Content_Encoding=coding) == 400
         assert await server.status(body=b"x", Content_Encoding="br") == 415
         assert len(server.arrivals) == 1
 
 
 async def test_codings_in_several_headers_are_one_list() -> None:
-    packed = gzip.compress(gzip.compress(b"x"))
+    compressed = gzip.compress(gzip.compress(b"x"))
     head = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
-    for twice in (b"gzip", b"gzip"), (b"identity", b"gzip"):
-        codings = b"".join(b"Content-Encoding: %s\r\n" % coding for coding in twice)
+    for names in (b"gzip", b"gzip"), (b"identity", b"gzip"):
+        codings = b"".join(b"Content-Encoding: %s\r\n" % coding for coding in names)
         async with answering(LIMITED) as server:
-            answer = await server.says(
-                head + codings + b"Content-Length: %d\r\n\r\n" % len(packed) + packed
+            response = await server.says(
+                head + codings + b"Content-Length: %d\r\n\r\n" % len(compressed) + compressed
             )
-            assert answer.split()[1] == b"415"
+            assert response.split()[1] == b"415"
             assert not server.arrivals
 
 
-async def test_bombs_cost_next_to_nothing() -> None:
-    """Each would be 60 MB; unpacked, they would take seconds."""
+async def test_bombs_cost_little() -> None:
+    """Each has 60 MB when decompressed, which would take seconds."""
     bomb = gzip.compress(bytes(60_000_000))
     assert len(bomb) < 65536
     async with answering(Settings()) as server:
@@ -90,8 +90,8 @@ async def test_bombs_cost_next_to_nothing() -> None:
 
 
 async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.3)
-    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(connection_module, "HEADERS_LIMIT", 0.3)
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL", 0.1)
     async with answering(LIMITED) as server:
         began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -107,9 +107,9 @@ async def test_slow_headers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def test_an_idle_connection_is_not_slow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor is one whose bodies come in pieces, after their headers."""
-    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.2)
-    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.05)
+    """Nor is a connection whose bodies come in pieces, after their headers."""
+    monkeypatch.setattr(connection_module, "HEADERS_LIMIT", 0.2)
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL", 0.05)
     async with answering(LIMITED) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         for _ in range(3):
@@ -125,8 +125,8 @@ async def test_an_idle_connection_is_not_slow(monkeypatch: pytest.MonkeyPatch) -
 
 
 async def test_a_slow_body_gets_408_and_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 0.3)
-    monkeypatch.setattr(connections, "LINGER", 1.0)
+    monkeypatch.setattr("ingest.http.server.RESPONSE_LIMIT", 0.3)
+    monkeypatch.setattr(connections, "DISCARD_LIMIT", 1.0)
     async with answering(LIMITED) as server:
         began = time.monotonic()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -136,24 +136,24 @@ async def test_a_slow_body_gets_408_and_is_closed(monkeypatch: pytest.MonkeyPatc
         assert b" 408 " in await answer
         end = asyncio.create_task(reader.read())
         await _write_until_done(writer, end)
-        with contextlib.suppress(ConnectionResetError):  # which closing with unread bytes causes
+        with contextlib.suppress(ConnectionResetError):  # closing with unread bytes causes it
             await end
         assert time.monotonic() - began < 3
         writer.close()
 
 
-async def _write_until_done(writer: asyncio.StreamWriter, what: asyncio.Task[bytes]) -> None:
-    """Send a byte now and then until `what` is done, for 5 s at most."""
+async def _write_until_done(writer: asyncio.StreamWriter, task: asyncio.Task[bytes]) -> None:
+    """Send a byte now and then until the task is done, for at most 5 s."""
     async with asyncio.timeout(5):
-        while not what.done():
+        while not task.done():
             writer.write(b"x")
-            await asyncio.wait([what], timeout=0.05)
+            await asyncio.wait([task], timeout=0.05)
 
 
 @pytest.mark.parametrize(
     "rest", [b"Content-Length: 9\r\n\r\nabc", b"Transfer-Encoding: chunked\r\n\r\n5\r\nabc"]
 )
-async def test_who_leaves_in_the_middle_of_a_body_is_no_error(
+async def test_a_client_that_disconnects_in_a_body_is_not_an_error(
     rest: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with answering(LIMITED) as server:
@@ -169,7 +169,7 @@ async def test_who_leaves_in_the_middle_of_a_body_is_no_error(
     assert not caplog.records
 
 
-async def test_a_chunk_that_is_none_gets_400(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_malformed_chunk_gets_400(caplog: pytest.LogCaptureFixture) -> None:
     head = b"POST /postbacks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with answering(LIMITED) as server:
         for rest in (b"zz\r\nabc\r\n", b"3\r\nabcdef\r\n"):
@@ -178,12 +178,12 @@ async def test_a_chunk_that_is_none_gets_400(caplog: pytest.LogCaptureFixture) -
     assert not caplog.records
 
 
-async def test_connections(caplog: pytest.LogCaptureFixture) -> None:
+async def test_more_connections_than_allowed_are_closed(caplog: pytest.LogCaptureFixture) -> None:
     async with answering(msgspec.structs.replace(LIMITED, max_connections=3)) as server:
-        held = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        open_ones = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
         for _ in range(5):
             assert await server.post() == b""
-        for _, writer in held:
+        for _, writer in open_ones:
             writer.close()
             await writer.wait_closed()
         await asyncio.sleep(0.1)
@@ -208,14 +208,14 @@ async def test_connections_count_before_their_tls_handshake(
             writer.close()
             await writer.wait_closed()
         await asyncio.sleep(0.1)
-        for _ in range(4):  # one after the other: each gives its place back
+        for _ in range(4):  # one after the other: each releases its place
             assert await _secure_status(server.port, signed) == 200
         assert not server.complaints
     assert not caplog.records
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.1\r\n\r\n", b"", b"\x16\x03\x01"])
-async def test_a_handshake_that_fails_gives_its_place_back(
+async def test_a_failed_handshake_releases_its_place(
     first: bytes, signed: Signed, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tls_handshake, "HANDSHAKE_LIMIT", 0.2)
@@ -257,16 +257,16 @@ async def _secure_status(port: int, signed: Signed) -> int:
 
 
 @pytest.mark.parametrize("request_line", [b"GET /postbacks HTTP/1.1", b"GET /postbacks HTTP/1.0"])
-async def test_who_never_reads_is_cut_off(
+async def test_a_client_that_never_reads_is_disconnected(
     request_line: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether its answers block the connection, or the connection is to be closed after them."""
-    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
-    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+    """While its responses block the connection, and when the connection closes after them."""
+    monkeypatch.setattr(connection_module, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL", 0.1)
     settings = msgspec.structs.replace(LIMITED, max_connections=2)
     request = request_line + b"\r\nHost: x\r\nConnection: keep-alive\r\n\r\n"
     async with answering(settings, send_buffer=4096) as server:
-        clients = [_deaf(server.port) for _ in range(2)]
+        clients = [_client_that_never_reads(server.port) for _ in range(2)]
         async with asyncio.timeout(10):
             while server.connections.connections or not server.connections.requests_count:
                 for client in clients:
@@ -279,13 +279,15 @@ async def test_who_never_reads_is_cut_off(
         assert not server.complaints
 
 
-async def test_closing_does_not_wait_for_who_never_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plain, "WRITE_LIMIT", 0.3)
-    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+async def test_closing_does_not_wait_for_a_client_that_never_reads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection_module, "WRITE_LIMIT", 0.3)
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL", 0.1)
     monkeypatch.setattr(connections, "IDLE_LIMIT", 0.3)
     settings = msgspec.structs.replace(LIMITED, max_connections=1)
     async with answering(settings, send_buffer=4096) as server:
-        client = _deaf(server.port)
+        client = _client_that_never_reads(server.port)
         client.send(b"GET /postbacks HTTP/1.1\r\nHost: x\r\n\r\n" * 150)
         async with asyncio.timeout(10):
             while server.connections.connections or not server.connections.requests_count:
@@ -295,8 +297,8 @@ async def test_closing_does_not_wait_for_who_never_reads(monkeypatch: pytest.Mon
         client.close()
 
 
-def _deaf(port: int) -> socket.socket:
-    """A client that keeps little of what it does not read."""
+def _client_that_never_reads(port: int) -> socket.socket:
+    """A client with a small buffer for responses that it does not read."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
     client.connect(("127.0.0.1", port))
@@ -305,7 +307,7 @@ def _deaf(port: int) -> socket.socket:
 
 
 @pytest.mark.parametrize("size", [10, 4000])
-async def test_little_is_read_ahead(size: int) -> None:
+async def test_the_read_ahead_is_limited(size: int) -> None:
     """While the first request waits for its batch: bodies in one piece and in tiny chunks."""
     durable = asyncio.Event()
     body = SLOW + b"x" * 60_000
@@ -326,49 +328,51 @@ async def test_little_is_read_ahead(size: int) -> None:
             for _ in range(101):
                 assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
                 most = max(most, _waiting(connection))
-        assert 0 < most <= READ_AHEAD + 2 * ONE_READ
+        assert 0 < most <= MAX_READ_AHEAD + 2 * ONE_READ
         writer.close()
 
 
 def _waiting(connection: RequestHandler) -> int:
-    """Bytes of bodies that were read and given to no handler."""
+    """Bytes of bodies that were read and that no handler has."""
     return sum(payload.total_bytes for _, payload in connection._messages)  # noqa: SLF001
 
 
 async def test_expect_100_continue() -> None:
-    """The body is asked for when it is wanted, and only then."""
-    asks = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    """The server asks for the body only when the request is allowed."""
+    expects = HEAD + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n"
     settings = msgspec.structs.replace(
         LIMITED, sources=Names(("default", "t")), rules={"t": Rule(token=("x" * 20,))}
     )
     async with answering(settings) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         for _ in range(2):
-            writer.write(asks % 4)
+            writer.write(expects % 4)
             async with asyncio.timeout(2):
                 assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
             writer.write(b"body")
             async with asyncio.timeout(2):
                 assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
-        writer.write(asks % 4 + b"body")  # it does not wait
+        writer.write(expects % 4 + b"body")  # without waiting for 100
         async with asyncio.timeout(2):
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         writer.close()
         for request, status in (
-            (asks % 2049, b"413"),
-            ((asks % 4).replace(b"/postbacks", b"/x"), b"404"),
-            ((asks % 4).replace(b"/postbacks", b"/postbacks/t/y"), b"403"),
+            (expects % 2049, b"413"),
+            ((expects % 4).replace(b"/postbacks", b"/x"), b"404"),
+            ((expects % 4).replace(b"/postbacks", b"/postbacks/t/y"), b"403"),
         ):
-            answer = await server.says(request)
-            assert answer.split()[1] == status
-            assert b"\r\nConnection: close\r\n" in answer
-            assert b"100 Continue" not in answer
+            response = await server.says(request)
+            assert response.split()[1] == status
+            assert b"\r\nConnection: close\r\n" in response
+            assert b"100 Continue" not in response
         assert [arrival.body for arrival in server.arrivals] == [b"body"] * 3
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 @pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
-async def test_who_only_stops_sending_gets_its_answers(version: bytes, header: bytes) -> None:
+async def test_a_client_that_only_stops_sending_gets_its_responses(
+    version: bytes, header: bytes
+) -> None:
     durable = asyncio.Event()
     head = b"POST /postbacks HTTP/%s\r\nHost: x\r\nConnection: keep-alive\r\n%s" % (version, header)
     request = head + b"Content-Length: 1\r\n\r\nx"
@@ -393,10 +397,10 @@ async def test_who_only_stops_sending_gets_its_answers(version: bytes, header: b
             assert not server.complaints
 
 
-async def test_who_stops_sending_a_body_that_was_refused_is_no_news(
+async def test_a_client_that_stops_sending_a_refused_body_is_not_logged(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Its rest is being dropped when the client stops."""
+    """The server is discarding the rest of the body when the client stops."""
     async with answering(LIMITED) as server:
         for _ in range(3):
             reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
@@ -412,11 +416,11 @@ async def test_who_stops_sending_a_body_that_was_refused_is_no_news(
 
 @pytest.mark.parametrize("header", [b"", b"Content-Encoding: identity\r\n"])
 @pytest.mark.parametrize("body", [b"Content-Length: 1\r\n\r\nx", b"Content-Length: 0\r\n\r\n"])
-async def test_an_answer_gives_the_next_headers_no_more_time(
+async def test_a_response_does_not_extend_the_time_for_the_next_headers(
     header: bytes, body: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "HEADERS_LIMIT", 0.5)
-    monkeypatch.setattr(connections, "_LOOK_EVERY", 0.1)
+    monkeypatch.setattr(connection_module, "HEADERS_LIMIT", 0.5)
+    monkeypatch.setattr(connections, "SWEEP_INTERVAL", 0.1)
     request = HEAD + header + body
     async with answering(LIMITED) as server:
         for pieces in (
@@ -432,7 +436,7 @@ async def test_an_answer_gives_the_next_headers_no_more_time(
                 assert (await reader.read()).count(b"HTTP/1.1 ") == 1
             writer.close()
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-        for cut in range(1, len(request) + 1):  # cut anywhere, it is idle after its answer
+        for cut in range(1, len(request) + 1):  # cut anywhere: idle after its response
             writer.write(request[:cut])
             await asyncio.sleep(0.005)
             writer.write(request[cut:])
@@ -441,15 +445,15 @@ async def test_an_answer_gives_the_next_headers_no_more_time(
                 if b" 400 " in head:
                     await reader.readuntil(b"\n")
             (connection,) = server.connections.connections
-            assert isinstance(connection, PlainConnection)
+            assert isinstance(connection, Connection)
             assert not connection.headers_since
         writer.close()
 
 
-async def test_a_pipelined_requests_time_runs_while_others_are_answered(
+async def test_the_time_of_a_pipelined_request_runs_while_others_wait(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ingest.http.server.ANSWER_LIMIT", 1.0)
+    monkeypatch.setattr("ingest.http.server.RESPONSE_LIMIT", 1.0)
     request = HEAD + b"Content-Length: 1\r\n\r\nx"
     chunks = HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n"
     durable = asyncio.Event()
@@ -477,7 +481,7 @@ async def test_a_pipelined_requests_time_runs_while_others_are_answered(
         HEAD + b"Content-Length: 1\r\n\r\nx",
     ],
 )
-async def test_no_answer_names_a_version(request_: bytes) -> None:
+async def test_no_response_names_a_version(request_: bytes) -> None:
     async with answering(LIMITED) as server:
         reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
         writer.write(request_)
@@ -488,28 +492,28 @@ async def test_no_answer_names_a_version(request_: bytes) -> None:
         writer.close()
 
 
-async def test_what_is_no_http_is_not_sent_back() -> None:
-    """All that was read was escaped and sent back, and waited in memory for who does not read."""
+async def test_bytes_that_are_not_http_are_not_sent_back() -> None:
+    """aiohttp would send all of them back, escaped, and hold them in memory for a slow client."""
     async with answering(LIMITED) as server:
-        answer = await server.says(b"\xff" * 50_000)
-        assert answer.split()[1] == b"400"
-        assert len(answer) < 1000
+        response = await server.says(b"\xff" * 50_000)
+        assert response.split()[1] == b"400"
+        assert len(response) < 1000
 
 
-def test_room_for_connections() -> None:
+def test_the_file_limit_is_raised_for_connections() -> None:
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
-        assert connections.make_room(100) == 512
-        room = connections.make_room(1000)
-        assert room == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        assert room == min(1000 + connections.SPARE_FILES, before[1])
+        assert connections.raise_file_limit(100) == 512
+        limit = connections.raise_file_limit(1000)
+        assert limit == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        assert limit == min(1000 + connections.SPARE_FILES, before[1])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-async def test_in_flight() -> None:
-    """More than MMS_MAX_WAITING postbacks that wait for their durable answer."""
+async def test_more_postbacks_than_may_wait_get_503() -> None:
+    """More than MMS_MAX_WAITING postbacks wait to become durable."""
     durable = asyncio.Event()
     settings = msgspec.structs.replace(LIMITED, max_waiting=2)
     async with answering(settings, durable) as server:
@@ -536,12 +540,12 @@ async def test_in_flight() -> None:
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",  # TLS
     ],
 )
-async def test_headers_that_are_too_much_or_none(
+async def test_headers_that_are_too_large_or_malformed_get_400(
     head: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with answering(LIMITED) as server:
-        answer = await server.says(head + b"Connection: close\r\n\r\nx")
-        assert answer.split()[1] == b"400"
+        response = await server.says(head + b"Connection: close\r\n\r\nx")
+        assert response.split()[1] == b"400"
         assert not server.arrivals
         assert not server.complaints
-    assert not caplog.records  # it would hold what was sent
+    assert not caplog.records  # a log line would repeat the bytes

@@ -103,8 +103,8 @@ async def answering(
     if aiohttp_alone:
         serving = web.Server(
             server.handle,
-            request_factory=connections._request,  # noqa: SLF001 (the very same limits)
-            **connections._kwargs,  # noqa: SLF001
+            request_factory=connections.new_request,
+            **connections.options,
         )
     runner = web.ServerRunner(serving, shutdown_timeout=1)
     await runner.setup()

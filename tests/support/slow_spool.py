@@ -1,4 +1,4 @@
-"""An ingress whose spool is on a slow disk: the real process, and each write takes longer.
+"""An ingress with its spool on a slow disk: the real process, with a pause before each write.
 
 python -m tests.support.slow_spool <seconds>
 """
@@ -7,20 +7,20 @@ import sys
 import time
 
 import ingest.main
-from ingest.spool.spool import Spool
+from ingest.spool.spool_file import SpoolFile
 
 
 def main() -> None:
     """Slow the spool down and run the ingress."""
     seconds = float(sys.argv[1])
     sys.argv = ["mms-ingest"]
-    insert = Spool._insert  # noqa: SLF001 - there is no other place where a disk is slow
+    insert = SpoolFile.insert
 
-    def slow(spool: Spool, batch: bytes, postbacks: int) -> None:
+    def slow(file: SpoolFile, encoded: bytes, postbacks: int) -> None:
         time.sleep(seconds)
-        insert(spool, batch, postbacks)
+        insert(file, encoded, postbacks)
 
-    Spool._insert = slow  # type: ignore[method-assign,assignment]  # noqa: SLF001 - see above
+    SpoolFile.insert = slow  # type: ignore[method-assign,assignment]
     ingest.main.main()
 
 

@@ -88,7 +88,7 @@ async def test_batches_that_were_set_aside(spooling: Settings) -> None:
     spool = Spool(Path(spooling.spool_path), spooling.spool_max_bytes)
     await spool.add(b"too large", 7)
     (spooled,) = await spool.oldest(1)
-    await spool.replace(spooled, [], [(spooled.batch, 7)])
+    await spool.replace(spooled, [], [(spooled.encoded, 7)])
     aside = (await found(spooling))["spool set aside"]
     assert aside.state is State.WRONG
     assert aside.found.startswith("7 postbacks")

@@ -1,4 +1,4 @@
-"""Group commit: what arrives while a commit is under way goes into the next one."""
+"""Group commit: postbacks that arrive during a commit go into the next one."""
 
 import asyncio
 import math
@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from ingest.batcher import MIN_PARALLEL_BATCH, Batcher
+from ingest.batcher import MIN_PARALLEL_BATCH, Batcher, Result
 from shared.errors import (
     DeadlineExceededError,
     OverloadedError,
@@ -18,39 +18,39 @@ from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 
 
 class Commits:
-    """Commits that wait until they are let go; each can be made to fail."""
+    """Commits that wait until the test ends them, with or without an error."""
 
     def __init__(self) -> None:
         self.batches: list[list[int]] = []
         self.sizes: list[int] = []
-        self._gates: list[asyncio.Future[None]] = []
-        self.under_way = 0
-        self.most_under_way = 0
+        self._ends: list[asyncio.Future[None]] = []
+        self.in_progress = 0
+        self.most_in_progress = 0
 
     async def __call__(self, batch: Sequence[Arrival]) -> str:
         assert batch
         self.batches.append([arrival.received_at for arrival in batch])
         self.sizes.append(len(envelope.encode(batch)))
-        gate = asyncio.get_running_loop().create_future()
-        self._gates.append(gate)
-        self.under_way += 1
-        self.most_under_way = max(self.most_under_way, self.under_way)
+        end = asyncio.get_running_loop().create_future()
+        self._ends.append(end)
+        self.in_progress += 1
+        self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
-            await gate
+            await end
         finally:
-            self.under_way -= 1
+            self.in_progress -= 1
         return f"batch {len(self.batches)}"
 
     def end(self, number: int, error: PostbacksError | None = None) -> None:
         if error is None:
-            self._gates[number].set_result(None)
+            self._ends[number].set_result(None)
         else:
-            self._gates[number].set_exception(error)
+            self._ends[number].set_exception(error)
 
     async def end_all(self) -> None:
         number = 0
-        while number < len(self._gates):
-            if not self._gates[number].done():
+        while number < len(self._ends):
+            if not self._ends[number].done():
                 self.end(number)
             number += 1
             await settled()
@@ -75,7 +75,7 @@ async def batcher(commits: Commits) -> AsyncIterator[Batcher]:
 
 
 async def settled() -> None:
-    """Let everything run that can run."""
+    """Let all tasks run until they wait."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -97,7 +97,7 @@ async def test_an_idle_batcher_commits_an_arrival_alone_and_at_once(
     assert durable.result() == "batch 1"
 
 
-async def test_what_arrives_during_a_commit_is_the_next_one_in_order(
+async def test_arrivals_during_a_commit_are_the_next_batch_in_order(
     batcher: Batcher, commits: Commits
 ) -> None:
     futures = [batcher.submit(arrival(1))]
@@ -115,7 +115,7 @@ async def test_what_arrives_during_a_commit_is_the_next_one_in_order(
     await asyncio.gather(*futures)
 
 
-async def test_a_failure_is_that_of_its_own_batch_alone(batcher: Batcher, commits: Commits) -> None:
+async def test_a_failed_commit_fails_only_its_own_batch(batcher: Batcher, commits: Commits) -> None:
     first = batcher.submit(arrival(1))
     await settled()
     second, third = batcher.submit(arrival(2)), batcher.submit(arrival(3))
@@ -132,7 +132,7 @@ async def test_a_failure_is_that_of_its_own_batch_alone(batcher: Batcher, commit
     await fourth
 
 
-async def test_a_batch_has_500_postbacks_at_most(batcher: Batcher, commits: Commits) -> None:
+async def test_a_batch_has_at_most_500_postbacks(batcher: Batcher, commits: Commits) -> None:
     futures = [batcher.submit(arrival(number)) for number in range(1200)]
     await settled()
     await commits.end_all()
@@ -142,7 +142,7 @@ async def test_a_batch_has_500_postbacks_at_most(batcher: Batcher, commits: Comm
 
 
 @pytest.mark.parametrize("size", [50_000, 65_536, 3000, 2100])
-async def test_a_batch_has_one_mebibyte_at_most_as_encoded(
+async def test_an_encoded_batch_has_at_most_one_mebibyte(
     size: int, batcher: Batcher, commits: Commits
 ) -> None:
     futures = [batcher.submit(arrival(number, b"x" * size)) for number in range(600)]
@@ -155,7 +155,7 @@ async def test_a_batch_has_one_mebibyte_at_most_as_encoded(
     assert [number for batch in commits.batches for number in batch] == list(range(600))
 
 
-async def test_an_arrival_larger_than_a_batch_goes_alone(
+async def test_an_arrival_larger_than_a_batch_is_committed_alone(
     batcher: Batcher, commits: Commits
 ) -> None:
     bodies = [b"x", b"x" * (MAX_BYTES + 1), b"x"]
@@ -166,7 +166,9 @@ async def test_an_arrival_larger_than_a_batch_goes_alone(
     assert commits.batches == [[0], [1], [2]]
 
 
-async def test_more_than_may_wait_are_refused_at_once(batcher: Batcher, commits: Commits) -> None:
+async def test_more_arrivals_than_may_wait_are_refused_at_once(
+    batcher: Batcher, commits: Commits
+) -> None:
     futures = [batcher.submit(arrival(0))]
     await settled()
     futures += [batcher.submit(arrival(number)) for number in range(2000)]
@@ -174,23 +176,23 @@ async def test_more_than_may_wait_are_refused_at_once(batcher: Batcher, commits:
         batcher.submit(arrival(2001))
     commits.end(0)
     await settled()
-    futures.append(batcher.submit(arrival(2002)))  # a batch went; there is room
+    futures.append(batcher.submit(arrival(2002)))  # a batch was taken, so there is room
     await commits.end_all()
     await asyncio.gather(*futures)
 
 
-async def test_a_request_that_was_given_up_takes_nobody_with_it(
+async def test_a_cancelled_request_does_not_affect_its_batch(
     batcher: Batcher, commits: Commits
 ) -> None:
-    given_up, other = batcher.submit(arrival(1)), batcher.submit(arrival(2))
+    cancelled, other = batcher.submit(arrival(1)), batcher.submit(arrival(2))
     await settled()
-    given_up.cancel()
+    cancelled.cancel()
     commits.end(0)
     await other
-    assert given_up.cancelled()
+    assert cancelled.cancelled()
 
 
-async def test_no_more_commits_are_under_way_than_allowed(commits: Commits) -> None:
+async def test_no_more_commits_are_in_progress_than_allowed(commits: Commits) -> None:
     batcher = Batcher(commits, in_flight=3)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
@@ -203,16 +205,16 @@ async def test_no_more_commits_are_under_way_than_allowed(commits: Commits) -> N
             MIN_PARALLEL_BATCH,
             MIN_PARALLEL_BATCH,
         ]
-        commits.end(1)  # whichever is free takes all that waits
+        commits.end(1)  # the free committer takes all arrivals that wait
         await settled()
         assert commits.batches[3] == list(range(2 * MIN_PARALLEL_BATCH + 1, 5 * MIN_PARALLEL_BATCH))
         batcher.stop()
         await commits.end_all()
         await asyncio.gather(*futures)
-    assert commits.most_under_way == 3
+    assert commits.most_in_progress == 3
 
 
-async def test_only_what_is_worth_it_is_committed_beside_another(commits: Commits) -> None:
+async def test_a_second_commit_starts_only_with_a_large_batch(commits: Commits) -> None:
     batcher = Batcher(commits, in_flight=2)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
@@ -228,7 +230,7 @@ async def test_only_what_is_worth_it_is_committed_beside_another(commits: Commit
         futures.append(batcher.submit(arrival(MIN_PARALLEL_BATCH + 1)))
         commits.end(0)
         await settled()
-        assert len(commits.batches) == 2  # the other one is still under way
+        assert len(commits.batches) == 2  # the other one is still in progress
         commits.end(1)
         await settled()
         assert commits.batches[2] == [MIN_PARALLEL_BATCH + 1]
@@ -237,7 +239,7 @@ async def test_only_what_is_worth_it_is_committed_beside_another(commits: Commit
         await asyncio.gather(*futures)
 
 
-async def test_stop_does_not_wait_for_a_good_batch(commits: Commits) -> None:
+async def test_stop_does_not_wait_for_a_large_batch(commits: Commits) -> None:
     batcher = Batcher(commits, in_flight=2)
     running = asyncio.create_task(batcher.run())
     futures = [batcher.submit(arrival(0))]
@@ -254,7 +256,7 @@ async def test_stop_does_not_wait_for_a_good_batch(commits: Commits) -> None:
     assert all(future.done() and future.exception() is None for future in futures)
 
 
-async def test_stop_commits_what_waits_and_then_ends(commits: Commits) -> None:
+async def test_stop_commits_all_waiting_arrivals_and_then_ends(commits: Commits) -> None:
     batcher = Batcher(commits, in_flight=2)
     running = asyncio.create_task(batcher.run())
     futures = [batcher.submit(arrival(number)) for number in range(1500)]
@@ -277,18 +279,18 @@ async def test_stop_ends_an_idle_batcher(commits: Commits) -> None:
     assert commits.batches == []
 
 
-async def test_the_overdue_are_answered_although_answering_submits_the_next(
+async def test_expired_arrivals_get_a_result_although_each_result_enqueues_another(
     commits: Commits,
 ) -> None:
-    """As on a connection that pipelines, of a process that was paused for a while."""
+    """As on a connection that pipelines, in a process that was paused for a while."""
     batcher = Batcher(commits, in_flight=1)
     loop = asyncio.get_running_loop()
-    answers: list[str | PostbacksError] = []
+    results: list[Result] = []
     allowed = 50
 
-    def on_done(answer: str | PostbacksError) -> None:
-        answers.append(answer)
-        if len(answers) < allowed:
+    def on_done(result: Result) -> None:
+        results.append(result)
+        if len(results) < allowed:
             batcher.enqueue(arrival(0), loop.time(), on_done)
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
@@ -297,34 +299,34 @@ async def test_the_overdue_are_answered_although_answering_submits_the_next(
         await settled()
         for _ in range(10):
             batcher.enqueue(arrival(0), loop.time(), on_done)
-        while len(answers) < allowed:
+        while len(results) < allowed:
             await asyncio.sleep(0.01)
-        assert all(isinstance(answer, DeadlineExceededError) for answer in answers)
+        assert all(isinstance(result, DeadlineExceededError) for result in results)
         batcher.stop()
         while not batcher.full:  # it is, once it has ended
             await commits.end_all()
 
 
-async def test_an_answer_that_cannot_be_given_is_that_of_one_alone(commits: Commits) -> None:
+async def test_a_callback_that_fails_does_not_affect_the_others(commits: Commits) -> None:
     batcher = Batcher(commits, in_flight=1)
-    answers: list[str | PostbacksError] = []
+    results: list[Result] = []
 
-    def fails(_answer: str | PostbacksError) -> None:
+    def fails(_result: Result) -> None:
         raise ZeroDivisionError
 
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())
-        for on_done in (answers.append, fails, answers.append):
+        for on_done in (results.append, fails, results.append):
             batcher.enqueue(arrival(0), math.inf, on_done)
         await settled()
         await commits.end_all()
         batcher.stop()
         while not batcher.full:
             await commits.end_all()
-    assert len(answers) == 2
+    assert len(results) == 2
 
 
-async def test_however_it_ends_all_are_answered_and_nothing_can_be_submitted(
+async def test_a_cancelled_batcher_resolves_all_arrivals_and_accepts_no_more(
     commits: Commits,
 ) -> None:
     batcher = Batcher(commits, in_flight=2)
@@ -342,7 +344,7 @@ async def test_however_it_ends_all_are_answered_and_nothing_can_be_submitted(
         batcher.submit(arrival(0))
 
 
-async def test_a_batch_is_no_larger_than_rabbitmq_takes(commits: Commits) -> None:
+async def test_a_batch_is_no_larger_than_rabbitmq_accepts(commits: Commits) -> None:
     batcher = Batcher(commits, in_flight=1, largest=lambda: 3000)
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
         tasks.create_task(batcher.run())

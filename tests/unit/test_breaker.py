@@ -1,4 +1,4 @@
-"""Is it worth asking the broker: after one failure, not until a probe has succeeded."""
+"""The breaker: open after one failed publish, closed after one successful probe."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(clock)
 
 
-def test_it_is_closed_at_first_and_nobody_probes(breaker: Breaker) -> None:
+def test_it_is_closed_at_first_and_no_probe_is_due(breaker: Breaker) -> None:
     assert breaker.closed
     assert breaker.reason is None
     assert not breaker.may_probe()
@@ -37,7 +37,7 @@ def test_one_failure_opens_it_and_one_success_closes_it(breaker: Breaker) -> Non
     assert (breaker.closed, breaker.reason) == (True, None)
 
 
-def test_no_probe_before_the_pause_is_over_and_then_one(breaker: Breaker, clock: Clock) -> None:
+def test_one_probe_is_due_after_the_pause(breaker: Breaker, clock: Clock) -> None:
     breaker.failed("gone")
     assert not breaker.may_probe()
     clock.now += FIRST_PAUSE - 0.01
@@ -46,7 +46,7 @@ def test_no_probe_before_the_pause_is_over_and_then_one(breaker: Breaker, clock:
     assert [breaker.may_probe() for _ in range(3)] == [True, False, False]
 
 
-def test_a_probe_that_nobody_made_is_due_again(breaker: Breaker, clock: Clock) -> None:
+def test_a_probe_that_was_not_made_is_due_again(breaker: Breaker, clock: Clock) -> None:
     breaker.failed("gone")
     clock.now += LONGEST_PAUSE
     assert breaker.may_probe()
@@ -55,14 +55,14 @@ def test_a_probe_that_nobody_made_is_due_again(breaker: Breaker, clock: Clock) -
 
 
 def pause(breaker: Breaker, clock: Clock) -> float:
-    """Seconds until a probe is due, to the next eighth."""
+    """Seconds until a probe is due, rounded up to an eighth."""
     start = clock.now
     while not breaker.may_probe():
         clock.now += 0.125
     return clock.now - start
 
 
-def test_the_pause_doubles_to_its_limit_and_starts_anew_after_a_success(
+def test_the_pause_doubles_to_its_limit_and_is_short_again_after_a_success(
     breaker: Breaker, clock: Clock
 ) -> None:
     pauses = []

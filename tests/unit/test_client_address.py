@@ -1,4 +1,4 @@
-"""Whose request it is: nobody gets in by what they write into X-Forwarded-For."""
+"""The client address: an X-Forwarded-For that a client wrote itself changes nothing."""
 
 import ipaddress
 
@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.access_control.client_address import sender, within
+from ingest.access_control.client_address import client_address, within
 from shared.settings.units import parse_networks
 
 PROXIES = parse_networks("10.0.0.0/8,2001:db8::/64")
@@ -16,7 +16,7 @@ PROXIES = parse_networks("10.0.0.0/8,2001:db8::/64")
     ("peer", "forwarded", "expected"),
     [
         ("192.0.2.1", (), "192.0.2.1"),
-        ("192.0.2.1", ("198.51.100.7",), "192.0.2.1"),  # no proxy of ours wrote that
+        ("192.0.2.1", ("198.51.100.7",), "192.0.2.1"),  # not from a trusted proxy
         ("10.0.0.1", ("198.51.100.7",), "198.51.100.7"),
         ("10.0.0.1", ("203.0.113.9, 198.51.100.7",), "198.51.100.7"),
         ("10.0.0.1", ("203.0.113.9", "198.51.100.7, 10.0.0.2"), "198.51.100.7"),
@@ -29,25 +29,25 @@ PROXIES = parse_networks("10.0.0.0/8,2001:db8::/64")
         ("", ("198.51.100.7",), None),
     ],
 )
-def test_sender(peer: str, forwarded: tuple[str, ...], expected: str | None) -> None:
-    found = sender(peer, forwarded, PROXIES)
+def test_client_address(peer: str, forwarded: tuple[str, ...], expected: str | None) -> None:
+    found = client_address(peer, forwarded, PROXIES)
     assert (str(found) if found else None) == expected
 
 
 @given(st.lists(st.text() | st.ip_addresses().map(str)))
-def test_what_stands_before_the_last_proxys_entry_changes_nothing(claims: list[str]) -> None:
+def test_entries_before_the_last_proxys_change_nothing(claims: list[str]) -> None:
     forwarded = (*claims, "198.51.100.7")
-    assert sender("10.0.0.1", forwarded, PROXIES) == ipaddress.ip_address("198.51.100.7")
+    assert client_address("10.0.0.1", forwarded, PROXIES) == ipaddress.ip_address("198.51.100.7")
 
 
 @given(st.text(), st.lists(st.text()))
-def test_anything_can_be_written_there(peer: str, forwarded: list[str]) -> None:
-    sender(peer, forwarded, parse_networks("0.0.0.0/0,::/0"))
+def test_any_text_is_parsed_without_an_error(peer: str, forwarded: list[str]) -> None:
+    client_address(peer, forwarded, parse_networks("0.0.0.0/0,::/0"))
 
 
-def test_a_network_of_ipv4_in_the_form_of_ipv6_has_ipv4_senders() -> None:
+def test_a_network_of_ipv4_written_as_ipv6_contains_ipv4_clients() -> None:
     for peer in ("192.0.2.1", "::ffff:192.0.2.1"):
-        address = sender(peer, (), ())
+        address = client_address(peer, (), ())
         assert address is not None
         assert within(address, parse_networks("::ffff:192.0.2.0/120"))
         assert not within(address, parse_networks("::ffff:198.51.100.0/120"))

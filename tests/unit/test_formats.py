@@ -162,7 +162,7 @@ async def test_a_spool_of_the_first_release_and_of_a_newer_one(tmp_path: Path) -
         database.execute("PRAGMA user_version = 0")  # 0.1.0 did not write it
     database.close()
     second = Spool(path, 2**20)
-    assert [each.batch for each in await second.oldest(9)] == [BATCH]
+    assert [each.encoded for each in await second.oldest(9)] == [BATCH]
     await second.aclose()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute(f"PRAGMA user_version = {formats.FORMAT + 1}")

@@ -1,30 +1,30 @@
-"""Password checks: who guesses from many addresses holds up nobody who does not."""
+"""Password checks: a client that guesses from many addresses does not delay others."""
 
 import asyncio
 import ipaddress
 import threading
 
-from ingest.access_control.client_address import owner
-from ingest.access_control.password_checks import MAX_ADDRESSES, Checks, Sender
+from ingest.access_control.client_address import client_network
+from ingest.access_control.password_checks import MAX_ADDRESSES, Client, PasswordChecks
 
 
-def attacker(number: int) -> Sender:
-    return Sender(f"198.51.{number // 256}.{number % 256}", f"connection {number}")
+def attacker(number: int) -> Client:
+    return Client(f"198.51.{number // 256}.{number % 256}", f"connection {number}")
 
 
-PROVIDER = Sender("192.0.2.1", "the provider's")
+PROVIDER = Client("192.0.2.1", "the provider's")
 
 
-async def guess(checks: Checks, senders: list[Sender]) -> None:
-    """Each sends one wrong password and waits for the verdict."""
-    for at in range(0, len(senders), MAX_ADDRESSES):
-        part = senders[at : at + MAX_ADDRESSES]
-        assert not any(await asyncio.gather(*(checks.wait(each, lambda: False) for each in part)))
+async def guess(checks: PasswordChecks, clients: list[Client]) -> None:
+    """Each client sends one wrong password and waits for the result."""
+    for at in range(0, len(clients), MAX_ADDRESSES):
+        part = clients[at : at + MAX_ADDRESSES]
+        assert not any(await asyncio.gather(*(checks.submit(each, lambda: False) for each in part)))
 
 
-async def test_more_guessing_addresses_than_may_wait_do_not_keep_the_provider_out() -> None:
-    """A botnet that fills all places, and takes each that becomes free."""
-    checks = Checks()
+async def test_more_guessing_addresses_than_may_wait_do_not_block_the_provider() -> None:
+    """A botnet that fills the queue, and takes each place that becomes free."""
+    checks = PasswordChecks()
     guessing = [attacker(number) for number in range(MAX_ADDRESSES + 1)]
     await guess(checks, guessing)
     begin = threading.Event()
@@ -35,17 +35,19 @@ async def test_more_guessing_addresses_than_may_wait_do_not_keep_the_provider_ou
         order.append(name)
         return name == "right"
 
-    waiting = [checks.wait(each, lambda: check("wrong")) for each in guessing]  # one is running
-    verdict = checks.wait(PROVIDER, lambda: check("right"))
+    waiting = [checks.submit(each, lambda: check("wrong")) for each in guessing]  # one is running
+    result = checks.submit(PROVIDER, lambda: check("right"))
     begin.set()
-    assert await verdict
+    assert await result
     assert order[:2] == ["wrong", "right"]
-    answers = await asyncio.gather(*waiting, return_exceptions=True)
-    assert sum(answer is False for answer in answers) == MAX_ADDRESSES  # one made room
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert (
+        sum(each is False for each in results) == MAX_ADDRESSES
+    )  # one was removed for the provider
 
 
-async def test_those_who_guessed_come_after_those_who_did_not() -> None:
-    checks = Checks()
+async def test_clients_that_guessed_come_after_clients_that_did_not() -> None:
+    checks = PasswordChecks()
     guessing = [attacker(number) for number in range(20)]
     await guess(checks, guessing)
     begin = threading.Event()
@@ -56,15 +58,15 @@ async def test_those_who_guessed_come_after_those_who_did_not() -> None:
         order.append(name)
         return False
 
-    waiting = [checks.wait(each, lambda: check("guess")) for each in guessing]
-    waiting.append(checks.wait(PROVIDER, lambda: check("provider")))
+    waiting = [checks.submit(each, lambda: check("guess")) for each in guessing]
+    waiting.append(checks.submit(PROVIDER, lambda: check("provider")))
     begin.set()
     await asyncio.gather(*waiting)
     assert order.index("provider") == 1  # the first one was running already
 
 
-def test_one_party_has_a_whole_network_of_ipv6() -> None:
+def test_one_client_has_a_whole_network_of_ipv6() -> None:
     addresses = [ipaddress.ip_address(f"2001:db8:0:1::{number:x}") for number in (1, 2, 2**16 - 1)]
-    assert {owner(each) for each in addresses} == {"2001:db8:0:1::/64"}
-    assert owner(ipaddress.ip_address("fe80::1%eth0")) == "fe80::/64"
-    assert owner(ipaddress.ip_address("192.0.2.1")) == "192.0.2.1"
+    assert {client_network(each) for each in addresses} == {"2001:db8:0:1::/64"}
+    assert client_network(ipaddress.ip_address("fe80::1%eth0")) == "fe80::/64"
+    assert client_network(ipaddress.ip_address("192.0.2.1")) == "192.0.2.1"

@@ -1,4 +1,4 @@
-"""The durable local queue, on a real file."""
+"""The spool, on a real file."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from ingest.spool.spool import Spool
-from ingest.spool.write_turns import Turns
+from ingest.spool.write_turns import WriteTurns
 from shared.errors import SettingsError, SpoolUnavailableError
 
 ROOT = Path(__file__).parents[2]
@@ -38,10 +38,10 @@ async def spool(path: Path) -> AsyncIterator[Spool]:
 
 
 async def batches(spool: Spool, limit: int = 1000) -> list[bytes]:
-    return [each.batch for each in await spool.oldest(limit)]
+    return [each.encoded for each in await spool.oldest(limit)]
 
 
-async def test_what_goes_in_comes_out_oldest_first(spool: Spool) -> None:
+async def test_batches_are_read_oldest_first(spool: Spool) -> None:
     added = [b"%d" % number * (number + 1) for number in range(20)] + [b"", b"\0\xff"]
     for each in added:
         await spool.add(each, 1)
@@ -51,7 +51,7 @@ async def test_what_goes_in_comes_out_oldest_first(spool: Spool) -> None:
     assert ids == sorted(set(ids))
 
 
-async def test_what_is_removed_is_gone_and_its_id_never_comes_again(spool: Spool) -> None:
+async def test_removed_batches_are_gone_and_their_ids_are_not_used_again(spool: Spool) -> None:
     for number in range(5):
         await spool.add(b"%d" % number, 1)
     ids = [each.id for each in await spool.oldest(5)]
@@ -61,7 +61,7 @@ async def test_what_is_removed_is_gone_and_its_id_never_comes_again(spool: Spool
     await spool.remove(ids)  # again
     await spool.add(b"new", 1)
     (new,) = await spool.oldest(5)
-    assert new.batch == b"new"
+    assert new.encoded == b"new"
     assert new.id > max(ids)
 
 
@@ -113,7 +113,7 @@ asyncio.run(main())
 """
 
 
-async def test_what_add_returned_for_survives_kill_9(path: Path) -> None:
+async def test_added_batches_survive_kill_9(path: Path) -> None:
     adder = started(ADDER, path)
     assert adder.stdout is not None
     with adder.stdout as lines:
@@ -126,7 +126,10 @@ async def test_what_add_returned_for_survives_kill_9(path: Path) -> None:
     await spool.aclose()
     returned = [line.strip() for line in said if line.endswith(b"\n")]
     assert kept[: len(returned)] == returned
-    assert len(kept) - len(returned) in {0, 1}  # the last one was on disk and not yet told
+    assert len(kept) - len(returned) in {
+        0,
+        1,
+    }  # the last one was on disk, but `add` had not returned
 
 
 def size_of(path: Path) -> int:
@@ -134,16 +137,16 @@ def size_of(path: Path) -> int:
 
 
 async def fill(spool: Spool, batch: bytes) -> int:
-    """Add this batch until the spool is full; how often it took it."""
+    """Add this batch until the spool is full; how often it was added."""
     for added in range(1000):
         try:
             await spool.add(batch, 1)
         except SpoolUnavailableError:
             return added
-    raise AssertionError("it is never full")
+    raise AssertionError("the spool is never full")
 
 
-async def test_a_full_spool_refuses_keeps_what_it_has_and_takes_more_when_drained(
+async def test_a_full_spool_refuses_keeps_its_batches_and_accepts_more_when_drained(
     path: Path,
 ) -> None:
     spool = Spool(path, 2**18)
@@ -159,19 +162,19 @@ async def test_a_full_spool_refuses_keeps_what_it_has_and_takes_more_when_draine
     await spool.aclose()
 
 
-async def test_many_may_make_the_same_file_at_the_same_moment(tmp_path: Path) -> None:
-    """`mms-ingest --processes N` on its first start; SQLite by itself says "locked" to some."""
-    at_once = 4
-    together = threading.Barrier(at_once)
+async def test_many_processes_may_create_the_same_file_at_the_same_time(tmp_path: Path) -> None:
+    """`mms-ingest --processes N` on its first start; SQLite alone would fail with "locked"."""
+    parallel = 4
+    together = threading.Barrier(parallel)
 
     def open_one(path: Path) -> Spool:
         together.wait()
         return Spool(path, LARGE)
 
-    with ThreadPoolExecutor(at_once) as threads:
+    with ThreadPoolExecutor(parallel) as threads:
         for number in range(25):
             path = tmp_path / f"{number}.db"
-            spools = list(threads.map(open_one, [path] * at_once))
+            spools = list(threads.map(open_one, [path] * parallel))
             for each in spools:
                 await each.aclose()
 
@@ -189,7 +192,7 @@ async def test_two_processes_share_a_file_and_one_of_them_drains(path: Path) -> 
     await other.aclose()
 
 
-async def test_the_lock_goes_with_the_process_that_held_it(path: Path) -> None:
+async def test_the_drain_lock_is_released_when_its_process_ends(path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from ingest.spool.spool import Spool;"
         "print(Spool(Path(sys.argv[1]), 2**26).lock_for_draining(), flush=True);"
@@ -207,7 +210,7 @@ async def test_the_lock_goes_with_the_process_that_held_it(path: Path) -> None:
         await spool.aclose()
 
 
-async def test_after_it_is_closed_it_refuses(path: Path) -> None:
+async def test_a_closed_spool_refuses(path: Path) -> None:
     spool = Spool(path, LARGE)
     await spool.aclose()
     with pytest.raises((SpoolUnavailableError, RuntimeError)):
@@ -221,8 +224,8 @@ from ingest.spool.spool import Spool
 
 async def main():
     spool = Spool(Path(sys.argv[1]), 2**26)
-    spool._database.create_function("pause", 0, lambda: time.sleep(0.02))
-    spool._database.execute(
+    spool._file._database.create_function("pause", 0, lambda: time.sleep(0.02))
+    spool._file._database.execute(
         "CREATE TEMP TRIGGER slow AFTER INSERT ON spool BEGIN SELECT pause(); END")
     print("started", flush=True)
     sys.stdin.readline()
@@ -240,7 +243,7 @@ asyncio.run(main())
 
 
 def test_processes_that_share_a_slow_file_have_fair_turns(path: Path) -> None:
-    """Four that write without a pause, on a disk that takes 20 ms: none waits for its limit."""
+    """Four processes write without a pause, on a disk that takes 20 ms: none exceeds its limit."""
     others = [
         subprocess.Popen(
             [sys.executable, "-c", HOLDER, str(path)],
@@ -261,7 +264,7 @@ def test_processes_that_share_a_slow_file_have_fair_turns(path: Path) -> None:
     counts = []
     for each in others:
         said, _ = each.communicate(timeout=60)
-        assert each.returncode == 0  # else one was refused: "took over 1.5 s"
+        assert each.returncode == 0  # else one write failed: "took over 1.5 s"
         counts.append(int(said.split()[0]))
     assert min(counts) > max(counts) / 3
 
@@ -272,11 +275,11 @@ def problem(spool: Spool) -> str | None:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ingest.spool.spool.ADD_LIMIT", 0.2)
+    monkeypatch.setattr("ingest.spool.spool_file.WRITE_LIMIT", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_lock_of_another_process_is_no_full_disk(path: Path) -> None:
+async def test_a_lock_of_another_process_is_not_a_full_disk(path: Path) -> None:
     spool = Spool(path, LARGE)
     await spool.add(b"x", 1)
     (one,) = await spool.oldest(1)
@@ -292,14 +295,16 @@ async def test_a_lock_of_another_process_is_no_full_disk(path: Path) -> None:
     assert not problem(spool)
     await spool.add(b"y", 1)
     await spool.remove([one.id])
-    assert set(await batches(spool)) == {b"y"}  # what was given up may have been written after all
+    assert set(await batches(spool)) == {b"y"}  # the failed write may have been completed later
     await spool.aclose()
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_one_that_is_stopped_in_its_turn_holds_up_nobody_for_ever(path: Path) -> None:
+async def test_a_process_that_is_stopped_in_its_turn_does_not_block_others_for_ever(
+    path: Path,
+) -> None:
     spool = Spool(path, LARGE)
-    others = Turns(path)
+    others = WriteTurns(path)
     with others.turn(1.0):
         for _ in range(3):
             with pytest.raises(SpoolUnavailableError):
@@ -313,7 +318,7 @@ async def test_one_that_is_stopped_in_its_turn_holds_up_nobody_for_ever(path: Pa
 
 
 def test_without_wal_it_does_not_start(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kill -9 would lose what `add` returned for. SQLite says so in its answer, not by an error."""
+    """Kill -9 would lose added batches. SQLite reports the mode in its result, not by an error."""
     connect = sqlite3.connect
 
     def without_shared_memory(path: Path, **options: Any) -> sqlite3.Connection:
@@ -350,7 +355,7 @@ asyncio.run(main(Path(sys.argv[1])))
 
 
 @pytest.mark.parametrize("before", [0, 3])
-async def test_without_room_for_its_reserve_it_starts_and_drains_and_takes_nothing(
+async def test_without_space_for_its_reserve_it_starts_and_drains_and_adds_nothing(
     path: Path, before: int
 ) -> None:
     spool = Spool(path, LARGE)
@@ -423,12 +428,12 @@ def test_on_a_full_disk_it_starts_with_the_reserve_and_drains(tmp_path: Path) ->
     assert again == "None"
 
 
-async def test_check_finds_that_it_is_full_without_an_add(path: Path) -> None:
+async def test_check_finds_a_full_spool_without_an_add(path: Path) -> None:
     spool = Spool(path, 2**18)
     await fill(spool, b"x" * 10_000)
     await spool.aclose()
     spool = Spool(path, 2**18)
-    assert not problem(spool)  # nobody has tried
+    assert not problem(spool)  # no write has failed yet
     await spool.check()
     assert problem(spool)
     await spool.remove([each.id for each in await spool.oldest(20)])
@@ -439,10 +444,8 @@ async def test_check_finds_that_it_is_full_without_an_add(path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["spool.db", "spool.db-wal", "spool.db-shm", "replaced", "folder"])
-async def test_a_file_that_somebody_deletes_is_drained_and_never_added_to(
-    what: str, path: Path
-) -> None:
-    """SQLite writes to the deleted file without an error, and it is gone with the process."""
+async def test_a_deleted_file_is_drained_and_no_batch_is_added(what: str, path: Path) -> None:
+    """SQLite writes to the deleted file without an error; the file ends with the process."""
     spool = Spool(path, LARGE)
     await spool.add(b"before", 1)
     if what == "folder":
@@ -458,13 +461,13 @@ async def test_a_file_that_somebody_deletes_is_drained_and_never_added_to(
     await spool.check()
     assert "was deleted or replaced" in str(problem(spool))
     (left,) = await spool.oldest(10)
-    assert left.batch == b"before"
+    assert left.encoded == b"before"
     await spool.remove([left.id])
     assert await batches(spool) == []
     await spool.aclose()
 
 
-async def test_what_is_set_aside_is_kept_and_can_be_taken_back(path: Path) -> None:
+async def test_batches_that_are_set_aside_are_kept_and_can_be_restored(path: Path) -> None:
     spool = Spool(path, LARGE)
     for body in (b"one", b"large", b"two"):
         await spool.add(body, 5)
@@ -475,14 +478,16 @@ async def test_what_is_set_aside_is_kept_and_can_be_taken_back(path: Path) -> No
     await spool.aclose()
     spool = Spool(path, LARGE)
     assert spool.set_aside_postbacks == 2
-    await spool.take_back()
+    await spool.restore_set_aside()
     assert await batches(spool) == [b"one", b"two", b"fits", b"aside"]
     assert (spool.depth.postbacks, spool.set_aside_postbacks) == (15, 0)
     await spool.aclose()
 
 
 @pytest.mark.parametrize("what", ["no database", "a folder", "a folder that is a file"])
-def test_what_cannot_be_a_spool_is_refused_by_the_settings_name(what: str, tmp_path: Path) -> None:
+def test_a_path_that_cannot_be_a_spool_is_refused_with_the_setting_s_name(
+    what: str, tmp_path: Path
+) -> None:
     path = tmp_path / "spool.db"
     if what == "no database":
         path.write_bytes(b"hello" * 1000)
@@ -496,31 +501,31 @@ def test_what_cannot_be_a_spool_is_refused_by_the_settings_name(what: str, tmp_p
     assert os.fspath(path) in str(caught.value)
 
 
-async def test_what_is_read_together_is_bounded_in_bytes(
+async def test_batches_read_together_are_limited_in_bytes(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.spool.spool.READ_BYTES", 10)
+    monkeypatch.setattr("ingest.spool.spool_file.MAX_READ", 10)
     for batch in (b"a" * 4, b"b" * 6, b"c", b"d" * 20):
         await spool.add(batch, 1)
-    assert [each.batch for each in await spool.oldest(9)] == [b"a" * 4, b"b" * 6]
+    assert [each.encoded for each in await spool.oldest(9)] == [b"a" * 4, b"b" * 6]
     await spool.remove([each.id for each in await spool.oldest(9)])
-    assert [each.batch for each in await spool.oldest(9)] == [b"c"]
+    assert [each.encoded for each in await spool.oldest(9)] == [b"c"]
     await spool.remove([each.id for each in await spool.oldest(9)])
-    assert [each.batch for each in await spool.oldest(9)] == [b"d" * 20]
+    assert [each.encoded for each in await spool.oldest(9)] == [b"d" * 20]
 
 
-async def test_the_depth_of_a_large_spool_is_counted_from_time_to_time(
+async def test_the_depth_of_a_large_spool_is_counted_only_from_time_to_time(
     spool: Spool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Counting all at each removal would make draining a large spool slower than filling it."""
-    monkeypatch.setattr("ingest.spool.spool.EXACT", 3)
-    monkeypatch.setattr("ingest.spool.spool.MEASURE_EVERY", 3600.0)
+    """Counting at each removal would make draining a large spool slower than filling it."""
+    monkeypatch.setattr("ingest.spool.spool_file.MAX_EXACT_DEPTH", 3)
+    monkeypatch.setattr("ingest.spool.spool_file.MEASURE_INTERVAL", 3600.0)
     for number in range(6):
         await spool.add(b"%d" % number, 1)
     await spool.measure()
     await spool.remove([each.id for each in await spool.oldest(2)])
     assert spool.depth.batches == 6
     assert (await spool.measure()).batches == 4
-    monkeypatch.setattr("ingest.spool.spool.EXACT", 10)
+    monkeypatch.setattr("ingest.spool.spool_file.MAX_EXACT_DEPTH", 10)
     await spool.remove([each.id for each in await spool.oldest(2)])
     assert spool.depth.batches == 2

@@ -1,4 +1,4 @@
-"""What the ingress counts of the spool adds up over processes that share it."""
+"""The metrics of the spool add up over processes that share it."""
 
 import asyncio
 from pathlib import Path
@@ -20,10 +20,10 @@ BATCH = [Arrival(1, "acme", "", b"{}"), Arrival(2, "acme", "", b"{}")]
 class Scripted(Publisher):
     """A publisher without a broker."""
 
-    taken = False
+    accepts = False
 
-    async def publish(self, batch: bytes, batch_id: str) -> None:  # noqa: ARG002
-        if not self.taken:
+    async def publish(self, encoded: bytes, batch_id: str) -> None:  # noqa: ARG002
+        if not self.accepts:
             raise PublishRejectedError
 
 
@@ -35,22 +35,22 @@ def counts() -> dict[str, float]:
 async def test_postbacks_are_counted_into_the_spool_and_out_of_it(tmp_path: Path) -> None:
     before = counts()
     publisher, breaker = Scripted(Settings()), Breaker()
-    spool, neighbours = (Spool(tmp_path / "spool.db", 2**20) for _ in range(2))
-    durable = Committer(publisher, breaker, spool)
+    spool, other = (Spool(tmp_path / "spool.db", 2**20) for _ in range(2))
+    committer = Committer(publisher, breaker, spool)
     for _ in range(3):
-        await durable.commit(BATCH)
+        await committer.commit(BATCH)
     assert counts() == before | {"spooled": before["spooled"] + 6}
-    publisher.taken = True
+    publisher.accepts = True
     breaker.succeeded()
     async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        draining = tasks.create_task(drain(spool, durable, breaker))
-        while (await neighbours.measure()).postbacks:
+        draining = tasks.create_task(drain(spool, committer, breaker))
+        while (await other.measure()).postbacks:
             await asyncio.sleep(0.01)
         while not spool.drained_here or counts()["drained"] < before["drained"] + 6:
             await asyncio.sleep(0.01)
-        assert not neighbours.lock_for_draining()
+        assert not other.lock_for_draining()
         draining.cancel()
     assert counts() == {name: value + 6 for name, value in before.items()}
-    assert [spool.drained_here, neighbours.drained_here] == [True, False]
+    assert [spool.drained_here, other.drained_here] == [True, False]
     await spool.aclose()
-    await neighbours.aclose()
+    await other.aclose()
