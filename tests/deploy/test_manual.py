@@ -93,13 +93,13 @@ def test_the_statuses_of_responses() -> None:
 LIMITS = {
     "body, packed and unpacked": f"{DEFAULTS.max_body // 1024} KiB",
     "members of a packed body; time to unpack it": (
-        f"{content_coding.MAX_MEMBERS}; {content_coding.BUDGET:g} s"
+        f"{content_coding.MAX_MEMBERS}; {content_coding.TIME_LIMIT:g} s"
     ),
     "headers of a request": (
         f"{connections.MAX_HEADERS}, of {connections.MAX_LINE // 1024} KiB each"
     ),
     "time for headers; for the body; for a response to be read": (
-        f"{connection.HEADERS_LIMIT:g} s; {server.ANSWER_LIMIT:g} s; {connection.WRITE_LIMIT:g} s"
+        f"{connection.HEADERS_LIMIT:g} s; {server.RESPONSE_LIMIT:g} s; {connection.WRITE_LIMIT:g} s"
     ),
     "connections of one ingress": f"{DEFAULTS.max_connections:,}",
     "time for a TLS handshake": f"{tls_handshake.HANDSHAKE_LIMIT:g} s",
