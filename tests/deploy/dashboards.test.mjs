@@ -1,5 +1,4 @@
-// The page of deploy/dashboards, as far as it can be tested without a browser. Run by
-// test_dashboards.py with `node --test`.
+// The page of deploy/dashboards, without a browser. test_dashboards.py runs this with `node --test`.
 
 import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
@@ -15,7 +14,7 @@ const dashboards = readdirSync(FILES)
 const panels = dashboards.flatMap((dashboard) => dashboard.panels);
 const view = { from: 1000, to: 1900, width: 400, variables: { operator: ".*" } };
 
-/** Prometheus as the page sees it: every query has this answer. */
+/** A Prometheus that returns the same response for every query. */
 function answering(data) {
   const asked = [];
   globalThis.fetch = async (path) => {
@@ -67,14 +66,14 @@ test("a step is no shorter than a scrape, and a rate spans four", () => {
   assert.equal(grafana.builtIn(21600, 120).__rate_interval, "135s");
 });
 
-test("variables take their values, and what is no variable stays", () => {
+test("variables get their values, and other names stay", () => {
   const values = { operator: "(a|b)", __range: "900s" };
   const query = 'x{o=~"$operator",p=~"${operator:regex}"}[$__range] $unknown';
   const filled = 'x{o=~"(a|b)",p=~"(a|b)"}[900s] $unknown';
   assert.equal(grafana.substitute(query, values), filled);
 });
 
-test("chosen options are taken literally, whatever strangers have sent", () => {
+test("selected options are used literally, whatever clients have sent", () => {
   assert.equal(grafana.chosen({ allValue: ".*" }, []), ".*");
   assert.equal(grafana.chosen({}, ["31003", 'a.b"\\']), '(31003|a\\\\.b\\"\\\\\\\\)');
 });
@@ -85,7 +84,7 @@ test("every variable of the dashboards can be filled", () => {
   }
 });
 
-test("axes end at round numbers, times at whole minutes", () => {
+test("axes end at round numbers, and times at whole minutes", () => {
   assert.deepEqual(grafana.ticks(0, 19.7, 5, "reqps"), [0, 5, 10, 15, 20]);
   assert.deepEqual(grafana.ticks(0, 113, 4, "s"), [0, 30, 60, 90, 120]);
   assert.deepEqual(grafana.ticks(0, 1, 4, "percentunit"), [0, 0.25, 0.5, 0.75, 1]);
@@ -101,13 +100,13 @@ test("an override changes the series of its name, and a threshold colours", () =
   assert.equal(grafana.colourOf(share, 0.02), "red");
 });
 
-test("what is stacked stands on what is below it, also across gaps", () => {
+test("a series is stacked on the series before it, also across gaps", () => {
   const one = { points: [{ at: 0, value: 2 }, { at: 15, value: 3 }] };
   const other = { points: [{ at: 15, value: 4 }] };
   assert.deepEqual(grafana.stack([one, other])[1].points, [{ at: 15, value: 4, base: 3 }]);
 });
 
-test("each panel is data when there is some, and says so when there is none", async () => {
+test("each panel has data, or says that there is none", async () => {
   for (const panel of panels.filter(({ type }) => type !== "row")) {
     const values = [[1005, "1"], [1020, "NaN"], [1035, "3"]];
     const asked = answering(vector({ metric: { operator: "31003" }, value: [1900, "2"], values }));
@@ -125,11 +124,11 @@ test("each panel is data when there is some, and says so when there is none", as
   }
 });
 
-test("a panel of a type that cannot be drawn is shown as one", async () => {
+test("a panel of an unknown type is reported as unknown", async () => {
   assert.equal((await load({ type: "heatmap", targets: [] }, view)).state, "unknown");
 });
 
-test("the page never makes HTML of a text", () => {
+test("the page never turns text into HTML", () => {
   const page = new URL("../../deploy/dashboards/", import.meta.url);
   for (const name of readdirSync(page).filter((each) => each.endsWith(".mjs"))) {
     const code = readFileSync(new URL(name, page), "utf8");

@@ -1,5 +1,5 @@
-// What the page's code finds for every panel, without a browser: one JSON object, the state of each
-// panel by its dashboard and title. Takes the URL of the page's server.
+// Loads every panel without a browser and prints one JSON object: the state of each panel by dashboard
+// and title. Its argument is the URL of the page's server.
 
 import { load } from "../../deploy/dashboards/panel.mjs";
 

@@ -1,4 +1,4 @@
-"""The Helm chart: Helm itself renders it, Kubernetes' own schemas take what comes out."""
+"""The Helm chart: Helm renders it, and Kubernetes' own schemas accept the manifests."""
 
 import subprocess
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ KUBERNETES = ("1.25", "1.37")
 """The oldest that the chart names and the newest whose schemas we have."""
 
 VALUES: Mapping[str, Mapping[str, Any]] = {
-    "as it comes": {},
+    "defaults": {},
     "everything": {
         "autoscaling": {"enabled": True},
         "settings": {"MMS_REPLICAS": "3"},
@@ -40,9 +40,9 @@ def test_lint() -> None:
 
 @pytest.mark.parametrize("version", KUBERNETES)
 @pytest.mark.parametrize("values", VALUES.values(), ids=VALUES)
-def test_kubernetes_takes_it(values: Mapping[str, Any], version: str, tmp_path: Path) -> None:
+def test_kubernetes_accepts_it(values: Mapping[str, Any], version: str, tmp_path: Path) -> None:
     manifests = rendered(values)
-    # Not Kubernetes' own: see test_keda.py and test_monitoring.py.
+    # Kubernetes has no schemas for these: see test_keda.py and test_monitoring.py.
     for name in ("autoscaling", "monitoring", "NOTES"):
         manifests.pop(name, None)
     paths = []
@@ -61,16 +61,18 @@ def test_kubernetes_takes_it(values: Mapping[str, Any], version: str, tmp_path: 
     assert done.stdout.count(" passed for resource ") >= 6
 
 
-def test_keda_looks_at_depth_and_lag() -> None:
+def test_keda_scales_by_depth_and_lag() -> None:
     text = rendered(VALUES["everything"])["autoscaling"]
     assert "kind: ScaledObject" in text
     assert "queueName: mms.postbacks.state" in text
     assert "mms_worker_lag_seconds_bucket" in text
-    assert "replicas:" not in rendered(VALUES["everything"])["worker"], "KEDA decides that"
+    assert "replicas:" not in rendered(VALUES["everything"])["worker"], (
+        "KEDA sets the number of replicas"
+    )
     assert "kind: ScaledObject" not in rendered({}).get("autoscaling", "")
 
 
-def test_what_an_operator_relies_on() -> None:
+def test_probes_security_and_disruption_budgets_are_there() -> None:
     manifests = rendered(VALUES["everything"])
     for name in ("ingress", "worker"):
         text = manifests[name]

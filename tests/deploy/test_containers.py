@@ -1,4 +1,4 @@
-"""The Dockerfile and the compose file, as far as can be seen without a Docker daemon."""
+"""The Dockerfile and the compose file, as far as they can be tested without a Docker daemon."""
 
 import os
 import subprocess
@@ -30,8 +30,8 @@ def test_hadolint() -> None:
     assert run(command("hadolint"), "deploy/Dockerfile") == ""
 
 
-def test_the_wheel_that_the_image_gets_is_whole(tmp_path: Path) -> None:
-    """What the Dockerfile's last build step makes, from the folders that it copies."""
+def test_the_wheel_of_the_image_is_complete(tmp_path: Path) -> None:
+    """The last build step of the Dockerfile makes it from the folders that it copies."""
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path))
     (wheel,) = tmp_path.glob("*.whl")
     names = zipfile.ZipFile(wheel).namelist()
@@ -51,7 +51,7 @@ def test_compose_config() -> None:
     }
 
 
-def test_compose_wants_passwords() -> None:
+def test_compose_refuses_to_start_without_passwords() -> None:
     done = subprocess.run(
         ("docker-compose", "-f", "deploy/compose.yaml", "config"),
         cwd=ROOT,
@@ -65,7 +65,7 @@ def test_compose_wants_passwords() -> None:
     assert "see the top of compose.yaml" in done.stderr
 
 
-def test_what_compose_mounts_is_there() -> None:
+def test_every_file_that_compose_mounts_exists() -> None:
     for name in (
         *("haproxy/haproxy.cfg", "prometheus", "grafana", "grafana/provisioning"),
         *("rabbitmq/enabled_plugins", "prometheus/alertmanager.yml"),

@@ -1,4 +1,4 @@
-"""The page that draws the dashboards: its code by node, its server without a Prometheus.
+"""The page that draws the dashboards: node runs its code; its server runs without a Prometheus.
 
 With a real one, and in a browser: tests/integration/test_seeing.py.
 """
@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(not shutil.which("node"), reason="node, which runs the page's code, is missing")
-def test_its_code_reads_the_dashboards() -> None:
+def test_the_code_of_the_page_reads_the_dashboards() -> None:
     done = subprocess.run(
         ["node", "--test", str(HERE / "dashboards.test.mjs")],
         capture_output=True,
@@ -34,7 +34,7 @@ def test_its_code_reads_the_dashboards() -> None:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboards]:
-    """The page's server, whose Prometheus is away."""
+    """The server of the page; its Prometheus is down."""
     log = tmp_path_factory.mktemp("page") / "dashboards.log"
     server = Dashboards(f"http://{HOST}:{free_port()}", log_path=log)
     with running(server):
@@ -42,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dashboards]:
 
 
 def ask(page: Dashboards, path: str, method: str = "GET") -> tuple[int, str, str | None]:
-    """Status, body and policy of an answer; the path goes out as it is."""
+    """Status, body and policy of a response; the path is sent unchanged."""
     connection = http.client.HTTPConnection(HOST, page.port, timeout=10)
     try:
         connection.request(method, path)
@@ -55,7 +55,7 @@ def ask(page: Dashboards, path: str, method: str = "GET") -> tuple[int, str, str
 POLICY = "Content-Security-Policy"
 
 
-def test_it_serves_the_page_and_the_dashboards_as_they_are(page: Dashboards) -> None:
+def test_it_serves_the_page_and_the_dashboards_unchanged(page: Dashboards) -> None:
     for path in dashboards.PAGE.glob("*.[mhc]*"):
         status, body, policy = ask(page, f"/{path.name}")
         assert (status, body) == (200, path.read_text())
@@ -68,7 +68,7 @@ def test_it_serves_the_page_and_the_dashboards_as_they_are(page: Dashboards) -> 
         assert ask(page, f"/dashboards/{name}")[1] == path.read_text()
 
 
-def test_a_prometheus_that_is_away_is_said(page: Dashboards) -> None:
+def test_it_reports_a_prometheus_that_is_down(page: Dashboards) -> None:
     status, body, _ = ask(page, "/api/v1/query?query=up")
     assert status == 502
     assert "No answer from Prometheus" in json.loads(body)["error"]
@@ -86,9 +86,9 @@ def test_a_prometheus_that_is_away_is_said(page: Dashboards) -> None:
         "/api/v1/admin/tsdb/snapshot",
     ],
 )
-def test_it_gives_nothing_else(page: Dashboards, path: str) -> None:
+def test_it_serves_nothing_else(page: Dashboards, path: str) -> None:
     assert ask(page, path)[0] in {403, 404}
 
 
-def test_it_only_reads(page: Dashboards) -> None:
+def test_it_accepts_only_get(page: Dashboards) -> None:
     assert ask(page, "/api/v1/query?query=up", "POST")[0] == 405

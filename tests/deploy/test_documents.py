@@ -14,7 +14,9 @@ import ingest.main
 import ingest.simulate.main
 import workers.main
 from shared.postback import normalise
+from shared.rabbitmq import topology
 from shared.settings.describe import describe
+from tests.support import tables
 from tests.support.documents import PAGES, ROOT, anchors, blocks, links, words
 from workers.admin import commands
 
@@ -125,12 +127,6 @@ def test_every_make_target_exists(page: Path) -> None:
     assert {one or other for one, other in named} <= _targets()
 
 
-def test_contributing_has_every_make_target() -> None:
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    for target in _targets() - {"help"}:
-        assert f"| `make {target}` |" in text
-
-
 def _targets() -> set[str]:
     return set(re.findall(r"^(\w+):.* ##", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
@@ -155,6 +151,26 @@ def _is_setting(name: str) -> bool:
         r"MMS_SOURCE(_[A-Z]+_(TOKEN|BASIC|ALLOW|RATE))?|MMS_INGRESS_\d(_ADMIN_PORT)?"
     )
     return name in known or others.fullmatch(name) is not None
+
+
+@on_every_page
+def test_every_file_that_is_named_exists(page: Path) -> None:
+    named = re.findall(
+        r"(?<![\w./-])(?:deploy|tests|shared|ingest|workers)/[\w./*@-]*\w/?", page.read_text()
+    )
+    named = [each for each in named if each != "deploy/.env"]  # its reader makes it
+    assert [each for each in named if not list(ROOT.glob(each))] == []
+
+
+@on_every_page
+def test_every_metric_alert_and_queue_that_is_named_exists(page: Path) -> None:
+    text = "\n".join(words(page.read_text()))
+    metrics = {name for name, *_ in tables.metrics()}
+    assert set(re.findall(r"\bmms_(?:ingest|worker|unknown|outcomes)\w+", text)) <= metrics
+    alerts = set(re.findall(r"- alert: (\w+)", RULES.read_text()))
+    assert set(re.findall(r"\bMms[A-Z]\w+", text)) <= alerts
+    queues = set(re.findall(r"\bmms\.(?:postbacks|events|dead)(?:\.\w+)*", text))
+    assert queues <= {*topology.EXCHANGES, *topology.QUEUES}
 
 
 def test_the_readme_is_short() -> None:

@@ -1,8 +1,8 @@
-"""What the chart asks of KEDA: its schemas take it, and so do its scalers.
+"""The KEDA objects of the chart: KEDA's schemas accept them, and its scalers too.
 
-The schemas are KEDA's own, of its CRDs (2.16.1), as pydantic models in a wheel; they are made
-strict here, as `kubectl apply` is. To a CRD a trigger's metadata are just texts: what each scaler
-wants of them is from KEDA's pages on its scalers, 2.16, and is still so in 2.20.
+The schemas are those of KEDA's CRDs (2.16.1), as pydantic models in a wheel. This file makes them
+strict, as `kubectl apply` is. In a CRD the metadata of a trigger are only strings: what each scaler
+needs there is from KEDA's pages about its scalers, 2.16, and is the same in 2.20.
 """
 
 import copy
@@ -83,7 +83,7 @@ SCALERS: dict[str, Object] = {
 
 @functools.cache
 def schema(kind: str) -> Object:
-    """The JSON schema of a kind, in which no field is allowed that it does not name."""
+    """The JSON schema of a kind, without any field that it does not name."""
     whole: Object = KINDS[kind].model_json_schema()
     whole["required"] = ["apiVersion", "kind", "metadata", "spec"]
     for each in (whole, *whole["$defs"].values()):
@@ -94,14 +94,14 @@ def schema(kind: str) -> Object:
 
 @functools.cache
 def made() -> dict[str, Object]:
-    """The chart's KEDA objects, by kind."""
+    """The KEDA objects of the chart, by kind."""
     text = rendered({"autoscaling": {"enabled": True}})["autoscaling"]
     objects = [each for each in yaml.safe_load_all(text) if each]
     return {each["kind"]: each for each in objects}
 
 
 def faults(objects: dict[str, Object]) -> list[str]:
-    """Whatever KEDA would not take, or would take and not act upon."""
+    """Everything that KEDA would refuse, or accept and then not use."""
     found = []
     for kind, each in objects.items():
         errors = jsonschema.Draft202012Validator(schema(kind)).iter_errors(each)
@@ -111,7 +111,7 @@ def faults(objects: dict[str, Object]) -> list[str]:
 
 def _scaler_faults(objects: dict[str, Object]) -> Iterator[str]:
     authentication = objects["TriggerAuthentication"]
-    given = {each["parameter"] for each in authentication["spec"]["secretTargetRef"]}
+    parameters = {each["parameter"] for each in authentication["spec"]["secretTargetRef"]}
     for trigger in objects["ScaledObject"]["spec"]["triggers"]:
         kind, metadata = trigger["type"], trigger["metadata"]
         for error in jsonschema.Draft202012Validator(SCALERS[kind]).iter_errors(metadata):
@@ -119,21 +119,21 @@ def _scaler_faults(objects: dict[str, Object]) -> Iterator[str]:
         refers = trigger.get("authenticationRef", {}).get("name")
         if refers not in (None, authentication["metadata"]["name"]):
             yield f"{kind}: there is no TriggerAuthentication {refers}"
-        has_host = {"host", "hostFromEnv"} & metadata.keys() or (refers and "host" in given)
+        has_host = {"host", "hostFromEnv"} & metadata.keys() or (refers and "host" in parameters)
         if kind == "rabbitmq" and not has_host:
-            yield "rabbitmq: nobody says where it is"
+            yield "rabbitmq: no host is set"
 
 
-def test_keda_takes_it() -> None:
+def test_keda_accepts_it() -> None:
     assert made().keys() == KINDS.keys()
     assert faults(made()) == []
 
 
-def test_it_is_about_what_we_have() -> None:
+def test_it_names_the_deployment_the_queue_the_metric_and_the_secret() -> None:
     spec = made()["ScaledObject"]["spec"]
     worker = next(yaml.safe_load_all(rendered({})["worker"]))
     assert spec["scaleTargetRef"]["name"] == worker["metadata"]["name"]
-    assert worker["kind"] == "Deployment", "which is what KEDA takes a target without a kind for"
+    assert worker["kind"] == "Deployment", "the kind that KEDA uses for a target without one"
     depth, lag = (trigger["metadata"] for trigger in spec["triggers"])
     assert depth["queueName"] == topology.STATE_QUEUE
     assert "mms_worker_lag_seconds_bucket" in lag["query"]

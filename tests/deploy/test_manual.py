@@ -1,9 +1,12 @@
 """The manual: its tables and figures are equal to the code and to the benchmark."""
 
+import inspect
 import json
 import re
 from pathlib import Path
 
+import ingest.main
+import workers.main
 from ingest.access_control import password_checks
 from ingest.http import connection, connections, content_coding, server, tls_handshake
 from shared.postback import codes, normalise, record
@@ -11,8 +14,10 @@ from shared.postback.codes import CODES, Outcome, Track
 from shared.postback.dead_letter import Reason
 from shared.postback.dialects import fields
 from shared.postback.event import Event
+from shared.process import metric_labels
 from shared.rabbitmq import topology
 from shared.settings import password, sources
+from shared.settings.describe import describe
 from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.support import tables
@@ -119,12 +124,28 @@ LIMITS = {
     "fields; depth; digits of a number in a body": (
         f"{fields.MAX_FIELDS}; {fields.MAX_DEPTH}; {fields.MAX_DIGITS:,}"
     ),
+    "values of the metrics' label `operator`": (
+        f"{inspect.signature(metric_labels.Bounded).parameters['most'].default}"
+    ),
 }
 
 
+def test_the_defaults_that_change_with_size() -> None:
+    defaults = {row.variable: row.default for row in describe()}
+    for names, written, *_ in table(SCALING, "setting"):
+        amounts = [each.replace(" ", "").replace(",", "") for each in written.split(", ")]
+        known = [defaults[name] for name in words(names)]
+        assert amounts == known[: len(amounts)]
+
+
+def test_the_admin_ports() -> None:
+    rows = table("deploy/docs/observability.md", "process")
+    ports = {"`mms-ingest`": ingest.main.ADMIN_PORT, "`mms-worker`": workers.main.ADMIN_PORT}
+    assert dict(rows) == {name: str(port) for name, port in ports.items()}
+
+
 def test_the_limits() -> None:
-    rows = {row[0]: row[1] for row in table("SECURITY.md", "limit")}
-    assert {name: rows.get(name) for name in LIMITS} == LIMITS
+    assert {row[0]: row[1] for row in table("SECURITY.md", "limit")} == LIMITS
 
 
 def test_the_limits_of_a_body() -> None:

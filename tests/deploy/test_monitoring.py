@@ -16,16 +16,16 @@ DEFAULTS = yaml.safe_load((CHART / "values.yaml").read_text())
 
 
 def objects(**values: Any) -> list[dict[str, Any]]:
-    """What `monitoring` renders to; nothing of it by default."""
+    """The objects that `monitoring` renders; none by default."""
     text = rendered({"monitoring": {"enabled": True, **values}})["monitoring"]
     return [each for each in yaml.safe_load_all(text) if each]
 
 
-def test_nothing_without_the_operator() -> None:
+def test_no_object_is_rendered_by_default() -> None:
     assert not rendered({}).get("monitoring", "").strip()
 
 
-def test_every_pod_is_read_under_the_name_that_the_rules_know() -> None:
+def test_every_pod_is_scraped_with_the_job_name_of_the_rules() -> None:
     monitors = [each for each in objects() if each["kind"] == "PodMonitor"]
     manifests = rendered({})
     jobs = {}
@@ -48,18 +48,18 @@ def test_every_pod_is_read_under_the_name_that_the_rules_know() -> None:
     assert jobs == {"ingress": "mms-ingest", "worker": "mms-worker"}
 
 
-def test_the_rules_are_those_of_prometheus() -> None:
+def test_the_rules_are_equal_to_those_of_prometheus() -> None:
     (rule,) = [each for each in objects() if each["kind"] == "PrometheusRule"]
     assert rule["spec"] == yaml.safe_load(RULES.read_text())
     assert not [each for each in objects(rules=False) if each["kind"] == "PrometheusRule"]
 
 
-def test_the_operator_finds_them() -> None:
+def test_the_objects_have_the_labels_of_the_values() -> None:
     for each in objects(labels={"release": "stack"}):
         assert each["metadata"]["labels"]["release"] == "stack"
 
 
-def test_the_notes_say_what_is_missing() -> None:
+def test_the_notes_name_missing_settings() -> None:
     assert "do not start until each source has a rule" in rendered({})["NOTES"]
     notes = rendered({"ingress": {"settings": {"MMS_OPEN": "1"}}, "monitoring": {"enabled": True}})
     assert "do not start" not in notes["NOTES"]
@@ -67,7 +67,7 @@ def test_the_notes_say_what_is_missing() -> None:
     assert "mms-admin doctor --process demo-mms-postbacks-ingress-each:9090" in notes["NOTES"]
 
 
-def test_the_schema_takes_the_values_that_there_are() -> None:
+def test_the_schema_accepts_the_defaults() -> None:
     jsonschema.Draft7Validator.check_schema(SCHEMA)
     jsonschema.validate(DEFAULTS, SCHEMA)
 
@@ -97,7 +97,7 @@ def test_every_value_is_in_the_schema() -> None:
         (("monitoring", "interval"), "often"),
     ],
 )
-def test_a_mistake_in_the_values_is_found(path: tuple[str, ...], value: object) -> None:
+def test_the_schema_finds_a_mistake_in_the_values(path: tuple[str, ...], value: object) -> None:
     values = copy.deepcopy(DEFAULTS)
     part = values
     for name in path[:-1]:

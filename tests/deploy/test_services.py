@@ -1,4 +1,4 @@
-"""What runs on a plain machine: what systemd, HAProxy, nginx and Prometheus read."""
+"""The files for machines without containers: systemd, HAProxy, nginx and Prometheus."""
 
 import os
 import re
@@ -17,10 +17,10 @@ from shared.settings.settings import Settings
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 PROVIDER_WAITS = 10
-"""Seconds for an answer."""
+"""Seconds for a response."""
 
 EXPOSURE = "20"
-"""`systemd-analyze security` gives at most this, in tenths; 10 and more is exposed."""
+"""The highest exposure, in tenths, that `systemd-analyze security` may report."""
 
 
 def run(*words: str, **environment: str) -> str:
@@ -32,14 +32,14 @@ def run(*words: str, **environment: str) -> str:
         timeout=60,
         check=False,
     )
-    said = done.stdout + done.stderr
-    assert done.returncode == 0, said
-    return said
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output
+    return output
 
 
 @pytest.fixture(params=["mms-ingest", "mms-worker"])
 def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """A unit with the command of this folder in place of the one in /opt."""
+    """A unit that runs the command of this folder instead of the one in /opt."""
     name = str(request.param)
     text = (DEPLOY / "systemd" / f"{name}@.service").read_text()
     installed = f"/opt/mms-postbacks/.venv/bin/{name}"
@@ -49,7 +49,7 @@ def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def test_systemd_takes_it(unit: Path) -> None:
+def test_systemd_accepts_it(unit: Path) -> None:
     assert unit.name not in run("systemd-analyze", "verify", "--man=no", str(unit))
 
 
@@ -57,15 +57,15 @@ def test_systemd_finds_it_hardened(unit: Path) -> None:
     run("systemd-analyze", "security", "--offline=true", f"--threshold={EXPOSURE}", str(unit))
 
 
-def test_haproxy_takes_it() -> None:
+def test_haproxy_accepts_it() -> None:
     config = str(DEPLOY / "haproxy" / "haproxy.cfg")
     assert "Warnings" not in run("haproxy", "-c", "-f", config)
-    # With names that nobody knows yet, as where containers start in any order.
+    # With names that cannot be resolved yet, because containers start in any order.
     run("haproxy", "-c", "-f", config, MMS_INGRESS_1="ingress-1:8080", MMS_PROXY_BIND="*:8000")
 
 
-def test_nginx_takes_it(tmp_path: Path) -> None:
-    """As Debian's nginx.conf includes it, with nothing outside this folder."""
+def test_nginx_accepts_it(tmp_path: Path) -> None:
+    """Included as in Debian's nginx.conf; all other paths are in a temporary folder."""
     config = DEPLOY / "nginx" / "mms-postbacks.conf"
     kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     places = "".join(f"{kind}_temp_path {tmp_path}/{kind};\n" for kind in kinds)
@@ -73,8 +73,8 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
     (tmp_path / "nginx.conf").write_text(whole)
     found = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     assert found
-    said = run(found, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf")
-    assert "warn" not in said
+    output = run(found, "-t", "-e", "stderr", "-p", str(tmp_path), "-c", f"{tmp_path}/nginx.conf")
+    assert "warn" not in output
     text = config.read_text()
     assert f"client_max_body_size {int(Settings().max_body) // 1024}k;" in text
     answer = re.search(r"proxy_read_timeout (\d+)s;", text)
@@ -88,12 +88,12 @@ def test_nginx_takes_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["prometheus.yml", "containers.yml"])
-def test_prometheus_takes_it(name: str) -> None:
+def test_prometheus_accepts_it(name: str) -> None:
     run("promtool", "check", "config", str(DEPLOY / "prometheus" / name))
 
 
-def test_all_agree_on_the_ports() -> None:
-    """Units, proxy, Prometheus and `make site` name the same ones."""
+def test_all_files_use_the_same_ports() -> None:
+    """Units, proxy, Prometheus and `make site`."""
     units = "".join((DEPLOY / "systemd" / f"mms-{n}@.service").read_text() for n in UNITS)
     proxy = (DEPLOY / "haproxy" / "haproxy.cfg").read_text()
     targets = (DEPLOY / "prometheus" / "targets").glob("*.yml")

@@ -1,4 +1,4 @@
-"""The README's subscriber, as it is written there, on a RabbitMQ that is restarted."""
+"""The subscriber of the README, unchanged, with a RabbitMQ that is restarted."""
 
 import asyncio
 import json
@@ -23,9 +23,9 @@ async def test_it_connects_again_and_keeps_the_highest_sequence(
     server = fresh_rabbit()
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) == 1
-    said = tmp_path / "said"
+    printed = tmp_path / "printed"
     await _publish(server, ())
-    with said.open("w") as output:
+    with printed.open("w") as output:
         subscriber = await asyncio.create_subprocess_exec(
             *(sys.executable, "-u", "-c", blocks[0]),
             env=os.environ | {"MMS_AMQP_URL": server.url},
@@ -38,11 +38,11 @@ async def test_it_connects_again_and_keeps_the_highest_sequence(
         await _publish(server, (_event("b", "failed", None), _event("b", "delivered", "3")))
         server.restart()
         await _publish(server, (_event("a", "failed", "1"), _event("a", "delivered", "3")))
-        assert until(lambda: "delivered a" in said.read_text()), said.read_text()
+        assert until(lambda: "delivered a" in printed.read_text()), printed.read_text()
     finally:
         subscriber.kill()
         await subscriber.wait()
-    lines = [line for line in said.read_text().splitlines() if line.startswith("mms.")]
+    lines = [line for line in printed.read_text().splitlines() if line.startswith("mms.")]
     assert lines == [
         "mms.message.expired a",
         "mms.message.failed b",
@@ -57,7 +57,7 @@ def _event(subject: str, outcome: str, sequence: str | None) -> dict[str, str]:
 
 
 async def _publish(server: RabbitMQ, events: tuple[dict[str, str], ...]) -> None:
-    """Make the exchange, as a worker does, and publish to it."""
+    """Declare the exchange, as a worker does, and publish to it."""
     async with await aio_pika.connect(server.url) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange("mms.events", "topic", durable=True)
@@ -65,11 +65,13 @@ async def _publish(server: RabbitMQ, events: tuple[dict[str, str], ...]) -> None
             message = aio_pika.Message(
                 json.dumps(event).encode(), delivery_mode=aio_pika.DeliveryMode.PERSISTENT
             )
-            await _until_taken(exchange, message)
+            await _until_accepted(exchange, message)
 
 
-async def _until_taken(exchange: aio_pika.abc.AbstractExchange, message: aio_pika.Message) -> None:
-    """A quorum queue that was just started refuses until it has a leader."""
+async def _until_accepted(
+    exchange: aio_pika.abc.AbstractExchange, message: aio_pika.Message
+) -> None:
+    """Publish again until it is accepted: a quorum queue without a leader rejects."""
     async with asyncio.timeout(30):
         while True:
             try:

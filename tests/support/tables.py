@@ -53,13 +53,19 @@ def _settings() -> str:
     return _grid(("setting", "default", ""), rows)
 
 
-def _metrics() -> str:
+def metrics() -> list[tuple[str, str, str, str]]:
+    """Each metric of our processes: name, type, labels and help text."""
     rows = []
     for each in _collectors():
         (family,) = each.describe()
         name = f"{family.name}{'_total' if family.type == 'counter' else ''}"
         labels = ", ".join(f"`{label}`" for label in each._labelnames)  # noqa: SLF001
-        rows.append((f"`{name}`", family.type, labels, family.documentation))
+        rows.append((name, family.type, labels, family.documentation))
+    return rows
+
+
+def _metrics() -> str:
+    rows = [(f"`{name}`", *rest) for name, *rest in metrics()]
     return _grid(("metric", "type", "labels", ""), rows)
 
 

@@ -1,4 +1,4 @@
-"""Whatever alerts and panels ask for, a job that Prometheus is configured with exports."""
+"""Every metric in an alert or a panel is exported by a job in the configuration of Prometheus."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ RABBITMQ: Final = {
     "queue_coarse_metrics": {"rabbitmq_detailed_queue_messages"},
     "queue_consumer_count": {"rabbitmq_detailed_queue_consumers"},
 }
-"""What we use of each family of `/metrics/detailed`, for which test_seeing.py asks a RabbitMQ."""
+"""The metrics in use of each family of `/metrics/detailed`; test_seeing.py asks a RabbitMQ."""
 
 _NAME: Final = re.compile(r"(?<![\w$])(?:mms|rabbitmq|haproxy|redis)(?:_\w+|:[\w:]+)")
 
@@ -38,7 +38,7 @@ def used() -> dict[str, str]:
 
 
 def exported(configuration: str) -> set[str]:
-    """What the jobs of a Prometheus configuration export, and the rules record."""
+    """The metrics that the jobs of a configuration export, and those that the rules record."""
     rules = (PROMETHEUS / "rules.yml").read_text()
     names = set(re.findall(r"- record: (\S+)", rules))
     jobs = set(re.findall(r"- job_name: (\S+)", configuration))
@@ -68,13 +68,13 @@ def test_every_metric_that_is_used_is_exported(name: str) -> None:
     assert {metric: where for metric, where in used().items() if metric not in names} == {}
 
 
-def test_compose_runs_the_plugin_that_exports_them() -> None:
+def test_compose_enables_the_plugin_that_exports_them() -> None:
     assert "rabbitmq_prometheus" in (DEPLOY / "rabbitmq" / "enabled_plugins").read_text()
     assert "./rabbitmq/enabled_plugins:/etc/rabbitmq/" in (DEPLOY / "compose.yaml").read_text()
 
 
-def test_alertmanager_names_alerts_that_there_are() -> None:
-    """An inhibition that names a misspelt alert leaves nothing out, and nobody sees it."""
+def test_alertmanager_names_alerts_that_exist() -> None:
+    """An inhibition with a misspelt alert suppresses nothing, and nothing reports it."""
     text = (PROMETHEUS / "alertmanager.yml").read_text()
     rules = (PROMETHEUS / "rules.yml").read_text()
     named = {
@@ -88,10 +88,10 @@ def test_alertmanager_names_alerts_that_there_are() -> None:
     effects = re.findall(r'target_matchers:\s*(?:-|\[)\s*.?alertname=~?"([^"]+)"', text)
     assert len(causes) == len(effects) == text.count("source_matchers")
     for cause, effect in zip(causes, effects, strict=True):
-        assert cause not in effect.split("|"), "an alert would leave itself out"
+        assert cause not in effect.split("|"), "an alert would suppress itself"
 
 
-def test_alertmanager_takes_it() -> None:
+def test_alertmanager_accepts_it() -> None:
     """By Alertmanager's own tool where Debian's prometheus-alertmanager is installed."""
     text = (PROMETHEUS / "alertmanager.yml").read_text()
     receivers = set(re.findall(r"- name: (\S+)", text))
