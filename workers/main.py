@@ -21,9 +21,9 @@ from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
 from workers import metrics, pipeline, window_metrics
 from workers.consumer import Consumer, Delivery
-from workers.outbox import emit
 from workers.pipeline import process_window
 from workers.probes import RedisProbe, WatchedStore, probe_rabbitmq
+from workers.publish import publish_outbox
 
 ADMIN_PORT: Final = 9091
 
@@ -155,7 +155,8 @@ class Worker:
         """
         publishing = await session.another_channel()
         if self._in_hand:
-            await emit(publishing, await process_window(self._store, self._in_hand, self._tracing))
+            outbox = await process_window(self._store, self._in_hand, self._tracing)
+            await publish_outbox(publishing, outbox)
             self._in_hand = ()
         consumer = Consumer(session)
         await consumer.start()
@@ -180,7 +181,7 @@ class Worker:
                 outbox = await process_window(self._store, window, self._tracing)
                 if not publishing.open:
                     await publishing.reopen_channel()
-                await emit(publishing, outbox)
+                await publish_outbox(publishing, outbox)
                 self._in_hand = ()
                 await consumer.acknowledge(window)
                 window_metrics.count(outbox)

@@ -24,7 +24,7 @@ from shared.rabbitmq.session import backoff
 from shared.rate_limited_log import RateLimitedLog
 from workers import metrics, outcome_metrics
 from workers.consumer import Delivery
-from workers.outbox import Correlation, Outbox, refused_postbacks
+from workers.outbox import Correlation, Outbox, dead_letters_of
 from workers.store import Merged, Received, Store, Unmergeable
 from workers.verdicts import due_events
 
@@ -162,7 +162,7 @@ def _changed(results: Sequence[Merged | Unmergeable]) -> _Changed:
         for event, last in due_events(one):
             due.append((event, last))
             _count_outcome(one, event, last.normalised.track)
-    return _Changed(merged, due, [each for one in refused for each in refused_postbacks(one)])
+    return _Changed(merged, due, [each for one in refused for each in dead_letters_of(one)])
 
 
 def _count_outcome(merged: Merged, event: Event, track: Track) -> None:

@@ -22,7 +22,7 @@ def count(done: Outbox) -> None:
     for code_and_result, postbacks in done.results.items():
         metrics.POSTBACKS[code_and_result].inc(postbacks)
     metrics.PASSTHROUGH.inc(len(done.passthrough))
-    for dead_letter in done.dead:
+    for dead_letter in done.dead_letters:
         metrics.DEAD_LETTERS[dead_letter.reason,].inc()
     for code, status in done.unknown_statuses:
         _unknown_statuses.count(code, status)

@@ -29,8 +29,9 @@ from shared.settings.settings import Settings
 from workers.admin import archive
 from workers.admin.unpublished import KEY
 from workers.consumer import Delivery
-from workers.outbox import Outbox, emit
+from workers.outbox import Outbox
 from workers.pipeline import process_window
+from workers.publish import publish_outbox
 from workers.store import Store
 
 COMMAND = "import sys; sys.argv[0] = 'mms-admin'; from workers.admin.main import main; main()"
@@ -117,7 +118,7 @@ async def work(settings: Settings, session: Session) -> None:
             if not message.delivery_tag:
                 return
             delivery = Delivery(0, envelope.CONTENT_TYPE, message.body, redelivered=False)
-            await emit(session, await process_window(store, [delivery]))
+            await publish_outbox(session, await process_window(store, [delivery]))
             await session.channel.basic_ack(message.delivery_tag)
     finally:
         await store.aclose()
@@ -143,7 +144,7 @@ async def input_bodies(session: Session) -> Counter[bytes]:
 
 async def bury(session: Session, arrivals: Sequence[Arrival], reason: Reason) -> None:
     dead_letters = [dead_letter_of(each, reason, "a test", "") for each in arrivals]
-    await emit(session, Outbox([], dead_letters))
+    await publish_outbox(session, Outbox([], dead_letters))
 
 
 async def everything(settings: Settings) -> dict[bytes, object]:

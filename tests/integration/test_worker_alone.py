@@ -21,8 +21,9 @@ from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from workers import pipeline
 from workers.consumer import Delivery
-from workers.outbox import Outbox, emit
+from workers.outbox import Outbox
 from workers.pipeline import process_window
+from workers.publish import publish_outbox
 from workers.store import Received, Store
 
 GOOD = range(20)
@@ -92,7 +93,7 @@ async def process(settings: Settings, bad: Arrival) -> tuple[set[str], list[Dead
     try:
         async with opened(settings) as session:
             await subscribed(session)
-            await emit(session, await process_window(store, window(bad)))
+            await publish_outbox(session, await process_window(store, window(bad)))
         async with opened(settings) as session:
             for number in GOOD:
                 record = await store.record(Key("message", "default", f"T-{number}"))
@@ -133,7 +134,7 @@ async def test_a_dead_letter_whose_texts_are_no_unicode(settings: Settings) -> N
         Reason.INVALID, "\ud800" * 600, "\udcff", 1, "\udcff", b"body", "\ud800"
     )
     async with opened(settings) as session:
-        await emit(session, Outbox([], [dead_letter]))
+        await publish_outbox(session, Outbox([], [dead_letter]))
         (found,) = await dead_letters(session)
     assert found == dead_letter
     assert (found.reason, found.error, found.body) == ("invalid", "?" * 512, b"body")
@@ -158,7 +159,7 @@ async def test_a_dead_letter_that_rabbitmq_closes_the_channel_for(
         for body in [*bodies[:6], b"bad", *bodies[6:]]
     ]
     async with opened(settings) as session:
-        await emit(session, Outbox([], sent))
+        await publish_outbox(session, Outbox([], sent))
         assert session.open  # on a channel in place of those that were closed
         found = await dead_letters(session)
     assert {each.body for each in found} == {*bodies, b"bad"}

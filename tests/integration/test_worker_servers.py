@@ -26,7 +26,8 @@ from tests.support import running
 from tests.support.processes import Processes, metric, until
 from workers import pipeline
 from workers.consumer import Consumer
-from workers.outbox import Outbox, emit
+from workers.outbox import Outbox
+from workers.publish import publish_outbox
 from workers.store import Merged, Received, Store, Unmergeable
 
 TRUTH = 2.0
@@ -274,7 +275,7 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
 async def test_a_publishing_channel_that_rabbitmq_closes_requeues_nothing(
     settings: Settings, amqp: Channel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As when a message is refused: `emit` goes on with another channel, and so does the worker."""
+    """As after an unpublishable message: the worker goes on with another channel."""
     redelivered: list[bool | None] = []
     take = Consumer._take  # noqa: SLF001
 
@@ -285,11 +286,11 @@ async def test_a_publishing_channel_that_rabbitmq_closes_requeues_nothing(
     async def refused_once(session: Session, outbox: Outbox) -> None:
         await session.channel.close()
         await session.reopen_channel()
-        await emit(session, outbox)
+        await publish_outbox(session, outbox)
         await session.channel.close()
 
     monkeypatch.setattr(Consumer, "_take", noting)
-    monkeypatch.setattr(workers.main, "emit", refused_once)
+    monkeypatch.setattr(workers.main, "publish_outbox", refused_once)
     async with running.worker(settings), running.subscriber(settings) as subscriber:
         for number in range(3):
             await publish(amqp, number)

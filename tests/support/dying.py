@@ -38,7 +38,7 @@ def dying(
 
 STEPS = {
     "after-state": (workers.main, "absorb", False),
-    "after-events": (workers.main, "emit", False),
+    "after-events": (workers.main, "publish_outbox", False),
     "before-acknowledgement": (workers.consumer.Consumer, "acknowledge", True),
 }
 

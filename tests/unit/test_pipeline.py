@@ -115,16 +115,16 @@ async def test_every_postback_ends_in_the_state_or_in_the_dead_letters_or_in_an_
     assert store.received == [arrival for arrival in arrivals if result(arrival) == "merged"]
     passed = [arrival for arrival in arrivals if result(arrival) == "passed on"]
     assert len(outbox.passthrough) == len(passed)
-    assert outbox.postbacks == len(store.received) + len(outbox.dead) + len(passed)
-    from_batches = [letter for letter in outbox.dead if letter.source]
+    assert outbox.postbacks == len(store.received) + len(outbox.dead_letters) + len(passed)
+    from_batches = [letter for letter in outbox.dead_letters if letter.source]
     assert [(letter.received_at, letter.source, letter.body) for letter in from_batches] == [
         (arrival.received_at, arrival.source, arrival.body)
         for arrival in arrivals
         if result(arrival) == "dead"
     ]
-    whole = [letter.body for letter in outbox.dead if not letter.source]
+    whole = [letter.body for letter in outbox.dead_letters if not letter.source]
     assert whole == [delivery.body for delivery in window if delivery.body in NO_BATCHES]
-    assert all(letter.error for letter in outbox.dead)
+    assert all(letter.error for letter in outbox.dead_letters)
 
 
 @given(st.lists(_deliveries, max_size=5), st.randoms(use_true_random=False))
@@ -156,7 +156,7 @@ async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
     assert redelivered.events == first.events
     assert redelivered.passthrough == first.passthrough
     assert [each.id for each in plain.passthrough] == [each.id for each in first.passthrough]
-    assert [letter.body for letter in plain.dead] == [letter.body for letter in first.dead]
+    assert [each.body for each in plain.dead_letters] == [each.body for each in first.dead_letters]
 
 
 @given(st.lists(_deliveries, min_size=1, max_size=6), st.integers(0, 5))

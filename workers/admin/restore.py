@@ -20,7 +20,8 @@ from shared.postback.passthrough import PassthroughEvent, passthrough_of
 from shared.rabbitmq.session import Session, backoff, open_session
 from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
-from workers.outbox import Outbox, emit, refused_postbacks
+from workers.outbox import Outbox, dead_letters_of
+from workers.publish import publish_outbox
 from workers.store import Merged, Received, Store, Unmergeable
 from workers.verdicts import due_events
 
@@ -176,7 +177,7 @@ class Restorer:
         for result in await self._merge(window, span) if window else ():
             if isinstance(result, Unmergeable):
                 self._summary.refused += len(result.received)
-                dead += refused_postbacks(result)
+                dead += dead_letters_of(result)
                 continue
             new = result.results.lower().count("n")
             self._summary.new += new
@@ -228,7 +229,7 @@ class EventPublisher:
             try:
                 if self._session is None:
                     self._session = await open_session(self._settings, name="mms-admin rebuild")
-                await emit(self._session, outbox)
+                await publish_outbox(self._session, outbox)
             except (BrokerUnavailableError, PublishOutcomeUnknownError):
                 await self.aclose()
                 if asyncio.get_running_loop().time() >= deadline:
