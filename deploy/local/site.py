@@ -1,9 +1,9 @@
-"""`make site`: what deploy/docs/deployment.md sets up, on this machine, until Ctrl-C.
+"""`make site`: the site that deploy/README.md describes, on this machine, until Ctrl-C.
 
-Two ingresses, two workers, HAProxy before the ingresses and Prometheus with the rules, from the
-same haproxy.cfg and prometheus.yml that a real site uses, only on ports that are free here; a page
-that draws Grafana's dashboards; and a private RabbitMQ and Redis where no setting names others.
-What ends is started again.
+Two ingresses, two workers, HAProxy before the ingresses, Prometheus with the rules, and a page
+that draws Grafana's dashboards. It uses the haproxy.cfg and prometheus.yml of a real site, only on
+ports that are free here. It starts a private RabbitMQ and Redis unless settings name others. What
+ends is started again.
 """
 
 import argparse
@@ -18,17 +18,19 @@ from typing import Final
 
 import msgspec
 
+from deploy.local import foreground
 from deploy.local.child import Child
 from deploy.local.dashboards import Dashboards
-from deploy.local.keep import Keeper, only_one, progress, say
-from deploy.local.plan import environment, private_servers
+from deploy.local.foreground import progress, say
+from deploy.local.plan import environment, private_servers, write_env
 from deploy.local.ports import HOST, Ports, is_free
 from deploy.local.prometheus import Prometheus
 from deploy.local.services import Service
+from deploy.local.supervised import ChildExits, supervised
 from ingest.access_control.policy import PATH
-from shared.errors import PostbacksError, StartError
-from shared.process import cli
-from shared.settings.load import load_settings, warn_of_unknown_variables
+from shared.errors import StartError
+from shared.process.supervisor import Supervisor
+from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from workers.admin.upgrade import upgrade
 
@@ -41,26 +43,27 @@ DASHBOARDS: Final = 9098
 RABBITMQ_METRICS: Final = 15692
 INGRESSES: Final = {"1": (8081, 9101), "2": (8082, 9102)}
 WORKERS: Final = {"1": 9201, "2": 9202}
-"""Ports as the systemd units, haproxy.cfg and prometheus.yml have them."""
+"""The ports in the systemd units, haproxy.cfg and prometheus.yml."""
 
 
 class Site:
-    """Everything that runs, by what it is for.
+    """Everything that runs.
 
     Args:
-        var: folder for all that is kept.
-        given: settings that hold for every process.
+        var: folder for all data.
+        settings: for every process.
+        environ: tells which settings the user has set.
     """
 
-    def __init__(self, var: Path, given: Settings, environ: Mapping[str, str]) -> None:
+    def __init__(self, var: Path, settings: Settings, environ: Mapping[str, str]) -> None:
         self._var = var
         ports = Ports(var / "ports.json")
         metrics_port = ports.take("rabbitmq-metrics", RABBITMQ_METRICS)
-        servers = private_servers(var, ports, given, environ, metrics_port)
+        servers = private_servers(var, ports, settings, environ, metrics_port)
         urls = {name: server.url for name, server in servers.items()}
-        self.urls = environment(urls)
-        self._settings = msgspec.structs.replace(given, **urls)
-        self._ours = set(urls)
+        self._urls = environment(urls)
+        self._settings = msgspec.structs.replace(settings, **urls)
+        self._has_private_rabbitmq = "amqp_url" in urls
         self._ingresses = [self._ingress(name, ports) for name in INGRESSES]
         self._workers = [self._worker(name, ports) for name in WORKERS]
         self._proxy = Proxy(var, ports, [each.env for each in self._ingresses])
@@ -80,38 +83,51 @@ class Site:
             log_path=var / "log" / "dashboards.log",
             port=ports.take("dashboards", DASHBOARDS),
         )
-        self.groups: Sequence[Sequence[Child]] = (
-            list(servers.values()),
-            [*self._ingresses, *self._workers],
-            [self._proxy, self._prometheus, self._dashboards],
-        )
+        self._servers = list(servers.values())
 
-    def greeting(self) -> str:
+    async def work(self) -> None:
+        """Start everything and run until cancelled; then stop what was started.
+
+        Raises:
+            BaseExceptionGroup: with a `StartError` when something did not start.
+        """
+        self._write_env()
+        exits = ChildExits()
+        around: list[Child] = [self._proxy, self._prometheus, self._dashboards]
+        with exits.watch():
+            async with Supervisor(say) as supervisor:
+                await supervisor.start(supervised(self._servers, exits))
+                await self._upgrade()
+                await supervisor.start(supervised([*self._ingresses, *self._workers], exits))
+                await supervisor.start(supervised(around, exits))
+                say(self._greeting())
+                await asyncio.Event().wait()
+
+    def _greeting(self) -> str:
         """Where everything is, and what to try."""
         url = f"http://{HOST}:{self._proxy.port}{PATH}"
         simulate = f"mms-simulate {url} --count 1000 --format mixed --duplicates 0.1 --verify"
-        environ = shlex.quote(str(self._var / "env"))
+        env = shlex.quote(str(self._var / "env"))
         return (
-            f"\nReady. Postbacks go to {url} (the proxy's own page: {HOST}:"
+            f"\nReady. Send postbacks to {url} (HAProxy's own page: {HOST}:"
             f"{self._proxy.admin_port}).\nPrometheus: {self._prometheus.url}\n"
             f"Dashboards: {self._dashboards.url}\n"
             f"Admin ports of ingresses and workers: {', '.join(map(str, self._admin_ports()))}\n\n"
-            f"From another terminal, play the provider and look what is wrong:\n\n"
-            f"  . {environ}\n  .venv/bin/{simulate}\n  .venv/bin/mms-admin doctor\n\n"
+            f"In another terminal, send simulated traffic and look for faults:\n\n"
+            f"  . {env}\n  .venv/bin/{simulate}\n  .venv/bin/mms-admin doctor\n\n"
             f"Logs are in {self._var}. Ctrl-C stops everything.\n"
         )
 
-    async def upgrade(self) -> None:
-        """Bring data of a release before to this one; servers that are not ours are left alone."""
-        if "amqp_url" in self._ours:
+    async def _upgrade(self) -> None:
+        """Upgrade the data of an earlier release; the user's own servers are left alone."""
+        if self._has_private_rabbitmq:
             await upgrade(self._settings, progress)
 
-    def write_env(self) -> None:
-        """For `.` in a shell: how to reach the servers, and the proxy instead of an ingress."""
-        processes = ",".join(f"{HOST}:{port}" for port in self._admin_ports())  # for doctor
-        known = self.urls | environment({"ingest_port": self._proxy.port, "processes": processes})
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in known.items()]
-        (self._var / "env").write_text("".join(lines))
+    def _write_env(self) -> None:
+        """Commands reach the proxy as the ingress; `mms-admin doctor` asks all processes."""
+        processes = ",".join(f"{HOST}:{port}" for port in self._admin_ports())
+        chosen = {"ingest_port": self._proxy.port, "processes": processes}
+        write_env(self._var, self._urls | environment(chosen))
 
     def _admin_ports(self) -> list[int]:
         return [service.admin_port for service in (*self._ingresses, *self._workers)]
@@ -125,13 +141,13 @@ class Site:
             }
         )
         return Ingress(
-            name, self.urls | own, ports.take(f"ingest-{name}-admin", admin_port), self._var
+            name, self._urls | own, ports.take(f"ingest-{name}-admin", admin_port), self._var
         )
 
     def _worker(self, name: str, ports: Ports) -> Service:
         worker = Service(
             "mms-worker",
-            settings=self.urls,
+            settings=self._urls,
             admin_port=ports.take(f"worker-{name}-admin", WORKERS[name]),
             log_path=self._var / "log" / f"mms-worker-{name}.log",
         )
@@ -140,7 +156,7 @@ class Site:
 
 
 class Ingress(Service):
-    """An ingress, and what the proxy has to know of it."""
+    """An ingress, and the variables by which haproxy.cfg finds it."""
 
     def __init__(self, name: str, settings: Mapping[str, str], admin_port: int, var: Path) -> None:
         super().__init__(
@@ -157,7 +173,7 @@ class Ingress(Service):
 
 
 class Proxy(Child):
-    """HAProxy with the haproxy.cfg that we ship."""
+    """HAProxy with deploy/haproxy/haproxy.cfg."""
 
     def __init__(self, var: Path, ports: Ports, ingresses: Sequence[Mapping[str, str]]) -> None:
         self.port = ports.take("proxy", PROXY)
@@ -190,37 +206,13 @@ class Proxy(Child):
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(prog="make site", description=__doc__)
-    parser.add_argument("--var", type=Path, default=Path("var/site"), help="folder for the data")
-    try:
-        asyncio.run(_main(parser.parse_args().var.absolute()))
-    except (PostbacksError, BaseExceptionGroup) as error:
-        if (known := cli.only_ours(error)) is None:
-            raise
-        say(f"\nNot running: {known}")
-        raise SystemExit(1) from None
+    parser.add_argument("--var", type=Path, default=Path("var/site"), help="folder for all data")
+    var: Path = parser.parse_args().var.absolute()
 
+    async def work() -> None:
+        await Site(var, load_settings(), os.environ).work()
 
-async def _main(var: Path) -> None:
-    told = cli.stop_event()
-    with only_one(var, "make site"):
-        warn_of_unknown_variables()
-        site = Site(var, load_settings(), os.environ)
-        site.write_env()
-        keeper = Keeper(site.groups, site.upgrade)
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                work = tasks.create_task(_work(site, keeper))
-                await told.wait()
-                work.cancel()
-        finally:
-            await keeper.stop()
-            progress(f"stopped; the data is in {var}")
-
-
-async def _work(site: Site, keeper: Keeper) -> None:
-    await keeper.start()
-    say(site.greeting())
-    await keeper.keep()
+    foreground.run("make site", var, work)
 
 
 if __name__ == "__main__":

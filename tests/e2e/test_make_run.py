@@ -56,7 +56,7 @@ async def test_a_first_and_a_second_run(start: Start, tmp_path: Path) -> None:
     assert not [pid for pid in children if _runs(pid)]
 
     second = start()
-    second.line("Events as they come")
+    second.line("Ctrl-C stops everything")
     assert (tmp_path / "var" / "env").read_text() == environment
     url = re.search(r"MMS_REDIS_URL=(\S+)", environment)
     assert url is not None
@@ -89,7 +89,7 @@ def test_with_servers_of_ones_own_it_starts_none(
 
     worker = next(pid for pid in children if _name(pid) == "mms-worker")
     os.kill(worker, signal.SIGKILL)
-    run.line("mms-worker has ended")
+    run.line("mms-worker ended with status -9")
     run.line("mms-worker is ready")
     assert run.interrupt() == 0, run.said
 
@@ -97,7 +97,7 @@ def test_with_servers_of_ones_own_it_starts_none(
 def test_a_second_one_in_the_same_folder_says_so(start: Start, settings: Settings) -> None:
     servers = {"MMS_AMQP_URL": settings.amqp_url, "MMS_REDIS_URL": settings.redis_url}
     first = start(**servers)
-    first.line("Events as they come")
+    first.line("Ctrl-C stops everything")
     second = start(**servers)
     second.line("already running", within=10)
     assert second.wait() == 1
@@ -121,7 +121,7 @@ async def test_the_data_of_the_release_before(start: Start, tmp_path: Path) -> N
         async with channel(Settings(amqp_url=server.url)) as opened:
             await declare_old(opened, Settings())
             await publish(opened, b"one", b"two")
-    start().line("Events as they come")
+    start().line("Ctrl-C stops everything")
     environment = (tmp_path / "var" / "env").read_text()
     url = re.search(r"MMS_AMQP_URL=(\S+)", environment)
     assert url is not None

@@ -38,7 +38,7 @@ _LIMITS = ("MMS_SPOOL_MAX_BYTES", "MMS_QUEUE_MAX_BYTES", "MMS_ARCHIVE_MAX_BYTES"
 async def test_only_200s_while_ingresses_come_and_go(site: Live, settings: Settings) -> None:
     simulator = await asyncio.create_subprocess_exec(
         command("mms-simulate"),
-        told(site, r"Postbacks go to (\S+)"),
+        printed(site, r"Send postbacks to (\S+)"),
         *("--count", "700", "--rate", "150", "--resend-after", "1s", "--verify", "--json"),
         env=os.environ | environment(settings),
         stdout=asyncio.subprocess.PIPE,
@@ -58,7 +58,7 @@ async def test_only_200s_while_ingresses_come_and_go(site: Live, settings: Setti
 
 
 def test_prometheus_has_all_of_it(site: Live) -> None:
-    prometheus = told(site, r"Prometheus: (\S+)")
+    prometheus = printed(site, r"Prometheus: (\S+)")
     wanted = {"mms-ingest": 2, "mms-worker": 2, "haproxy": 1}
 
     def up() -> bool:
@@ -68,7 +68,7 @@ def test_prometheus_has_all_of_it(site: Live) -> None:
     assert until(up, within=40), query(prometheus, "up")
     assert query(prometheus, "mms_worker_lag_seconds_count")
     assert query(prometheus, "haproxy_server_status")
-    dashboards = told(site, r"Dashboards: (\S+)")
+    dashboards = printed(site, r"Dashboards: (\S+)")
     assert query(dashboards, "haproxy_server_status")
     groups = ask(f"{prometheus}/api/v1/rules")["data"]["groups"]
     assert {Path(group["file"]).name for group in groups} == {"rules.yml"}
@@ -82,7 +82,7 @@ async def test_the_dashboards_answer_with_data_from_a_simulated_run(tmp_path: Pa
     site = Live("deploy.local.site", tmp_path / "var", {})
     try:
         await asyncio.to_thread(site.line, "Ctrl-C stops everything")
-        url = told(site, r"Postbacks go to (\S+)")
+        url = printed(site, r"Send postbacks to (\S+)")
         env = dict(re.findall(r"export (\w+)=(\S+)", (tmp_path / "var" / "env").read_text()))
         simulator = await asyncio.create_subprocess_exec(
             command("mms-simulate"),
@@ -91,7 +91,7 @@ async def test_the_dashboards_answer_with_data_from_a_simulated_run(tmp_path: Pa
             env=os.environ | env,
             stdout=asyncio.subprocess.PIPE,
         )
-        prometheus = told(site, r"Prometheus: (\S+)")
+        prometheus = printed(site, r"Prometheus: (\S+)")
         silent = {
             target["expr"]
             for dashboard in (ROOT / "deploy" / "grafana").glob("*.json")
@@ -121,8 +121,8 @@ def numbers(prometheus: str, expression: str) -> bool:
     return any(sample["value"][1] != "NaN" for sample in query(prometheus, expression))
 
 
-def told(site: Live, pattern: str) -> str:
-    """What it has said where the pattern has its group."""
+def printed(site: Live, pattern: str) -> str:
+    """The part of its output that the group of the pattern matches."""
     found = re.search(pattern, "".join(site.said))
     assert found is not None
     return found[1]
