@@ -1,8 +1,10 @@
 """The documents: every link, command, option, variable and make target in them exists."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,6 +96,18 @@ def _command_lines(page: Path) -> Iterator[list[str]]:
             found = re.search(r"\b(mms-(?:ingest|worker|admin|simulate))(?= |$)(.*)", part)
             if found and not re.search(r"mms-\w+@|\.service", part):
                 yield [found[1], *shlex.split(found[2].replace('"', ""), comments=True)]
+
+
+@on_every_page
+def test_every_python_module_and_option_exists(page: Path) -> None:
+    for module in re.findall(r"python -m ([\w.]+)", page.read_text()):
+        assert importlib.util.find_spec(module), module
+    for block in blocks(page, "sh"):
+        for module, options in re.findall(r"python -m ([\w.]+)(.*)", block):
+            command = (sys.executable, "-m", module, "--help")
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+            for option in re.findall(r"--[a-z-]+", options):
+                assert option in done.stdout, (module, option)
 
 
 def test_the_manual_has_every_command() -> None:

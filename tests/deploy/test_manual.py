@@ -7,12 +7,14 @@ from pathlib import Path
 
 import ingest.main
 import workers.main
+from deploy.local import site
 from ingest.access_control import password_checks
 from ingest.http import connection, connections, content_coding, server, tls_handshake
 from shared.postback import codes, normalise, record
 from shared.postback.codes import CODES, Outcome, Track
-from shared.postback.dead_letter import Reason
+from shared.postback.dead_letter import Reason, dead_letter_of
 from shared.postback.dialects import fields
+from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.process import metric_labels
 from shared.rabbitmq import topology
@@ -88,6 +90,13 @@ def test_the_reasons_of_dead_letters() -> None:
     assert [words(row[0])[0] for row in rows] == list(Reason)
 
 
+def test_the_headers_of_dead_letters() -> None:
+    dead_letter = dead_letter_of(Arrival(1, "default", "", b""), Reason.MALFORMED, "error", "id")
+    headers = dead_letter.properties().headers or {}
+    text = (ROOT / "deploy/docs/recovery.md").read_text()
+    assert set(re.findall(r"`(x-[a-z-]+)`", text)) == set(headers)
+
+
 def test_the_statuses_of_responses() -> None:
     rows = table(RULES_OF_SOURCES, "status")
     files = [*(ROOT / "ingest" / "http").glob("*.py"), ROOT / "ingest/access_control/policy.py"]
@@ -142,6 +151,17 @@ def test_the_admin_ports() -> None:
     rows = table("deploy/docs/observability.md", "process")
     ports = {"`mms-ingest`": ingest.main.ADMIN_PORT, "`mms-worker`": workers.main.ADMIN_PORT}
     assert dict(rows) == {name: str(port) for name, port in ports.items()}
+
+
+def test_the_ports_of_a_site() -> None:
+    text = " ".join((ROOT / "deploy/docs/deployment.md").read_text().split())
+    ingresses, admin = zip(*site.INGRESSES.values(), strict=True)
+    assert (
+        f"Ports: proxy {site.PROXY}, ingresses {ingresses[0]} and {ingresses[1]}, admin ports"
+        f" {admin[0]} and {admin[1]} (ingresses), {' and '.join(map(str, site.WORKERS.values()))}"
+        f" (workers), {site.PROXY_ADMIN} (HAProxy), Prometheus {site.PROMETHEUS}."
+    ) in text
+    assert f"http://127.0.0.1:{site.DASHBOARDS}" in text
 
 
 def test_the_limits() -> None:

@@ -70,7 +70,7 @@ def _metrics() -> str:
 
 
 def _collectors() -> list[MetricWrapperBase]:
-    """Every metric of our processes, in the order of their modules."""
+    """Every metric of our processes, by name."""
     known = {*REGISTRY._collector_to_names, *multiprocess._REGISTRY._collector_to_names}  # noqa: SLF001
     ours = [each for each in known if isinstance(each, MetricWrapperBase)]
     return sorted(ours, key=lambda each: each._name)  # noqa: SLF001
