@@ -18,23 +18,9 @@ from ingest.simulate.verify import Report, verify
 from ingest.simulate.wording import DIALECTS, MIXED
 from shared.errors import PostbacksError
 from shared.process import cli
+from shared.process.duration import Duration
 from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
-from shared.settings.units import parse_seconds
-
-
-class _Span(click.ParamType[float]):
-    """A duration with a unit, as in the settings."""
-
-    name = "span"
-
-    def convert(
-        self, value: object, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        try:
-            return value if isinstance(value, float) else float(parse_seconds(str(value)))
-        except ValueError:
-            self.fail(f"{value!r} is not like 500ms, 30s, 5m or 12h", param, ctx)
 
 
 class _Run(NamedTuple):
@@ -90,16 +76,16 @@ class _Run(NamedTuple):
     help="POSTs in progress at once, each on its own connection.",
 )
 @click.option(
-    "--timeout", default="10s", show_default=True, type=_Span(), help="Time limit of a POST."
+    "--timeout", default="10s", show_default=True, type=Duration(), help="Time limit of a POST."
 )
 @click.option(
     "--resend-after",
     default="5m",
     show_default=True,
-    type=_Span(),
+    type=Duration(),
     help="Time between a failed POST and its resend, of which there are at most 5.",
 )
-@click.option("--deadline", type=_Span(), help="Stop sending and resending after this time.")
+@click.option("--deadline", type=Duration(), help="Stop sending and resending after this time.")
 @click.option(
     "--verify", "check", is_flag=True, help="Afterwards compare state and events with the ledger."
 )
@@ -107,7 +93,7 @@ class _Run(NamedTuple):
     "--settle",
     default="60s",
     show_default=True,
-    type=_Span(),
+    type=Duration(),
     help="With --verify: stop waiting when nothing has arrived for this time.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")

@@ -24,7 +24,7 @@ from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.support import tables
 from tests.support.documents import PAGES, ROOT, blocks, table, words
-from workers.admin import plan
+from workers.admin.plan.capacity import MEASURED
 
 EVENTS = "deploy/docs/events-and-codes.md"
 RULES_OF_SOURCES = "deploy/docs/access-control.md"
@@ -198,7 +198,7 @@ def test_the_figures_of_the_readme() -> None:
 
 def test_the_cost_of_a_postback() -> None:
     costs = {row[0].strip("`"): row[1] for row in table(SCALING, "part")}
-    measured = plan.MEASURED
+    measured = MEASURED
     assert costs["mms-ingest"].startswith(f"{measured.ingress} µs")
     assert costs["mms-worker"].startswith(f"{measured.worker} µs")
     assert costs["RabbitMQ, one node"].startswith(f"{measured.rabbitmq} µs")

@@ -1,4 +1,4 @@
-"""`mms-admin doctor` on real servers: a healthy site, and one that is broken in known ways."""
+"""`mms-admin doctor` on real servers: a healthy installation, and one with known faults."""
 
 import asyncio
 import contextlib
@@ -27,7 +27,7 @@ from tests.support.doctor import Examined
 from tests.support.processes import Processes, environment, until
 from workers.admin.doctor.command import CHECK_LIMIT
 from workers.admin.doctor.finding import Finding, State
-from workers.admin.doctor.state import RIGHTS
+from workers.admin.doctor.redis_checks import RIGHTS
 
 BODY = b'{"origin":"MMS_MT","code":"N101","tracking-id":"T-1","status":"Message Sent"}'
 DEPLOYMENT = (Path(__file__).parents[2] / "deploy" / "docs" / "deployment.md").read_text()
@@ -41,7 +41,9 @@ async def declared(settings: Settings) -> Settings:
     return settings
 
 
-def test_a_healthy_site(settings: Settings, processes: Processes) -> None:
+def test_nothing_is_wrong_with_a_healthy_installation(
+    settings: Settings, processes: Processes
+) -> None:
     processes.start_worker(settings)
     examined = Examined(settings)
     assert examined.wrong == []
@@ -69,11 +71,11 @@ def test_the_table_says_what_to_do(settings: Settings) -> None:
     assert done.returncode == 0
 
 
-async def test_nobody_consumes_and_letters_wait(
+async def test_no_consumer_is_wrong_and_a_dead_letter_is_a_warning(
     declared: Settings, amqp: aio_pika.abc.AbstractChannel
 ) -> None:
     exchange = await amqp.get_exchange(topology.DEAD)
-    await exchange.publish(aio_pika.Message(b"a letter"), "")
+    await exchange.publish(aio_pika.Message(b"a body"), "")
     examined = Examined(declared)
     assert examined.status == 1
     assert examined.wrong == ["workers"]
@@ -81,7 +83,9 @@ async def test_nobody_consumes_and_letters_wait(
     assert examined["dead letters"].state is State.WARNING
 
 
-async def test_no_message_is_taken(settings: Settings, amqp: aio_pika.abc.AbstractChannel) -> None:
+async def test_the_doctor_delivers_no_message(
+    settings: Settings, amqp: aio_pika.abc.AbstractChannel
+) -> None:
     """Every delivery counts towards the limit, after which a good batch is a dead letter."""
     limited = msgspec.structs.replace(settings, delivery_limit=2)
     await (await open_session(limited, name="test")).close()
@@ -95,25 +99,26 @@ async def test_no_message_is_taken(settings: Settings, amqp: aio_pika.abc.Abstra
         assert not message.headers.get("x-delivery-count")
 
 
-async def test_a_queue_is_gone_or_differs(
+async def test_a_missing_queue_and_a_different_queue_are_wrong(
     declared: Settings, amqp: aio_pika.abc.AbstractChannel
 ) -> None:
     other = msgspec.structs.replace(declared, delivery_limit=7)
     assert "x-delivery-limit" in Examined(other)["topology"].found
     await amqp.queue_delete(topology.ARCHIVE)
-    assert Examined(declared)["topology"].found == f"gone: {topology.ARCHIVE}"
+    assert Examined(declared)["topology"].found == f"missing: {topology.ARCHIVE}"
 
 
-async def test_an_exchange_that_is_gone_is_not_declared(
+async def test_a_missing_exchange_is_reported_and_not_declared(
     declared: Settings, amqp: aio_pika.abc.AbstractChannel
 ) -> None:
     await amqp.exchange_delete(topology.EVENTS)
-    for _ in range(2):  # the first run has not brought it back
+    missing = f"missing: exchange {topology.EVENTS}"
+    for _ in range(2):  # the first run has not declared it
         finding = Examined(declared)["topology"]
-        assert (finding.state, finding.found) == (State.WRONG, f"gone: exchange {topology.EVENTS}")
+        assert (finding.state, finding.found) == (State.WRONG, missing)
 
 
-async def test_a_user_without_rights(declared: Settings, rabbit: RabbitMQ) -> None:
+async def test_a_user_without_rights_is_wrong(declared: Settings, rabbit: RabbitMQ) -> None:
     rabbit.ctl("add_user", "reader", "secret-word")
     rabbit.ctl("set_permissions", "reader", "^mms", "", "^mms")
     try:
@@ -129,7 +134,7 @@ async def test_a_user_without_rights(declared: Settings, rabbit: RabbitMQ) -> No
     assert "user and password" in next(each for each in refused.findings if each.advice).advice
 
 
-async def test_the_rights_that_the_readme_gives_are_enough(
+async def test_the_rights_in_the_readme_are_enough(
     settings: Settings, rabbit: RabbitMQ, processes: Processes
 ) -> None:
     line = next(line for line in DEPLOYMENT.splitlines() if "set_permissions" in line)
@@ -153,12 +158,12 @@ async def test_the_rights_that_the_readme_gives_are_enough(
         rabbit.ctl("delete_user", "mms")
 
 
-async def test_a_queue_without_a_leader(
+async def test_a_process_reports_a_queue_without_a_leader(
     settings: Settings, fresh_rabbit: Callable[..., RabbitMQ], processes: Processes
 ) -> None:
-    """As RabbitMQ 3.10.8 comes back when it is killed just after a queue's first declaration.
+    """As after RabbitMQ 3.10.8 was killed just after a queue's first declaration.
 
-    To look at it is to take a message, so the processes that use the queue tell.
+    The doctor would have to read a message to see it, so the processes report it.
     """
     server = fresh_rabbit()
     mine = msgspec.structs.replace(settings, amqp_url=server.url)
@@ -179,7 +184,9 @@ def _post(port: int) -> None:
         assert answer.status == 200
 
 
-def test_a_redis_that_forgets(settings: Settings, fresh_redis: Callable[..., Redis]) -> None:
+def test_a_redis_that_is_not_durable_is_wrong(
+    settings: Settings, fresh_redis: Callable[..., Redis]
+) -> None:
     careless = ("--appendfsync", "everysec", "--maxmemory", "64mb")
     policy = ("--maxmemory-policy", "volatile-lru")
     server = fresh_redis(arguments=(*careless, *policy))
@@ -188,7 +195,7 @@ def test_a_redis_that_forgets(settings: Settings, fresh_redis: Callable[..., Red
     assert "CONFIG SET appendfsync always" in examined["redis appendfsync"].advice
 
 
-def test_nobody_is_there(settings: Settings, tmp_path: Path) -> None:
+def test_unavailable_servers_and_a_full_disk_are_wrong(settings: Settings, tmp_path: Path) -> None:
     nowhere = msgspec.structs.replace(
         settings,
         amqp_url=f"amqp://guest:secret-word@127.0.0.1:{free_port()}/",
@@ -203,13 +210,13 @@ def test_nobody_is_there(settings: Settings, tmp_path: Path) -> None:
     assert not any("secret-word" in each.found for each in examined.findings)
 
 
-def test_settings_that_cannot_be_read(settings: Settings) -> None:
+def test_invalid_settings_are_the_only_finding(settings: Settings) -> None:
     examined = Examined(settings, MMS_MAX_BODY="much")
     assert examined.wrong == ["settings"]
     assert "MMS_MAX_BODY" in examined["settings"].found
 
 
-def test_a_redis_user_that_may_do_what_a_worker_does(
+def test_a_redis_user_needs_only_the_rights_of_a_worker(
     settings: Settings, redis_server: Redis, processes: Processes
 ) -> None:
     limited = settings.redis_url.replace("redis://", "redis://limited:word@")
@@ -233,7 +240,7 @@ def test_a_redis_user_that_may_do_what_a_worker_does(
         redis_server.ask(b"ACL DELUSER limited\r\n")
 
 
-def test_a_site_and_its_cause_before_its_effects(
+def test_the_cause_comes_before_its_effects(
     settings: Settings, fresh_redis: Callable[..., Redis], processes: Processes
 ) -> None:
     redis = fresh_redis()
@@ -251,18 +258,18 @@ def test_a_site_and_its_cause_before_its_effects(
     assert examined.wrong[0] == "redis"
     assert set(examined.wrong) <= {"redis", "workers", f"process {named[0]}"}
     assert f"process {named[0]}" in examined.wrong
-    assert examined[f"process {named[0]}"].advice.startswith("Mend redis first")
+    assert examined[f"process {named[0]}"].advice.startswith("Repair redis first")
     assert "workers" not in examined.wrong or "redis" in examined["workers"].advice
 
 
-def test_a_spool_that_is_not_here(settings: Settings) -> None:
+def test_a_spool_on_another_machine_is_wrong(settings: Settings) -> None:
     examined = Examined(settings, arguments=("--spool", "/nowhere/*/spool.db"))
     assert examined.wrong == ["spool /nowhere/*/spool.db"]
     assert "another machine cannot be read" in examined["spool /nowhere/*/spool.db"].advice
 
 
 @pytest.mark.parametrize("address", ["nothing", "a:b", ":9090", "x:0", "x:70000", "::1:9090"])
-def test_an_address_that_is_none(settings: Settings, address: str) -> None:
+def test_an_invalid_address_is_a_usage_error(settings: Settings, address: str) -> None:
     done = subprocess.run(
         (command("mms-admin"), "doctor", "--process", address),
         env=os.environ | environment(settings),
@@ -276,7 +283,7 @@ def test_an_address_that_is_none(settings: Settings, address: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_servers_that_are_frozen(
+def test_frozen_servers_are_wrong_after_the_time_limit(
     settings: Settings, rabbit: RabbitMQ, redis_server: Redis, processes: Processes
 ) -> None:
     ingress = processes.start_ingest(settings)
@@ -309,7 +316,7 @@ HOSTILE = {
 
 @contextlib.contextmanager
 def saying(answer: bytes, *, close: bool) -> Iterator[int]:
-    """The port of a server that says this to everybody, and hangs up or goes on listening."""
+    """The port of a server that sends this to each client, and then closes or keeps connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as connections:
 
         def serve() -> None:
@@ -335,7 +342,7 @@ def saying(answer: bytes, *, close: bool) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("name", HOSTILE)
-def test_a_port_that_speaks_something_else(settings: Settings, name: str) -> None:
+def test_a_server_of_another_kind_is_wrong(settings: Settings, name: str) -> None:
     with saying(HOSTILE[name], close=len(name) % 2 == 0) as port:
         elsewhere = msgspec.structs.replace(
             settings,

@@ -13,7 +13,7 @@ from shared.postback.normalise import decode
 from shared.settings.settings import Settings
 from tests.support.redis_cluster import ask, redis_cluster, url
 from workers.admin.doctor.finding import ok
-from workers.admin.doctor.state import check_redis
+from workers.admin.doctor.redis_checks import check_redis
 from workers.store import Merged, Received, Store
 
 

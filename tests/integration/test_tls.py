@@ -52,7 +52,7 @@ def signed(authority: Authority) -> Signed:
 
 @pytest.fixture(scope="module")
 def elsewhere(authority: Authority) -> Signed:
-    """Good, but made for another host."""
+    """A valid certificate of another host."""
     return authority.sign("elsewhere", names="DNS:elsewhere.example")
 
 

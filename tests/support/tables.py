@@ -22,8 +22,8 @@ from shared.process import multiprocess
 from shared.settings.describe import describe
 from shared.settings.settings import Settings
 from tests.support.documents import PAGES, ROOT
-from workers.admin import plan
-from workers.admin.plan import Load
+from workers.admin.plan.capacity import MEASURED, Load
+from workers.admin.plan.report import plan
 
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules.yml"
 METRICS: Final = (ingest.metrics, workers.metrics, workers.outcome_metrics)
@@ -119,7 +119,7 @@ def _sizes() -> str:
         load = Load(rate=rate, mean=0.4, ttl=ttl * _HOUR, retention=retention * _HOUR)
         columns.append(f"{rate:,}")
         kept.append(f"{retention} h" if retention < _LONG else f"{retention // 24} d")
-        plans.append(plan.plan(load, plan.MEASURED, Settings()))
+        plans.append(plan(load, MEASURED, Settings()))
     names = [need.what for need in plans[0]]
     shown = [f"`{name}`" if name.startswith("MMS_") else name for name in names]
     amounts = zip(*([need.amount for need in needs] for needs in plans), strict=True)

@@ -34,7 +34,7 @@ COMMANDS = {
     ("command", "module"),
     [
         ("mms-admin", "click"),
-        ("mms-admin", "workers.admin.plan"),
+        ("mms-admin", "workers.admin.plan.command"),
         ("mms-ingest", "click"),
         ("mms-ingest", "ingest.http.server"),
         ("mms-simulate", "click"),

@@ -13,7 +13,7 @@ from workers.admin.dead.show import show_dead_letter
 from workers.admin.doctor.command import doctor
 from workers.admin.events import events
 from workers.admin.hash_password import hash_password
-from workers.admin.plan import show_plan
+from workers.admin.plan.command import show_plan
 from workers.admin.rebuild import rebuild
 from workers.admin.show import show
 from workers.admin.upgrade_topology import upgrade_topology

@@ -1,4 +1,4 @@
-"""`mms-admin events`: follow what is being decided, now or from the log's past."""
+"""`mms-admin events`: follow events, from now on or from a time in the past."""
 
 import asyncio
 import contextlib
@@ -25,10 +25,11 @@ from workers.admin.topic import matches
 
 NAME: Final = "mms-admin events"
 PREFETCH: Final = 200
-WAITING: Final = 10_000
-"""Events that may wait for a slow terminal at RabbitMQ; then the oldest are dropped."""
+QUEUE_LIMIT: Final = 10_000
+"""Events that may wait in RabbitMQ for a slow terminal; beyond it the oldest are dropped."""
 
-_FOREVER: Final = 3600.0
+_NEXT_LIMIT: Final = 3600.0
+"""Seconds of one wait for the next event; another wait follows."""
 
 
 @click.command()
@@ -36,7 +37,9 @@ _FOREVER: Final = 3600.0
     "--filter", "pattern", default="#", help="Routing keys to show; * is one word, # any number."
 )
 @click.option(
-    "--since", type=console.Since(), help="Begin in the past: 90s, 30m, 1h, 7d or an ISO 8601 time."
+    "--since",
+    type=console.Since(),
+    help="Start in the past: 90s, 30m, 1h, 7d ago, or an ISO 8601 time.",
 )
 @click.option("--limit", type=click.IntRange(min=1), help="Stop after this many events.")
 @console.json_option
@@ -44,13 +47,13 @@ _FOREVER: Final = 3600.0
 def events(
     pattern: str, since: datetime | None, limit: int | None, *, as_json: bool, raw: bool
 ) -> None:
-    """Follow events as they are decided, until Ctrl-C.
+    """Print events as they are published, until Ctrl-C.
 
-    A routing key is <track>.<outcome>.<operator-id>, where an operator that is not known is
-    "unknown", or passthrough.<origin>.<code> for postbacks of other origins. With --since the log
-    of events is read from then on, and followed; the time is when the event was emitted. When
-    RabbitMQ goes away the command waits for it: with --since it goes on where it was; without, it
-    tells since when events were missed.
+    A routing key is <track>.<outcome>.<operator-id>, with "unknown" for an unknown operator, or
+    passthrough.<origin>.<code> for postbacks of other origins. With --since the command first
+    reads the events since then from the event log; the time is that of publishing. When RabbitMQ
+    becomes unavailable, the command waits for it. Then it continues at the same place with
+    --since. Without --since it prints since when events were missed.
 
     \b
     Examples:
@@ -68,28 +71,28 @@ def events(
 async def _follow(
     pattern: str, since: datetime | None, limit: int | None, *, as_json: bool, raw: bool
 ) -> None:
-    left = limit
+    remaining = limit
     async with contextlib.aclosing(_messages(load_settings(), pattern, since)) as messages:
         async for message in messages:
             try:
                 event = _read(message.body)
             except msgspec.DecodeError as error:
-                console.say(f"skipped a message that is no event: {mask(str(error))}")
+                console.say(f"skipped a message that is not an event: {mask(str(error))}")
                 continue
-            # Not the message's own key: what a subscriber refused came to the log without one.
+            # The message's own key may be empty: it is when a subscriber refused the event.
             if not matches(pattern, event.routing_key):
                 continue
             _print(event if raw else _masked(event), as_json=as_json)
-            if left is not None:
-                left -= 1
-                if left == 0:
+            if remaining is not None:
+                remaining -= 1
+                if remaining == 0:
                     return
 
 
 async def _messages(
     loaded: Settings, pattern: str, since: datetime | None
 ) -> AsyncGenerator[DeliveredMessage, None]:
-    """Messages for ever; opens the next session when one is lost."""
+    """All messages, without an end; a lost session is opened again."""
     session = await _opened(loaded)
     place: Place | None = since
     failures = 0
@@ -97,7 +100,7 @@ async def _messages(
         try:
             reader = await _reading(session, pattern, place)
             while True:
-                message = await reader.next(_FOREVER)
+                message = await reader.next(_NEXT_LIMIT)
                 failures = 0
                 if message is None:
                     continue
@@ -114,13 +117,13 @@ async def _messages(
         failures += 1
         session = await _session_again(loaded)
         if since is not None:
-            console.say("connected again; going on where it was")
+            console.say("connected again; continuing at the same place")
         else:
             console.say(f"connected again; events since {lost} were missed, see --since")
 
 
 async def _reading(session: Session, pattern: str, place: Place | None) -> Reader:
-    """From the log when there is a place to begin at, else from a queue of our own."""
+    """A reader of the log if there is a place to start at, else of a queue of our own."""
     if place is not None:
         reader = Reader(session, topology.EVENT_LOG)
         await reader.start(place)
@@ -131,8 +134,8 @@ async def _reading(session: Session, pattern: str, place: Place | None) -> Reade
             declared = await channel.queue_declare(
                 exclusive=True,
                 auto_delete=True,
-                # The oldest is dropped when it is full: a queue that refused would refuse for all.
-                arguments={"x-max-length": WAITING, "x-overflow": "drop-head"},
+                # A full queue must drop its oldest: if it refused, RabbitMQ would nack the publish.
+                arguments={"x-max-length": QUEUE_LIMIT, "x-overflow": "drop-head"},
             )
             queue = str(declared.queue)
             await channel.queue_bind(queue, topology.EVENTS, routing_key=pattern)
@@ -181,7 +184,7 @@ def _masked(event: Event | PassthroughEvent) -> Event | PassthroughEvent:
 
 
 def _masked_passthrough(event: PassthroughEvent) -> PassthroughEvent:
-    """Nobody knows what the fields of other origins hold, so each is masked."""
+    """The fields of other origins may contain anything, so each is masked."""
     fields = {name: _masked_value(value) for name, value in event.data.fields.items()}
     return msgspec.structs.replace(event, data=msgspec.structs.replace(event.data, fields=fields))
 

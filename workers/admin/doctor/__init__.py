@@ -1,1 +1,1 @@
-"""`mms-admin doctor`: what is wrong with this site, and what to do about each."""
+"""`mms-admin doctor`: finds what is wrong with an installation, and says what to do."""

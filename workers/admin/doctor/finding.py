@@ -1,4 +1,4 @@
-"""What a check has found, and what to do about it."""
+"""The result of a check: what is so, and what to do about it."""
 
 from collections.abc import Iterable
 from enum import StrEnum
@@ -9,11 +9,11 @@ import msgspec
 from shared.log import mask
 
 CALL_LIMIT: Final = 5.0
-"""Seconds that a server may take for one answer."""
+"""Seconds that a server may take for one response."""
 
 
 class State(StrEnum):
-    """How a check came out. A warning needs a look, what is wrong needs a hand."""
+    """The result of a check: a warning needs attention, something wrong needs a repair."""
 
     OK = "ok"
     WARNING = "warning"
@@ -24,10 +24,10 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
     """One check's result.
 
     Attributes:
-        check: what was looked at, `<what> <which part>`.
-        found: what is so; never a secret or a phone number.
-        advice: what to do about it; empty when there is nothing to do.
-        follows: checks that explain this finding when they are wrong themselves, each by the
+        check: what was checked, `<what> <which part>`.
+        found: the facts; never a secret or a phone number.
+        advice: what to do; empty when there is nothing to do.
+        follows: checks that are the cause of this finding when they are wrong, each by the
             beginning of its name.
     """
 
@@ -39,58 +39,62 @@ class Finding(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def ok(check: str, found: str) -> Finding:
-    """As it should be."""
+    """The check found nothing wrong."""
     return Finding(check, State.OK, found)
 
 
 def warning(check: str, found: str, advice: str, *, follows: tuple[str, ...] = ()) -> Finding:
-    """Not as it should be, but everything works."""
+    """Everything works, but something needs attention."""
     return Finding(check, State.WARNING, found, advice, follows)
 
 
 def wrong(check: str, found: str, advice: str, *, follows: tuple[str, ...] = ()) -> Finding:
-    """Something does not work, or does not keep what it promises."""
+    """Something does not work, or breaks a guarantee."""
     return Finding(check, State.WRONG, found, advice, follows)
 
 
 def judged(check: str, found: str, *, good: bool, advice: str) -> Finding:
-    """`ok`, without the advice, when it is good, else `wrong`."""
+    """`ok` without the advice if it is good, else `wrong`."""
     return ok(check, found) if good else wrong(check, found, advice)
 
 
 def causes_first(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings in their order, but effects at the end, with their cause as the advice."""
-    given = list(findings)
-    broken = [each.check for each in given if each.state is State.WRONG]
+    """The findings in their order, with effects at the end; their advice names the cause."""
+    ordered = list(findings)
+    broken = [each.check for each in ordered if each.state is State.WRONG]
     causes: list[Finding] = []
     effects: list[Finding] = []
-    for each in given:
+    for each in ordered:
         cause = next((name for name in broken if name.startswith(each.follows)), "")
         if each.state is State.OK or not each.follows or not cause or cause == each.check:
             causes.append(each)
         else:
-            advice = f"Mend {cause} first; this probably follows from it."
+            advice = f"Repair {cause} first; it is probably the cause."
             effects.append(msgspec.structs.replace(each, advice=advice))
     return causes + effects
 
 
-UNTRUSTED: Final = "Name the file of the authority that signed the certificate in MMS_TLS_CA."
-"""The advice when a server's certificate is not believed."""
+UNTRUSTED: Final = "Set MMS_TLS_CA to the file of the authority that signed the certificate."
+"""The advice when a server's certificate is not trusted."""
 
 
 def reason(error: BaseException) -> str:
-    """What an error says, in one line and without numbers; a time limit is named as one."""
+    """The text of an error in one short line, without phone numbers; a timeout names its limit."""
     text = " ".join(str(error).split())
     if isinstance(error, TimeoutError) or not text:
         text = (
-            f"no answer within {CALL_LIMIT:g} s"
+            f"no response within {CALL_LIMIT:g} s"
             if isinstance(error, TimeoutError)
             else type(error).__name__
         )
-    return mask(text)
+    return mask(text[:REASON_LIMIT])
+
+
+REASON_LIMIT: Final = 300
+"""Characters of an error's text that are shown: a server can send an error of any length."""
 
 
 def at_least(text: str, oldest: tuple[int, int]) -> bool:
-    """Whether a version such as `3.10.8` or `7.0.15-rc1` is that of `oldest` or newer."""
+    """Whether a version such as `3.10.8` or `7.0.15-rc1` is `oldest` or newer."""
     numbers = [int(part) for part in text.split(".")[:2] if part.isdigit()]
     return tuple(numbers) >= oldest

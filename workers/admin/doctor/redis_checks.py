@@ -1,7 +1,7 @@
-"""Redis: there, new enough, keeps what it acknowledges, evicts nothing, and agrees on the time.
+"""Redis: reachable, new enough, durable, without eviction, with the rights and the right time.
 
-A user that may do what a worker does is enough. What such a user may not ask (INFO, CONFIG, TIME)
-is a warning: it has to be looked at by hand.
+The rights of a worker are enough. If the user must not run INFO, CONFIG or TIME, the check gives a
+warning, and a person has to check it.
 """
 
 import contextlib
@@ -29,15 +29,15 @@ from workers.admin.doctor.finding import (
     wrong,
 )
 
-CLOCK: Final = 2.0
-"""Seconds that clocks may differ; time of arrival decides between equal postbacks, and lag is now
-minus received."""
+CLOCK_DIFFERENCE: Final = 2.0
+"""Seconds that clocks may differ. The earliest time of receipt of a postback is kept, and the lag
+is the time since the receipt."""
 
-FULL: Final = 0.9
-"""Share of `maxmemory` that deserves a look."""
+NEARLY_FULL: Final = 0.9
+"""Share of `maxmemory` from which there is a warning."""
 
 RIGHTS: Final = "~mms:* +@read +@write +@scripting +@connection -@dangerous +info +time"
-"""What a Redis user of ours needs, and what `doctor` asks beside it."""
+"""The rights that our Redis user needs; `+info +time` are for `doctor`."""
 
 _SCRIPTS: Final = {
     "message": """
@@ -50,32 +50,33 @@ _SCRIPTS: Final = {
         return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1)
     """,
 }
-"""By kind of key: some of the commands of merge.lua and index.lua; the key is gone at the end."""
+"""By kind of key: some commands of merge.lua and index.lua; the key is deleted at the end."""
 
-_BROKEN: Final = (
+_CALL_ERRORS: Final = (
     exceptions.RedisError,
     exceptions.RedisClusterException,
     OSError,
     TimeoutError,
-    ValueError,  # the port speaks something else
+    ValueError,  # the server is not a Redis
     KeyError,  # a cluster without a node for a slot
 )
 
 _FSYNC: Final = (
-    "Redis acknowledges before it is on disk: a crash loses the last changes for good. CONFIG SET"
-    " appendfsync always, and in its file; until then run `mms-admin rebuild` after every crash."
+    "Redis acknowledges changes before they are on disk, so a crash loses the last ones. Run CONFIG"
+    " SET appendfsync always, and set it in its file. Until then run `mms-admin rebuild` after"
+    " every crash."
 )
 _WANTED: Final = {
     "appendonly": (
         "yes",
-        "Redis forgets everything when it restarts. CONFIG SET appendonly yes, and in its file.",
+        "Redis loses everything when it restarts. Run CONFIG SET appendonly yes, also in its file.",
     ),
     "appendfsync": ("always", _FSYNC),
 }
 
 
 async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
-    """Each server that holds state by itself; a cluster's replicas are left to the cluster."""
+    """Check each server that holds state, but not the replicas of a cluster."""
     try:
         redis = client(settings.redis_url, CALL_LIMIT, settings.tls_ca)
     except SettingsError as error:
@@ -84,12 +85,12 @@ async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
     try:
         async for finding in _findings(redis):
             yield finding
-    except _BROKEN as error:
+    except _CALL_ERRORS as error:
         why = reason(error)
         refused = isinstance(error, exceptions.ResponseError)
-        yield wrong("redis", f"{'refuses' if refused else 'is away'}: {why}", _advice(why))
+        yield wrong("redis", f"{'refuses' if refused else 'is unavailable'}: {why}", _advice(why))
     finally:
-        with contextlib.suppress(*_BROKEN):
+        with contextlib.suppress(*_CALL_ERRORS):
             await close(redis)
 
 
@@ -103,7 +104,7 @@ async def _findings(redis: State) -> AsyncIterator[Finding]:
             "redis cluster",
             f"{counted(len(targets), 'primary', 'primaries')}, {cluster.get('cluster_state')}",
             good=cluster.get("cluster_state") == "ok",
-            advice="Some hash slots have no primary; see CLUSTER NODES and start what is down.",
+            advice="Some hash slots have no primary; see CLUSTER NODES and start missing nodes.",
         )
     for name, target in targets:
         async for finding in _server(redis, name, target):
@@ -112,7 +113,7 @@ async def _findings(redis: State) -> AsyncIterator[Finding]:
 
 
 async def _permissions(redis: State) -> Finding:
-    """Do what a worker does, in scripts that leave nothing behind, and as it writes its probe."""
+    """Run the commands of a worker in scripts that leave no key, and write the worker's probe."""
     try:
         await redis.set("mms:probe", b"", ex=60)
         for kind, script in _SCRIPTS.items():
@@ -142,15 +143,15 @@ async def _server(redis: State, name: str, target: dict[str, Any]) -> AsyncItera
         yield wrong(
             f"{name} role",
             f"is a {info.get('role')}",
-            "Name the master, or use redis+sentinel:// so that it is found.",
+            "Name the master in MMS_REDIS_URL, or use redis+sentinel://, which finds it.",
         )
     try:
         configuration = await redis.execute_command("CONFIG GET", "*", **target)
     except exceptions.ResponseError as error:  # managed servers and limited users
         yield warning(
             f"{name} persistence",
-            f"cannot be asked: {reason(error)}",
-            "See yourself that appendonly is yes, appendfsync always, maxmemory-policy noeviction.",
+            f"cannot be read: {reason(error)}",
+            "Check by hand: appendonly yes, appendfsync always, maxmemory-policy noeviction.",
         )
     else:
         for finding in _configured(name, configuration, info):
@@ -172,16 +173,17 @@ def _configured(name: str, configuration: dict[str, str], info: dict[str, Any]) 
             f"{name} eviction",
             f"maxmemory {limit}, {policy}",
             good=limit == 0 or policy == "noeviction",
-            advice="Redis may drop records to make room. CONFIG SET maxmemory-policy noeviction:"
-            " a full Redis then refuses, workers wait, and nothing is lost.",
+            advice="Redis may drop records to make room. Run CONFIG SET maxmemory-policy"
+            " noeviction. Then a full Redis refuses writes, workers wait, and nothing is lost.",
         )
     )
-    if limit and int(info.get("used_memory", 0)) > FULL * limit:
+    if limit and int(info.get("used_memory", 0)) > NEARLY_FULL * limit:
         findings.append(
             warning(
                 f"{name} memory",
                 f"{info['used_memory_human']} of {info['maxmemory_human']}",
-                "Raise maxmemory or lower MMS_STATE_TTL; full, it refuses and workers wait.",
+                "Raise maxmemory or lower MMS_STATE_TTL. A full Redis refuses writes, and workers"
+                " wait.",
             )
         )
     return findings
@@ -192,29 +194,29 @@ async def _clock(redis: State, name: str, target: dict[str, Any]) -> Finding:
     try:
         seconds, microseconds = await redis.execute_command("TIME", **target)
     except exceptions.NoPermissionError as error:
-        advice = "Let the user run TIME (+time), or see yourself that the clocks agree."
-        return warning(f"{name} clock", f"cannot be asked: {reason(error)}", advice)
-    off = int(seconds) + int(microseconds) / 1e6 - (before + time.time()) / 2
+        advice = "Let the user run TIME (+time), or check by hand that the clocks agree."
+        return warning(f"{name} clock", f"cannot be read: {reason(error)}", advice)
+    difference = int(seconds) + int(microseconds) / 1e6 - (before + time.time()) / 2
     return judged(
         f"{name} clock",
-        f"{off:+.3f} s from this machine's",
-        good=abs(off) <= CLOCK,
-        advice="Let every machine follow the same time servers (chrony or systemd-timesyncd).",
+        f"{difference:+.3f} s from this machine's",
+        good=abs(difference) <= CLOCK_DIFFERENCE,
+        advice="Synchronise all machines with the same time servers (chrony, systemd-timesyncd).",
     )
 
 
 def _advice(why: str) -> str:
     if "NOPERM" in why or "permission" in why or "can't run this command" in why:
-        return f"Let the user do what a worker does: ACL SETUSER <user> {RIGHTS}"
+        return f"Grant the rights of a worker: ACL SETUSER <user> {RIGHTS}"
     if "WRONGPASS" in why or "NOAUTH" in why or "uthentication" in why:
         return "Correct user and password in MMS_REDIS_URL."
     if "certificate" in why.lower():
         return UNTRUSTED
     if "LOADING" in why:
-        return "It reads its file after a start; wait until it is done."
+        return "It is reading its file after a start; wait until it is done."
     if "No master found" in why:
         return (
-            "See that the Sentinels run, that SENTINEL MASTERS names this master, and that they"
-            " hold it to be up."
+            "Check that the Sentinels run, that SENTINEL MASTERS lists this master, and that they"
+            " consider it up."
         )
-    return "See that it runs and that MMS_REDIS_URL is right; see its log."
+    return "Check that it runs and that MMS_REDIS_URL is right; see its log."

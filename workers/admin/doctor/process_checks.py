@@ -1,8 +1,8 @@
-"""The processes of a site: what each answers to `/readyz`, and how much waits in its spool.
+"""The processes of an installation: the readiness of each, and the postbacks in its spool.
 
-They are named by `--process` and `MMS_PROCESSES`, each as `host:port` of an admin port. A name with
-several addresses stands for several processes. A spool on another machine cannot be read, so what
-waits in it is what its ingress counts.
+`--process` and `MMS_PROCESSES` name the processes, each as `host:port` of an admin port. A name
+with several addresses means several processes. A spool on another machine cannot be read, so the
+counts of its ingress are used.
 """
 
 import asyncio
@@ -17,22 +17,24 @@ from prometheus_client.parser import text_string_to_metric_families
 from shared.errors import SettingsError
 from shared.process.cli import counted
 from workers.admin.doctor.finding import CALL_LIMIT, Finding, ok, reason, warning, wrong
-from workers.admin.doctor.machine import SET_ASIDE
+from workers.admin.doctor.spool_checks import SET_ASIDE
 
-_LARGEST: Final = 2**22
-"""Bytes of an answer that are read; `/metrics` of several processes is some hundred thousand."""
+_MAX_RESPONSE_BYTES: Final = 2**22
+"""More of a response is not read; `/metrics` of several processes has some hundred thousand."""
 
-_BROKEN: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
+_REQUEST_ERRORS: Final = (aiohttp.ClientError, TimeoutError, OSError, ValueError)
 
-_SETTINGS: Final = "See its log and its supervisor; see that the address is that of its admin port."
+_NOT_REACHED: Final = (
+    "See its log and its supervisor; check that the address is that of its admin port."
+)
 
 _ADVICE: Final = {
-    "redis": "See Redis: it runs, answers and takes writes; then the worker goes on by itself.",
-    "rabbitmq": "See RabbitMQ: it runs, no alarm is on, and each queue has a leader"
+    "redis": "Check that Redis runs, answers and takes writes; then the worker continues.",
+    "rabbitmq": "Check that RabbitMQ runs, no alarm is on, and each queue has a leader"
     " (`rabbitmq-diagnostics alarms`, `rabbitmqctl list_queues name state leader`).",
-    "spool": "Make room on the spool's disk, or raise MMS_SPOOL_MAX_BYTES; RabbitMQ's return drains"
-    " it.",
-    "process": "One of its processes does not answer; see its log.",
+    "spool": "Make room on the spool's disk, or raise MMS_SPOOL_MAX_BYTES. The spool drains when"
+    " RabbitMQ is available again.",
+    "process": "One of its child processes does not answer; see its log.",
 }
 
 
@@ -44,33 +46,33 @@ class _Address(NamedTuple):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse(text: str) -> tuple[str, int]:
+def parse_address(text: str) -> tuple[str, int]:
     """The host and the port of a `host:port`; an IPv6 address is in brackets.
 
     Raises:
-        SettingsError: it is none.
+        SettingsError: it is not a `host:port`.
     """
     host, _, port = text.strip().rpartition(":")
     bare = host.removeprefix("[").removesuffix("]")
     if not bare or (":" in bare) != host.startswith("[") or not port.isdecimal():
-        raise SettingsError(f"{text!r} is no host:port of an admin port, such as 10.0.0.5:9090")
+        raise SettingsError(f"{text!r} is not a host:port of an admin port, such as 10.0.0.5:9090")
     if not 0 < int(port) < 2**16:
-        raise SettingsError(f"{text!r} has a port that there is not: 1 to 65535")
+        raise SettingsError(f"{text!r} has an invalid port; ports are 1 to 65535")
     return bare, int(port)
 
 
 async def check_processes(named: Sequence[str]) -> AsyncIterator[Finding]:
-    """Every process that was named.
+    """Check the named processes.
 
     Args:
-        named: each `host:port`.
+        named: each as `host:port`.
     """
     if not named:
         yield warning(
             "processes",
-            "none was asked",
-            "Name the admin ports of all mms-ingest and mms-worker with --process host:port, or in"
-            " MMS_PROCESSES: whether a process is ready only it can tell.",
+            "none was checked",
+            "Name the admin ports of all mms-ingest and mms-worker with --process host:port or in"
+            " MMS_PROCESSES. Only a process itself knows whether it is ready.",
         )
         return
     async with aiohttp.ClientSession(
@@ -82,13 +84,13 @@ async def check_processes(named: Sequence[str]) -> AsyncIterator[Finding]:
 
 
 async def _named(session: aiohttp.ClientSession, text: str) -> list[Finding]:
-    """One name, which may be that of several processes."""
+    """Check one name, which may have the addresses of several processes."""
     try:
-        addresses = await _addresses(*parse(text))
+        addresses = await _addresses(*parse_address(text))
     except SettingsError as error:
-        return [wrong(f"process {text}", "is not asked", str(error))]
-    except _BROKEN as error:
-        advice = "Correct the name, or the name server."
+        return [wrong(f"process {text}", "was not checked", str(error))]
+    except _REQUEST_ERRORS as error:
+        advice = "Correct the name, or repair the name server."
         return [wrong(f"process {text}", f"its name has no address: {reason(error)}", advice)]
     findings: list[Finding] = []
     for each in await asyncio.gather(*(_process(session, address) for address in addresses)):
@@ -97,7 +99,7 @@ async def _named(session: aiohttp.ClientSession, text: str) -> list[Finding]:
 
 
 async def _addresses(host: str, port: int) -> list[_Address]:
-    """All addresses of a name; of IPv4 alone if it has any, as the same process may have both."""
+    """All addresses of a name; only IPv4 if it has any, because a process may have both kinds."""
     async with asyncio.timeout(CALL_LIMIT):
         loop = asyncio.get_running_loop()
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
@@ -110,11 +112,11 @@ async def _process(session: aiohttp.ClientSession, address: _Address) -> list[Fi
     check = f"process {address}"
     try:
         status, text = await _get(session, address, "/readyz")
-    except _BROKEN as error:
-        return [wrong(check, f"does not answer: {reason(error)}", _SETTINGS)]
+    except _REQUEST_ERRORS as error:
+        return [wrong(check, f"does not answer: {reason(error)}", _NOT_REACHED)]
     lines = [line for line in text.splitlines() if line.strip()]
     if status not in {200, 503} or not lines or not all(map(_CONDITION.match, lines)):
-        return [wrong(check, f"is no admin port of ours: status {status}", _SETTINGS)]
+        return [wrong(check, f"is not an admin port of ours: status {status}", _NOT_REACHED)]
     return [_readiness(check, status, lines), *await _spool(session, address)]
 
 
@@ -122,7 +124,7 @@ _CONDITION: Final = re.compile(r"(?:process \d+: )?(\w[\w ]*): (ok|degraded|not 
 
 
 def _readiness(check: str, status: int, lines: list[str]) -> Finding:
-    """What is not `ok`, as the process words it."""
+    """The conditions that are not `ok`, in the words of the process."""
     problems = [line for line in lines if not line.endswith(": ok")]
     if not problems:
         return ok(check, "ready")
@@ -135,13 +137,13 @@ def _readiness(check: str, status: int, lines: list[str]) -> Finding:
 
 
 async def _spool(session: aiohttp.ClientSession, address: _Address) -> list[Finding]:
-    """What waits in the spool of an ingress, wherever that is."""
+    """The contents of an ingress's spool on any machine, from its metrics."""
     check = f"spooled at {address}"
     try:
         status, text = await _get(session, address, "/metrics")
         counts = _samples(text) if status == 200 else {}  # noqa: PLR2004
-    except _BROKEN as error:
-        return [warning(check, f"/metrics does not answer: {reason(error)}", _SETTINGS)]
+    except _REQUEST_ERRORS as error:
+        return [warning(check, f"/metrics does not answer: {reason(error)}", _NOT_REACHED)]
     if "mms_ingest_spool_postbacks" not in counts:
         return []
     return [_waiting(check, counts), *_set_aside(address, counts)]
@@ -153,19 +155,19 @@ def _waiting(check: str, counts: dict[str, float]) -> Finding:
         return ok(check, "nothing")
     age = counts.get("mms_ingest_spool_age_seconds", 0)
     found = f"{counted(postbacks, 'postback')}, the oldest for {age:.0f} s"
-    advice = "They go to RabbitMQ when it takes them again; keep that machine's disk until then."
+    advice = "They are published when RabbitMQ accepts them; keep the machine's disk until then."
     return warning(check, found, advice, follows=("rabbitmq",))
 
 
 def _set_aside(address: _Address, counts: dict[str, float]) -> list[Finding]:
     if not (postbacks := int(counts.get("mms_ingest_set_aside_postbacks", 0))):
         return []
-    found = f"{counted(postbacks, 'postback')} in batches larger than RabbitMQ takes"
+    found = f"{counted(postbacks, 'postback')} in batches larger than RabbitMQ accepts"
     return [wrong(f"set aside at {address}", found, SET_ASIDE)]
 
 
 def _samples(text: str) -> dict[str, float]:
-    """The gauges of the spool, summed up; of several processes that share one, one has them."""
+    """The gauges of the spool, summed up. If child processes share a spool, one of them has it."""
     sums: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         if family.name.startswith(("mms_ingest_spool_", "mms_ingest_set_aside_")):
@@ -174,8 +176,10 @@ def _samples(text: str) -> dict[str, float]:
 
 
 async def _get(session: aiohttp.ClientSession, address: _Address, path: str) -> tuple[int, str]:
-    async with session.get(f"http://{address}{path}", allow_redirects=False) as answer:
-        body = await answer.content.read(_LARGEST)
-        while len(body) < _LARGEST and (more := await answer.content.read(_LARGEST - len(body))):
+    async with session.get(f"http://{address}{path}", allow_redirects=False) as response:
+        body = await response.content.read(_MAX_RESPONSE_BYTES)
+        while (room := _MAX_RESPONSE_BYTES - len(body)) and (
+            more := await response.content.read(room)
+        ):
             body += more
-        return answer.status, body.decode(errors="replace")
+        return response.status, body.decode(errors="replace")

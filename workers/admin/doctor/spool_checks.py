@@ -1,6 +1,6 @@
-"""This machine: each spool on it, whether it can be written, what waits in it, whether it is full.
+"""The spools of this machine: permissions, file system, disk space, contents, room.
 
-A spool on another machine cannot be read; what its ingress counts is in `processes`.
+A spool on another machine cannot be read. `process_checks` reads what its ingress counts.
 """
 
 import contextlib
@@ -19,13 +19,18 @@ from shared.process.cli import counted
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import Finding, judged, ok, warning, wrong
 
+_MEMORY: Final = "is memory: a restart of the machine loses postbacks that were answered 200"
+_NETWORK: Final = "is a network file system, where SQLite's locks and write-ahead log are not safe"
 _UNSAFE: Final = {
-    "tmpfs": "is memory: what was answered 200 goes with the machine",
-    "ramfs": "is memory: what was answered 200 goes with the machine",
-    "overlay": "may be a container's own layer: what was answered 200 goes with the container",
-    "nfs": "is a network file system, where SQLite's locks and write-ahead log are not safe",
-    "nfs4": "is a network file system, where SQLite's locks and write-ahead log are not safe",
-    "cifs": "is a network file system, where SQLite's locks and write-ahead log are not safe",
+    "tmpfs": _MEMORY,
+    "ramfs": _MEMORY,
+    "overlay": (
+        "may be a container's own layer: removing the container loses postbacks that were"
+        " answered 200"
+    ),
+    "nfs": _NETWORK,
+    "nfs4": _NETWORK,
+    "cifs": _NETWORK,
 }
 
 
@@ -33,23 +38,23 @@ FULL: Final = 0.95
 """Share of MMS_SPOOL_MAX_BYTES from which a spool may refuse the next batch."""
 
 
-async def check_machine(settings: Settings, named: Sequence[str] = ()) -> AsyncIterator[Finding]:
-    """Each spool: its folder can be written, is on a real disk and has room; what waits in it.
+async def check_spools(settings: Settings, named: Sequence[str] = ()) -> AsyncIterator[Finding]:
+    """Check the spool of the settings and the named spools.
 
     Args:
-        named: more spools than that of the settings, as paths or patterns (`/var/lib/*/spool.db`).
+        named: more spools, as paths or patterns (`/var/lib/*/spool.db`).
     """
     limit = int(settings.spool_max_bytes)
     if settings.spool_path or not named:
-        for finding in _of_the_settings(settings):
+        for finding in _configured_spool(settings):
             yield finding
     for pattern in named:
         if not (paths := _files(pattern)):
             yield wrong(
                 f"spool {pattern}",
                 "there is no such file on this machine",
-                "Correct it. A spool on another machine cannot be read from here: run doctor"
-                " there, or name its ingress with --process, which counts what waits.",
+                "Correct the path. A spool on another machine cannot be read from here: run doctor"
+                " there, or name its ingress with --process, which counts its postbacks.",
             )
         for path in paths:
             for finding in _spool(path, limit, f"spool {path}"):
@@ -60,13 +65,13 @@ def _files(pattern: str) -> list[Path]:
     return [Path(each).absolute() for each in sorted(glob.glob(pattern))]  # noqa: PTH207
 
 
-def _of_the_settings(settings: Settings) -> Iterator[Finding]:
+def _configured_spool(settings: Settings) -> Iterator[Finding]:
     if not settings.spool_path:
         yield warning(
             "spool",
             "off (MMS_SPOOL_PATH is empty)",
-            "While RabbitMQ is away postbacks are answered 503, and the provider gives up after"
-            " 25 minutes. Set MMS_SPOOL_PATH to a file on a local disk.",
+            "While RabbitMQ is unavailable, postbacks are answered 503, and the provider gives up"
+            " after 25 minutes. Set MMS_SPOOL_PATH to a file on a local disk.",
         )
         return
     yield from _spool(Path(settings.spool_path).absolute(), int(settings.spool_max_bytes), "spool")
@@ -82,7 +87,7 @@ def _spool(path: Path, limit: int, name: str) -> Iterator[Finding]:
 
 
 def _writable(path: Path, folder: Path, name: str) -> Finding:
-    who = getpass.getuser()
+    user = getpass.getuser()
     try:
         with tempfile.TemporaryFile(dir=folder) as probe:
             probe.write(b"doctor")
@@ -93,16 +98,16 @@ def _writable(path: Path, folder: Path, name: str) -> Finding:
         refused = f"{folder}: {error.strerror}"
     return judged(
         f"{name} permissions",
-        refused or f"{folder} can be written by {who}",
+        refused or f"{user} can write to {folder}",
         good=not refused,
-        advice=f"Let {who} (run doctor as the user that runs mms-ingest) write to the folder, the"
-        " file and its -wal, -shm and -drain, or set MMS_SPOOL_PATH to where it may.",
+        advice=f"Let {user} (run doctor as the user that runs mms-ingest) write to the folder, the"
+        " file and its -wal, -shm and -drain, or set MMS_SPOOL_PATH to another folder.",
     )
 
 
 def _kind(folder: Path, name: str) -> Finding:
     kind = _file_system(folder)
-    advice = "Set MMS_SPOOL_PATH to a file on a local disk, or on a volume that is one."
+    advice = "Set MMS_SPOOL_PATH to a file on a local disk or on a persistent volume."
     if kind in _UNSAFE:
         finding = warning if kind == "overlay" else wrong
         return finding(
@@ -130,24 +135,24 @@ def _room(path: Path, folder: Path, limit: int, name: str) -> Finding:
         f"{name} disk space",
         f"{_mib(free)} free in {folder}; the spool may grow by {_mib(max(0, wanted))}",
         good=free >= wanted,
-        advice="Make room, or lower MMS_SPOOL_MAX_BYTES: a full disk answers 503 earlier than"
-        " you planned, and takes what else is on it along.",
+        advice="Make room, or lower MMS_SPOOL_MAX_BYTES. With a full disk, postbacks are answered"
+        " 503 before the spool reaches its limit, and everything else on the disk suffers too.",
     )
 
 
 SET_ASIDE: Final = (
-    "Raise max_message_size in rabbitmq.conf, restart RabbitMQ and then the ingress, which sends"
-    " them then. Keep the file: it is the only copy."
+    "Raise max_message_size in rabbitmq.conf, restart RabbitMQ, then restart the ingress, which"
+    " then publishes them. Keep the file: it is the only copy."
 )
 
 
 class _Contents(NamedTuple):
-    """What a spool holds.
+    """The contents of a spool.
 
     Attributes:
-        used: bytes of the file that hold something.
-        set_aside: postbacks in batches that are larger than RabbitMQ takes.
-        oldest: seconds since the Unix epoch, None when nothing waits.
+        oldest: when the oldest batch was spooled, seconds since the Unix epoch; None: no batch.
+        used: bytes of the file that are in use.
+        set_aside: postbacks in batches that are larger than RabbitMQ accepts.
     """
 
     postbacks: int
@@ -157,7 +162,7 @@ class _Contents(NamedTuple):
 
 
 def _read(path: Path) -> _Contents:
-    """Raises: sqlite3.Error: the file is damaged, is no spool, or may not be read."""
+    """Raises: sqlite3.Error: the file is damaged, is not a spool, or must not be read."""
     database = sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True, timeout=2)
     with contextlib.closing(database):
         query = "SELECT coalesce(sum(postbacks), 0), min(spooled_at) FROM spool"
@@ -167,11 +172,11 @@ def _read(path: Path) -> _Contents:
             for each in ("page_count", "freelist_count", "page_size")
         )
         tables = database.execute("SELECT name FROM sqlite_schema").fetchall()
-        aside = 0
+        set_aside = 0
         if ("set_aside",) in tables:  # not in a file of an older release
             query = "SELECT coalesce(sum(postbacks), 0) FROM set_aside"
-            (aside,) = database.execute(query).fetchone()
-    return _Contents(postbacks, oldest, (pages - free) * size, aside)
+            (set_aside,) = database.execute(query).fetchone()
+    return _Contents(postbacks, oldest, (pages - free) * size, set_aside)
 
 
 def _contents(path: Path, limit: int, name: str) -> Iterator[Finding]:
@@ -181,15 +186,15 @@ def _contents(path: Path, limit: int, name: str) -> Iterator[Finding]:
         yield wrong(
             f"{name} contents",
             f"{path} cannot be read: {error}",
-            "If it is damaged, move it away with its -wal and -shm (it may be all that holds some"
-            " postbacks) and restart the ingress.",
+            "If it is damaged, move it away with its -wal and -shm and restart the ingress. Keep"
+            " these files: they may be the only copy of some postbacks.",
         )
         return
     yield _waiting(contents, name)
     if contents.set_aside:
         yield wrong(
             f"{name} set aside",
-            f"{counted(contents.set_aside, 'postback')} in batches larger than RabbitMQ takes",
+            f"{counted(contents.set_aside, 'postback')} in batches larger than RabbitMQ accepts",
             SET_ASIDE,
         )
     if contents.postbacks or contents.set_aside:
@@ -203,28 +208,28 @@ def _waiting(contents: _Contents, name: str) -> Finding:
     return warning(
         f"{name} contents",
         f"{counted(contents.postbacks, 'postback')}, the oldest for {age:.0f} s",
-        "They go to RabbitMQ when it takes them and an ingress with this MMS_SPOOL_PATH runs.",
+        "An ingress with this MMS_SPOOL_PATH publishes them as soon as RabbitMQ accepts them.",
         follows=("rabbitmq",),
     )
 
 
 def _full(path: Path, contents: _Contents, limit: int, name: str) -> Finding:
-    """Whether the spool takes another batch: it has a limit and a reserve for its disk."""
+    """Whether the spool can take another batch: it has a limit, and a reserve on its disk."""
     check = f"{name} room"
     if not path.with_name(f"{path.name}-reserve").exists():
         return wrong(
             check,
-            "takes no more: its disk was full, and it has given up its reserve",
-            "Postbacks are answered 503 until it is empty. Make room on its disk, and bring"
-            " RabbitMQ back; it drains by itself.",
+            "refuses postbacks: its disk was full, and its reserve is used up",
+            "Postbacks are answered 503 until it is empty. Make room on its disk, and repair"
+            " RabbitMQ; then the spool drains.",
         )
     found = f"{_mib(contents.used)} of {_mib(limit)} (MMS_SPOOL_MAX_BYTES)"
     return judged(
         check,
         found,
         good=contents.used < FULL * limit,
-        advice="It is full: postbacks are answered 503 while RabbitMQ is away. Raise"
-        " MMS_SPOOL_MAX_BYTES if the disk has room, and restart the ingress; bring RabbitMQ back.",
+        advice="It is full: postbacks are answered 503 while RabbitMQ is unavailable. Repair"
+        " RabbitMQ. If the disk has room, raise MMS_SPOOL_MAX_BYTES and restart the ingress.",
     )
 
 

@@ -1,0 +1,65 @@
+"""Calls of a check to RabbitMQ: each has a time limit and a channel of its own."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Final
+
+import aio_pika
+from aio_pika.abc import AbstractConnection
+from aiormq.abc import AbstractChannel
+from aiormq.exceptions import AMQPError, ChannelAccessRefused
+from yarl import URL
+
+from workers.admin.doctor.finding import CALL_LIMIT
+
+Step = Callable[[AbstractChannel], Awaitable[object]]
+"""A function that uses a channel."""
+
+CALL_ERRORS: Final = (TimeoutError, OSError, RuntimeError, AMQPError, ValueError)
+"""Errors of a call that RabbitMQ refuses or does not answer."""
+
+_RIGHTS: Final = (
+    "rabbitmqctl set_permissions -p <vhost> <user> '^(mms\\.|amq\\.gen)'"
+    " '^(mms\\.|amq\\.(gen|default))' '^(mms\\.|amq\\.gen)'"
+)
+
+
+async def on_channel(connection: AbstractConnection, step: Step) -> None:
+    """Run a step on a new channel, because RabbitMQ closes a channel after an error.
+
+    Raises:
+        CALL_ERRORS: it failed, or took longer than `CALL_LIMIT`.
+    """
+    async with asyncio.timeout(CALL_LIMIT):
+        opened = await connection.channel(publisher_confirms=False)
+        channel = await opened.get_underlay_channel()
+        await step(channel)
+        with contextlib.suppress(*CALL_ERRORS):
+            await opened.close()
+
+
+@contextlib.asynccontextmanager
+async def connected(url: URL) -> AsyncIterator[AbstractConnection]:
+    """A connection for as long as the context lasts.
+
+    Raises:
+        CALL_ERRORS: RabbitMQ does not answer within `CALL_LIMIT` or refuses the connection.
+    """
+    async with asyncio.timeout(CALL_LIMIT):
+        connection = await aio_pika.connect(url, timeout=CALL_LIMIT)
+    try:
+        yield connection
+    finally:
+        with contextlib.suppress(*CALL_ERRORS):
+            async with asyncio.timeout(CALL_LIMIT):
+                await connection.close()
+
+
+def advice(error: BaseException) -> str:
+    """What to do about an error of a call."""
+    if isinstance(error, TimeoutError):
+        return "A queue has no leader, or the server hangs: see RabbitMQ's log."
+    if isinstance(error, ChannelAccessRefused):
+        return f"Grant the rights to the user: {_RIGHTS}"
+    return "See RabbitMQ's log."

@@ -1,0 +1,1 @@
+"""`mms-admin plan`: from the measured cost of a postback to the size of an installation."""
