@@ -315,7 +315,7 @@ MALFORMED: dict[str, bytes] = {
     "not UTF-8 in XML": xml(INSIDE).replace(b"T1", b"\xff\xfe"),
     "an encoding that nobody knows": b'<?xml version="1.0" encoding="klingon"?>' + xml(INSIDE),
     "an encoding that Python knows and we do not take": (
-        b'<?xml version="1.0" encoding="cp037"?>' + xml(INSIDE)
+        b'<?xml version="1.0" encoding="koi8-r"?>' + xml(INSIDE)
     ),
     "not in UTF-16 though it says so": b'<?xml version="1.0" encoding="utf-16"?>' + xml(INSIDE),
     "not in ASCII though it says so": (

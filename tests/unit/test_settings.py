@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
@@ -285,12 +285,24 @@ def test_settings_do_not_change() -> None:
 
 VARIABLES = [row.variable.replace("<NAME>", "DEFAULT") for row in describe()]
 
-AMOUNTS = st.from_regex(
-    r"[+-]?[0-9_.e]{0,400}\s?(ms|[smhdBKMGT]|[KMGT]iB|nan|inf)?", fullmatch=True
+AMOUNT_VARIABLES = [f"MMS_{name.upper()}" for name in BOUNDS]
+UNITS = ["", "ms", "s", "m", "h", "d", "B", "KiB", "MiB", "GiB", "TiB", "K", "e3", ".5"]
+NUMBERS = (
+    st.integers(-1, 2**70).map(str)
+    | st.integers(1, 400).map(lambda digits: "9" * digits)
+    | st.from_regex(r"[+-]?[0-9_.e]{0,400}", fullmatch=True)
+    | st.sampled_from(["nan", "inf", "-inf"])
 )
+AMOUNTS = st.builds("{}{}".format, NUMBERS, st.sampled_from(UNITS))
 
 
-@given(variable=st.sampled_from(VARIABLES), text=st.text() | AMOUNTS | st.ip_addresses().map(str))
+@example(variable="MMS_MAX_BODY", text="9" * 400)
+@example(variable="MMS_QUEUE_MAX_BYTES", text="9" * 400 + "TiB")
+@example(variable="MMS_SPOOL_MAX_BYTES", text="1")
+@given(
+    variable=st.sampled_from(VARIABLES) | st.sampled_from(AMOUNT_VARIABLES),
+    text=st.text() | AMOUNTS | st.ip_addresses().map(str),
+)
 def test_any_text_is_a_value_or_an_error_of_ours(variable: str, text: str) -> None:
     try:
         loaded = load_settings({variable: text})
