@@ -147,7 +147,7 @@ def build_context(out: Path, version: str) -> Path:
 
 
 def check_context(context: Path) -> None:
-    """Hadolint accepts the Dockerfile, each COPY has its source; Docker builds it if it is there."""
+    """Hadolint accepts the Dockerfile, each COPY has its source; Docker builds it if it can."""
     say("checking the Dockerfile with hadolint")
     run(str(Path(sys.executable).with_name("hadolint")), str(DOCKERFILE))
     with tarfile.open(context) as archive:
