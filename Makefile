@@ -48,6 +48,10 @@ check: ## lint, format, types and unit tests, in less than a minute
 	$(PYTHON) -m mypy
 	$(PYTHON) -m pytest -q tests/unit
 
+dist: ## build and check all that a user installs: wheel, image context, chart, sample settings
+	$(BOOTSTRAP) dist
+	@exec $(PYTHON) -m deploy.dist
+
 fmt: ## format the code, and mend what the linter can mend
 	$(BOOTSTRAP) venv
 	$(PYTHON) -m ruff check --fix-only --quiet .
@@ -65,4 +69,4 @@ clean: ## remove .venv and caches; var, which holds data, stays
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-.PHONY: help run site test chaos matrix bench fuzz check fmt lock clean
+.PHONY: help run site test chaos matrix bench fuzz check dist fmt lock clean

@@ -8,7 +8,8 @@
 * shell completion for bash, zsh and fish;
 * SHA256SUMS.
 
-The files depend on the commit alone: their times are those of the last commit.
+The wheel, the source distribution and the build context depend on the commit alone: the times in
+them are that of the last commit.
 """
 
 import argparse
@@ -82,7 +83,7 @@ def build(out: Path) -> None:
     wheel, sdist = build_python(out, version)
     context = build_context(out, version)
     check_context(context)
-    chart = build_chart(out, version)
+    build_chart(out, version)
     with tempfile.TemporaryDirectory(prefix="mms-dist-") as folder:
         for package in (wheel, sdist):
             say(f"installing {package.name} into an empty virtual environment")
@@ -92,7 +93,7 @@ def build(out: Path) -> None:
         write_sample(binaries, out)
         write_completion(binaries, commands, out)
     write_sums(out)
-    say(f"done in {time.monotonic() - began:.0f} s; {chart.name} and all others are in {out}:")
+    say(f"done in {time.monotonic() - began:.0f} s; in {out} are:")
     for path in files(out):
         print(f"  {path.relative_to(out)}  {path.stat().st_size:,} bytes")
 
@@ -177,7 +178,7 @@ print(json.dumps({"path": path, "lint": found, "manifests": manifests}))
 """
 
 
-def build_chart(out: Path, version: str) -> Path:
+def build_chart(out: Path, version: str) -> None:
     """The chart as a package of this version, which Helm's engine lints and renders."""
     say("packing the Helm chart")
     packed: dict[str, Any] = json.loads(run(sys.executable, "-c", _PACKAGE, str(CHART), str(out)))
@@ -189,7 +190,6 @@ def build_chart(out: Path, version: str) -> Path:
         raise DistError(f"Helm finds faults in the chart: {worst}")
     if not any(f"mms-postbacks:{version}" in text for text in packed["manifests"].values()):
         raise DistError(f"no pod of the chart runs the image mms-postbacks:{version}")
-    return chart
 
 
 def install(package: Path, folder: Path) -> Path:

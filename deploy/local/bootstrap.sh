@@ -6,6 +6,7 @@
 #   deploy/local/bootstrap.sh site      and the proxy and Prometheus
 #   deploy/local/bootstrap.sh servers   and all of these, which the tests start for themselves
 #   deploy/local/bootstrap.sh bench     and what the benchmark compares with, in .venv-bench
+#   deploy/local/bootstrap.sh dist      .venv, and what checks the image and the chart
 #   deploy/local/bootstrap.sh matrix    .venv, and what makes another Debian in a folder
 #
 # Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
@@ -183,9 +184,13 @@ bench)
     ensure_venv
     ensure_bench
     ;;
+dist)
+    ensure_venv
+    ensure_tools
+    ;;
 matrix)
     ensure_debootstrap
     ensure_venv
     ;;
-*) fail "usage: $0 venv|run|site|servers|bench|matrix" ;;
+*) fail "usage: $0 venv|run|site|servers|bench|dist|matrix" ;;
 esac
