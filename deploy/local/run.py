@@ -32,7 +32,7 @@ from shared.errors import StartError
 from shared.process.supervisor import Supervisor
 from shared.settings.load import load_settings
 from shared.settings.settings import Settings
-from workers.admin.upgrade import upgrade
+from workers.admin.upgrade.steps import upgrade
 
 DEMO: Final = ("--count", "200", "--rate", "20", "--format", "mixed", "--duplicates", "0.1")
 

@@ -1,4 +1,4 @@
-"""`mms-admin topology upgrade`: the `mms.dead` of releases before, made anew with letters in it."""
+"""`mms-admin topology upgrade`: `mms.dead` is created again, and its dead letters stay."""
 
 import asyncio
 import contextlib
@@ -23,10 +23,10 @@ from shared.rabbitmq.session import Session, connection_errors, open_session
 from shared.settings.settings import Settings
 from tests.integration.test_admin_commands import admin
 from tests.support import running
-from workers.admin import upgrade as module
 from workers.admin.dead.lock import lock
 from workers.admin.stream import Reader
-from workers.admin.upgrade import SPARE, upgrade
+from workers.admin.upgrade import calls, move
+from workers.admin.upgrade.steps import SPARE, upgrade
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -40,7 +40,7 @@ HEADERS: FieldTable = {
 
 
 async def declare_old(channel: AbstractChannel, settings: Settings) -> None:
-    """`mms.dead` as the release before declares it."""
+    """`mms.dead` as an earlier release declares it."""
     exchange = await channel.declare_exchange(
         topology.DEAD, aio_pika.ExchangeType.FANOUT, durable=True
     )
@@ -92,7 +92,7 @@ async def is_whole(settings: Settings) -> None:
 
 
 def bodies(count: int = COUNT) -> list[bytes]:
-    return [b"letter %d" % number for number in range(count)]
+    return [b"dead %d" % number for number in range(count)]
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ async def old(settings: Settings) -> AsyncIterator[Settings]:
         await channel.queue_delete(SPARE)
 
 
-async def test_the_conflict_names_the_command_and_the_command_mends_it(old: Settings) -> None:
+async def test_the_conflict_names_the_command_that_resolves_it(old: Settings) -> None:
     with pytest.raises(TopologyConflictError, match="mms-admin topology upgrade"):
         await open_session(old, name="test")
     ran = await admin(old, "topology", "upgrade", "--dry-run")
@@ -122,14 +122,14 @@ async def test_the_conflict_names_the_command_and_the_command_mends_it(old: Sett
 
 
 class Killer:
-    """Kills a coroutine after its first call to RabbitMQ, the next one some calls later, ..."""
+    """Ends a coroutine after its second call to RabbitMQ, the next one five calls later."""
 
     def __init__(self) -> None:
         self.dies_at = -3
         self._left = -1
 
     async def kills(self, coroutine: Coroutine[None, None, object]) -> bool:
-        """Run it; False if it ended by itself before its time came."""
+        """Run it; False if it ended by itself before that call."""
         self.dies_at += 5
         self._left = self.dies_at
         try:
@@ -161,20 +161,20 @@ class Killer:
 
 
 class KilledError(Exception):
-    """The end of a process in the middle of its work."""
+    """The process ends in the middle of its work."""
 
 
 @pytest.mark.timeout(300)  # many upgrades
 async def test_interrupted_at_any_point_and_run_again(
     old: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each call to RabbitMQ is once the last one: it is done, and then the connection is lost."""
+    """The connection is lost after a call to RabbitMQ; which call differs from run to run."""
     killer = Killer()
-    monkeypatch.setattr(module, "connection_errors", killer.connection_errors)
+    monkeypatch.setattr(calls, "connection_errors", killer.connection_errors)
     monkeypatch.setattr(Reader, "acknowledge", killer.after(Reader.acknowledge))
     monkeypatch.setattr(Session, "publish_all", killer.after(Session.publish_all))
-    monkeypatch.setattr(module, "SILENCE", 0.05)
-    monkeypatch.setattr(module, "WINDOW", 16)
+    monkeypatch.setattr(move, "QUIET_LIMIT", 0.05)
+    monkeypatch.setattr(move, "WINDOW", 16)
     sent = set(bodies())
     while True:
         if not await killer.kills(upgrade(old, lambda _: None)):
@@ -196,7 +196,7 @@ async def test_interrupted_at_any_point_and_run_again(
 async def test_dead_letters_keep_coming_and_an_old_process_binds_again(
     old: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "SILENCE", 0.1)
+    monkeypatch.setattr(move, "QUIET_LIMIT", 0.1)
     sent: list[bytes] = bodies()
     done = asyncio.Event()
 
@@ -212,9 +212,7 @@ async def test_dead_letters_keep_coming_and_an_old_process_binds_again(
 
     async def old_process() -> None:
         while not done.is_set():
-            with contextlib.suppress(
-                AMQPError
-            ):  # RabbitMQ fails over a queue that is being deleted
+            with contextlib.suppress(AMQPError):  # raised while the queue is being deleted
                 async with running.channel(old) as channel:
                     await declare_old(channel, old)
             await asyncio.sleep(0.5)
@@ -224,22 +222,22 @@ async def test_dead_letters_keep_coming_and_an_old_process_binds_again(
         tasks.create_task(old_process())
         await upgrade(old, lambda _: None)
         done.set()
-    await upgrade(old, lambda _: None)  # an old process may have been the last
+    await upgrade(old, lambda _: None)  # an old process may have declared the queue last
     await is_whole(old)
     assert set(await taken(old)) == set(sent)
 
 
-async def test_it_waits_for_who_holds_dead_letters(
+async def test_it_waits_until_other_consumers_stop(
     old: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An mms-admin of the release before knows no lock; it consumes."""
-    monkeypatch.setattr(module, "SILENCE", 0.1)
-    monkeypatch.setattr(module, "IDLE_LIMIT", 0.5)
+    """An mms-admin of an earlier release consumes without the lock."""
+    monkeypatch.setattr(move, "QUIET_LIMIT", 0.1)
+    monkeypatch.setattr(move, "OTHERS_LIMIT", 0.5)
     session = await open_session(old, name="test", prefetch=10, declaring=False)
     reader = Reader(session, topology.DEAD)
     await reader.start()
     assert await reader.next(5.0) is not None
-    with pytest.raises(UpgradeError, match="Somebody else consumes"):
+    with pytest.raises(UpgradeError, match="another process consumes"):
         await upgrade(old, lambda _: None)
     await session.close()
     await upgrade(old, lambda _: None)

@@ -16,7 +16,7 @@ from workers.admin.hash_password import hash_password
 from workers.admin.plan.command import show_plan
 from workers.admin.rebuild import rebuild
 from workers.admin.show import show
-from workers.admin.upgrade_topology import upgrade_topology
+from workers.admin.upgrade.command import upgrade_topology
 
 
 @click.group(epilog=cli.settings_help())
