@@ -60,6 +60,7 @@ async def test_a_long_outage_costs_a_batch_one_delivery(
     assert await site.dead() == 0
     for worker in workers:
         assert worker.log().count("requeued unacknowledged batches once") == 1
+        assert "stopped consuming: " in worker.log()  # else what others requeue comes to it
     holds(row)
 
 

@@ -125,7 +125,7 @@ async def test_a_dead_letter_with_a_hostile_content_type(
     subjects, (dead_letter,) = await process(settings, bad)
     assert subjects == ALL
     assert dead_letter.body == bad.body
-    assert dead_letter.reason == "malformed"
+    assert (dead_letter.reason, dead_letter.source) == ("malformed", "default")  # has its headers
 
 
 async def test_a_dead_letter_whose_texts_are_no_unicode(settings: Settings) -> None:

@@ -6,7 +6,7 @@ import math
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.postback import envelope
@@ -81,6 +81,7 @@ def test_a_truncated_message_is_refused() -> None:
             envelope.decode(message[:length])
 
 
+@example(bodies=[b"x" * 10] * 4, largest=34, traced=False)  # two arrivals without their array
 @given(
     st.lists(st.binary(max_size=300), max_size=20),
     st.integers(min_value=1, max_value=1000),
