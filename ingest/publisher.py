@@ -1,7 +1,7 @@
-"""One confirmed publish of one batch: taken, not taken, too large, or unknown.
+"""Publish a batch and wait for its confirm: taken, rejected, too large, or unknown.
 
-Keeps one session to RabbitMQ open, for ever, and publishes on it while it is there. Without a
-session a publish fails at once: what to do then is not decided here.
+Keeps one session to RabbitMQ open and publishes on it while it is open. Without a session a publish
+fails at once; the caller decides what to do then.
 """
 
 import logging
@@ -13,7 +13,8 @@ from pamqp.commands import Basic
 from shared.errors import BrokerUnavailableError, PublishRejectedError, TopologyConflictError
 from shared.postback import envelope
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, backoff, hold, open_session
+from shared.rabbitmq.reconnect import Sessions, keep_topology
+from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 
 PUBLISH_LIMIT: Final = 2.0
@@ -23,11 +24,12 @@ log: Final = logging.getLogger(__name__)
 
 
 class Publisher:
-    """Publishes batches to `mms.postbacks` and knows whether RabbitMQ took them.
+    """Publishes batches to `mms.postbacks` and returns once RabbitMQ has confirmed them.
 
     Attributes:
-        largest: bytes of the largest batch that RabbitMQ takes, as far as it has told.
-        problem: why there is no session to publish on, or what is wrong with the topology.
+        largest: bytes of the largest batch that RabbitMQ takes; infinite as long as it is not
+            known.
+        problem: why there is no session, or what is wrong with the topology; None if nothing.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -36,16 +38,17 @@ class Publisher:
         self.largest: float = math.inf
         self.problem: str | None = "not connected to RabbitMQ yet"
 
-    async def publish(self, batch: bytes, batch_id: str) -> None:
-        """Publish an encoded batch; returns once a quorum queue has it.
+    async def publish(self, encoded: bytes, batch_id: str) -> None:
+        """Publish an encoded batch; return once a quorum queue has it.
 
         Args:
             batch_id: the message's id, see `envelope.batch_id`.
 
         Raises:
-            PublishRejectedError: there is no session, or RabbitMQ refused the batch.
+            PublishRejectedError: there is no session, or RabbitMQ rejected the batch.
             UnpublishableError: the batch is larger than `largest`.
-            PublishOutcomeUnknownError: no answer within `PUBLISH_LIMIT`, or the connection broke.
+            PublishOutcomeUnknownError: no confirm within `PUBLISH_LIMIT`, or the connection was
+                lost.
         """
         session = self._session
         if session is None or not session.open:
@@ -53,32 +56,29 @@ class Publisher:
         properties = Basic.Properties(content_type=envelope.CONTENT_TYPE, message_id=batch_id)
         try:
             await session.publish(
-                batch, exchange=topology.POSTBACKS, properties=properties, limit=PUBLISH_LIMIT
+                encoded, exchange=topology.POSTBACKS, properties=properties, limit=PUBLISH_LIMIT
             )
         finally:
             self.largest = session.largest
 
     async def run(self) -> None:
-        """Connect, and connect again whenever the connection is lost, until cancelled."""
-        attempt = 0
+        """Keep a session open until cancelled. A topology conflict is reported and retried."""
+        sessions = Sessions(
+            self._open_session,
+            self._report,
+            retry_on=(BrokerUnavailableError, TopologyConflictError),
+        )
         while True:
-            try:
-                session = await open_session(self._settings, name="mms-ingest")
-            except (BrokerUnavailableError, TopologyConflictError) as error:
-                self._report(str(error))
-                await backoff(attempt)
-                attempt += 1
-                continue
-            log.info("connected to RabbitMQ")
-            attempt = 0
-            self.problem = None
-            self._session = session
-            try:
-                await hold(session, self._settings, self._report)
-            finally:
-                self._session = None
-                await session.close()
-            self._report("lost the connection to RabbitMQ")
+            async with sessions.next() as session:
+                self._session = session
+                try:
+                    await keep_topology(session, self._settings, self._report)
+                finally:
+                    self._session = None
+                raise BrokerUnavailableError("lost the connection to RabbitMQ")
+
+    async def _open_session(self) -> Session:
+        return await open_session(self._settings, name="mms-ingest")
 
     def _report(self, problem: str | None) -> None:
         if problem is not None and problem != self.problem:

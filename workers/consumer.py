@@ -1,9 +1,9 @@
-"""Batches as they come, and their acknowledgement.
+"""Consume batches in windows, and acknowledge them.
 
-Takes whatever has arrived, up to `WINDOW_BYTES` and `WINDOW_POSTBACKS`. A batch that was delivered
-before may be what killed the worker that had it: it is handled alone and in random order among its
-like, so that a batch which kills workers again and again does not take its neighbours with it to
-the delivery limit.
+A window is whatever has arrived, up to `WINDOW_BYTES` and `WINDOW_POSTBACKS`. A redelivered batch
+may be the one that killed the worker that had it. So it is a window of its own, and redelivered
+batches are taken in random order: a batch that kills workers again and again does not take others
+with it to the delivery limit.
 """
 
 import asyncio
@@ -14,39 +14,42 @@ from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
+from shared.cancellation import raise_lost_cancellation
 from shared.postback import envelope
-from shared.rabbitmq.session import Session, connection_errors, raise_lost_cancellation
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.session import Session
 from shared.rabbitmq.topology import STATE_QUEUE
 
 CALL_LIMIT: Final = 5.0
+"""Seconds that RabbitMQ may take to answer one call."""
 
 WINDOW_BYTES: Final = 256 * 1024
-"""Bytes of batches in a window, if it holds more than one: some 600 postbacks, done within a tenth
-of a second. What was prefetched beyond it is at hand when the window is done."""
+"""Bytes of a window that holds more than one batch: some 600 postbacks, processed within a tenth of
+a second. The rest of the prefetch is in memory when the window is done."""
 
 WINDOW_POSTBACKS: Final = 1000
-"""Postbacks in a window, if it holds more than one batch. Bodies may be of a few bytes, and each
-costs as much work and memory as any other."""
+"""Postbacks of a window that holds more than one batch. Bodies may have a few bytes, and each
+postback costs as much work and memory as any other."""
 
 
 class Delivery(NamedTuple):
     """One AMQP message from the input queue.
 
     Attributes:
-        tag: what acknowledges it.
-        redelivered: whether somebody had it before and did not acknowledge it.
-        batch: the batch's id, see `envelope.batch_id`.
+        tag: RabbitMQ's number of the delivery, used to acknowledge it.
+        redelivered: whether it was delivered before and not acknowledged.
+        batch_id: see `envelope.batch_id`.
     """
 
     tag: int
     content_type: str
     body: bytes
     redelivered: bool
-    batch: str = ""
+    batch_id: str = ""
 
 
 class Consumer:
-    """Consumes the input queue on one session, on which it is the only one to consume."""
+    """Consumes the input queue; must be the only consumer on its session."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
@@ -55,14 +58,14 @@ class Consumer:
         self._arrived = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
-        self._done = _Done()
+        self._done = _DoneDeliveries()
         self._tag = ""
         self._paused = False
 
     @property
     def alive(self) -> bool:
-        """Whether RabbitMQ has this consumer now, as far as it has told us."""
-        return self._session.open and self._tag in self._session.channel.consumers
+        """Whether RabbitMQ has this consumer now, as far as this process knows."""
+        return self._session.consumes(self._tag)
 
     @property
     def lost(self) -> bool:
@@ -70,7 +73,7 @@ class Consumer:
         return not (self.alive or (self._paused and self._session.open))
 
     async def start(self) -> None:
-        """Begin to consume.
+        """Start to consume.
 
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer or has no such queue.
@@ -81,7 +84,7 @@ class Consumer:
         self._tag = str(answer.consumer_tag)
 
     async def pause(self) -> None:
-        """Cancel the consumer. What was delivered can still be handled and acknowledged.
+        """Cancel the consumer. Delivered batches can still be processed and acknowledged.
 
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer.
@@ -89,7 +92,7 @@ class Consumer:
         if self._paused:
             return
         self._paused = True
-        # RabbitMQ must answer: what it delivers until then is still taken.
+        # Waits for RabbitMQ's answer: it may deliver more until then.
         with connection_errors(f"cannot stop consuming {STATE_QUEUE}"):
             async with asyncio.timeout(CALL_LIMIT):
                 await self._session.channel.basic_cancel(self._tag)
@@ -104,12 +107,12 @@ class Consumer:
         self._paused = False
 
     async def empty(self) -> None:
-        """Wait until all that has arrived was given out by `window`."""
+        """Wait until `window` has returned everything that has arrived."""
         await self._empty.wait()
 
     async def window(self) -> Sequence[Delivery]:
-        """Wait until something has arrived; then one redelivered batch, or as many as are fresh."""
-        raise_lost_cancellation()  # of the window before: the loop that handles them must end
+        """Wait for a delivery; then return one redelivered batch, or several that are not."""
+        raise_lost_cancellation()  # of the window before: the loop that processes them must end
         while not (self._fresh or self._redelivered):
             self._arrived.clear()
             await self._arrived.wait()
@@ -132,10 +135,10 @@ class Consumer:
         return window
 
     async def acknowledge(self, window: Sequence[Delivery]) -> None:
-        """Tell RabbitMQ that these are done with.
+        """Acknowledge the batches of a window.
 
         Raises:
-            BrokerUnavailableError: the session is no more; they will come again.
+            BrokerUnavailableError: the session is lost; RabbitMQ redelivers the batches.
         """
         tags = [delivery.tag for delivery in window]
         channel = self._session.channel
@@ -153,7 +156,7 @@ class Consumer:
             content_type=str(properties.content_type or ""),
             body=message.body,
             redelivered=bool(message.redelivered),
-            batch=str(properties.message_id or ""),
+            batch_id=str(properties.message_id or ""),
         )
         if delivery.redelivered:
             self._redelivered.append(delivery)
@@ -163,11 +166,11 @@ class Consumer:
         self._arrived.set()
 
 
-class _Done:
-    """Which deliveries of a channel are done with. RabbitMQ numbers them 1, 2, 3 and so on.
+class _DoneDeliveries:
+    """Which deliveries of a channel are done. RabbitMQ numbers them 1, 2, 3 and so on.
 
-    An acknowledgement may stand for all deliveries up to one. What was redelivered is handled out
-    of order, so that is right only while nothing below is still open.
+    One acknowledgement can cover all deliveries up to a number. Redelivered batches are processed
+    out of order, so it may do so only while no earlier delivery is still unacknowledged.
     """
 
     def __init__(self) -> None:
@@ -175,7 +178,7 @@ class _Done:
         self._beyond: set[int] = set()
 
     def all_up_to_the_last(self, tags: Sequence[int]) -> bool:
-        """Note that these are done; whether by now all up to the last of them are."""
+        """Note that these are done; return whether all up to the last of them are done now."""
         self._beyond.update(tags)
         while self._all_up_to + 1 in self._beyond:
             self._all_up_to += 1

@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from shared.backoff import backoff
 from shared.errors import OtherOriginError, StateUnavailableError, UndecodableError
 from shared.postback import envelope
 from shared.postback.codes import Track
@@ -20,7 +21,6 @@ from shared.postback.event import Event
 from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
 from shared.process.tracing import Tracing
-from shared.rabbitmq.session import backoff
 from shared.rate_limited_log import RateLimitedLog
 from workers import metrics, outcome_metrics
 from workers.consumer import Delivery
@@ -100,7 +100,9 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
             batch = read(delivery.body)
         except msgspec.DecodeError as error:
             dead.append(
-                unreadable_batch(delivery.body, delivery.content_type, str(error), delivery.batch)
+                unreadable_batch(
+                    delivery.body, delivery.content_type, str(error), delivery.batch_id
+                )
             )
             continue
         for arrival in batch:
@@ -109,14 +111,16 @@ def _decode(window: Iterable[Delivery], read: Callable[[bytes], Sequence[Arrival
                     normalised = decode(arrival.source, arrival.body)
                 except OtherOriginError as other:
                     event = passthrough_of(arrival, other.fields)
-                    passed.append(_Passed(event, arrival, delivery.batch))
+                    passed.append(_Passed(event, arrival, delivery.batch_id))
                     continue
             except UndecodableError as error:
-                dead.append(dead_letter_of(arrival, error.reason, str(error), delivery.batch))
+                dead.append(dead_letter_of(arrival, error.reason, str(error), delivery.batch_id))
             except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
-                dead.append(_failed(arrival, delivery.batch, error))
+                dead.append(_failed(arrival, delivery.batch_id, error))
             else:
-                received.append(Received(arrival, normalised, delivery.redelivered, delivery.batch))
+                received.append(
+                    Received(arrival, normalised, delivery.redelivered, delivery.batch_id)
+                )
         metrics.BATCH_SIZE.observe(len(batch))
         if batch:
             metrics.LAG.observe(max(0.0, now - batch[0].received_at / 1_000_000))
@@ -246,7 +250,7 @@ def _log_window(window: Sequence[Delivery], postbacks: int, events: int, dead: i
     """One line for all batches of a window, with their ids, when somebody reads it."""
     if log.isEnabledFor(logging.DEBUG):
         known = {
-            "batch": ",".join(delivery.batch for delivery in window),
+            "batch": ",".join(delivery.batch_id for delivery in window),
             "postbacks": postbacks,
             "events": events,
             "dead": dead,

@@ -1,46 +1,46 @@
-"""Whether Redis and RabbitMQ do their work now: asked again and again, with traffic or without.
+"""Probes of Redis and RabbitMQ: do they work now? They run all the time, with and without traffic.
 
-A server that was killed closes its connections. One that hangs does not, and only a question that
-it does not answer in time shows it. So each is asked twice a second and has a second to answer:
-what `/readyz` says of it is true within two seconds.
+A server that was killed closes its connections. A server that hangs does not; it only fails to
+answer in time. So each server is asked twice a second and has a second to answer: what `/readyz`
+says of it is at most two seconds old.
 """
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from shared.cancellation import raise_lost_cancellation
 from shared.errors import BrokerUnavailableError, StateUnavailableError
-from shared.rabbitmq.session import Session, connection_errors, raise_lost_cancellation
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.reconnect import Report
+from shared.rabbitmq.session import Session
 from shared.rabbitmq.topology import STATE_QUEUE
 from shared.settings.settings import Settings
 from workers.store import Merged, Received, Store, Unmergeable
 
-PAUSE: Final = 0.5
-"""Seconds between an answer and the next question."""
+PROBE_INTERVAL: Final = 0.5
+"""Seconds between the answer to a probe and the next probe."""
 
 ANSWER_LIMIT: Final = 1.0
 """Seconds after which a server that has not answered counts as away."""
 
 PROBE_LIMIT: Final = 10.0
-"""Seconds after which a question to Redis is given up. It is longer than `ANSWER_LIMIT`, because in
-a cluster several nodes may have to be tried before one answers."""
-
-Report = Callable[[str | None], None]
-"""Called with what is wrong, or with None when nothing is."""
+"""Seconds after which a probe of Redis is cancelled. Longer than `ANSWER_LIMIT`, because in a
+cluster several nodes may have to be tried before one answers."""
 
 
 class RedisProbe:
-    """Knows whether Redis is available: it answers, takes writes, and has not failed a merge.
+    """Knows whether Redis is available: it answers, takes writes, and the last merge succeeded.
 
-    Some failures do not show in a probe, for example that the user may not run scripts. So a merge
+    A probe does not show every failure, for example a user who may not run scripts. So a merge
     that fails counts too, until a merge succeeds; see `WatchedStore`.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._store = Store(settings, ANSWER_LIMIT)
-        self._unanswered: str | None = "Redis has not been asked yet"
-        self._unmerged: str | None = None
+        self._probe_problem: str | None = "Redis has not been asked yet"
+        self._merge_problem: str | None = None
         self._answers = asyncio.Event()
         self._available = asyncio.Event()
         self._away = asyncio.Event()
@@ -49,29 +49,29 @@ class RedisProbe:
     @property
     def problem(self) -> str | None:
         """Why Redis is not available; None when it is."""
-        return self._unanswered or self._unmerged
+        return self._probe_problem or self._merge_problem
 
     async def run(self) -> None:
-        """Ask again and again.
+        """Probe until cancelled.
 
         Raises:
-            UnsupportedRedisError: the server is too old. It is asked for its version at the start
-                and whenever it was away.
+            UnsupportedRedisError: the server is too old. Its version is checked at the start and
+                whenever it was away.
         """
         async with contextlib.aclosing(self._store):
             while True:
-                with _late(self._report, "Redis"):
-                    problem = await self._ask()
+                with _report_if_late(self._report, "Redis"):
+                    problem = await self._probe()
                 self._report(problem)
                 raise_lost_cancellation()
-                await asyncio.sleep(PAUSE)
+                await asyncio.sleep(PROBE_INTERVAL)
 
     async def answers(self) -> None:
         """Wait until Redis answers the probe."""
         await self._answers.wait()
 
     async def available(self) -> None:
-        """Wait until Redis answers the probe and no merge has failed since the last success."""
+        """Wait until Redis answers the probe and the last merge succeeded."""
         await self._available.wait()
 
     async def away(self) -> None:
@@ -79,27 +79,27 @@ class RedisProbe:
         await self._away.wait()
 
     def report_merge(self, problem: str | None) -> None:
-        """Note that a merge succeeded (None), or why Redis did not do it."""
-        self._unmerged = problem
+        """Note that a merge succeeded (None), or why Redis refused it."""
+        self._merge_problem = problem
         self._set_events()
 
     def _report(self, problem: str | None) -> None:
-        self._unanswered = problem
+        self._probe_problem = problem
         self._set_events()
 
     def _set_events(self) -> None:
-        _set(self._answers, to=self._unanswered is None)
+        _set(self._answers, to=self._probe_problem is None)
         _set(self._available, to=self.problem is None)
         _set(self._away, to=self.problem is not None)
 
-    async def _ask(self) -> str | None:
+    async def _probe(self) -> str | None:
         try:
             async with asyncio.timeout(PROBE_LIMIT):
-                if self._unanswered is not None:
+                if self._probe_problem is not None:
                     await self._store.check_version()
                 await self._store.check()
         except (StateUnavailableError, TimeoutError) as error:
-            # The next question begins with new connections, in a cluster also with new primaries.
+            # The next probe begins with new connections, in a cluster also with new primaries.
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ANSWER_LIMIT):
                     await self._store.aclose()
@@ -108,7 +108,7 @@ class RedisProbe:
 
 
 class WatchedStore(Store):
-    """A store whose merges also say whether Redis is available."""
+    """A store that reports to a probe whether its merges succeed."""
 
     def __init__(self, settings: Settings, probe: RedisProbe) -> None:
         super().__init__(settings)
@@ -134,7 +134,7 @@ async def probe_rabbitmq(session: Session, report: Report) -> None:
     channel = None
     problem: str | None
     while True:
-        with _late(report, "RabbitMQ"):
+        with _report_if_late(report, "RabbitMQ"):
             try:
                 with connection_errors(f"{STATE_QUEUE} cannot be found"):
                     if channel is None or channel.is_closed:
@@ -147,12 +147,12 @@ async def probe_rabbitmq(session: Session, report: Report) -> None:
             else:
                 problem = None
         report(problem)
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(PROBE_INTERVAL)
 
 
 @contextlib.contextmanager
-def _late(report: Report, server: str) -> Iterator[None]:
-    """Report a server that takes longer than `ANSWER_LIMIT`, and let it go on."""
+def _report_if_late(report: Report, server: str) -> Iterator[None]:
+    """Report a server that takes longer than `ANSWER_LIMIT`, and keep waiting for it."""
     late = asyncio.get_running_loop().call_later(
         ANSWER_LIMIT, report, f"{server} has not answered for {ANSWER_LIMIT:g} s"
     )

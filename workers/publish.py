@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 from pamqp.commands import Basic
 
+from shared.backoff import backoff
 from shared.errors import PublishOutcomeUnknownError, PublishRejectedError, UnpublishableError
 from shared.postback import event
 from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of
@@ -28,7 +29,7 @@ from shared.postback.passthrough import PassthroughEvent
 from shared.postback.short_string import fit
 from shared.rabbitmq import topology
 from shared.rabbitmq.confirms import Message
-from shared.rabbitmq.session import Result, Session, backoff
+from shared.rabbitmq.session import Result, Session
 from shared.rate_limited_log import RateLimitedLog
 from workers import metrics
 from workers.outbox import Correlation, Outbox

@@ -9,17 +9,17 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-import aiormq
 import msgspec
 from aio_pika.abc import AbstractIncomingMessage
 
-from shared.errors import BrokerUnavailableError
 from shared.log import mask
 from shared.postback.dead_letter import decode_dead_letter
 from shared.postback.event import Event, decode_event
 from shared.postback.passthrough import PassthroughEvent, decode_passthrough
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, backoff, open_session
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.reconnect import Sessions
+from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 
 MAX_EVENT_IDS: Final = 10_000
@@ -34,24 +34,18 @@ async def watch(settings: Settings, say: Say, watching: asyncio.Event) -> None:
     Args:
         watching: set when nothing that is published from then on will be missed.
     """
-    attempt = 0
+    sessions = Sessions(
+        lambda: open_session(settings, name="make run"), report=lambda _problem: None
+    )
     while True:
-        try:
-            session = await open_session(settings, name="make run")
-            try:
+        async with sessions.next() as session:
+            with connection_errors():
                 await _subscribe(
                     session, topology.EVENTS, "#", lambda message: say(_event(message))
                 )
                 await _subscribe(session, topology.DEAD, "", lambda message: say(_dead(message)))
-                watching.set()
-                attempt = 0
-                while not await session.lost(within=3600):
-                    pass
-            finally:
-                await session.close()
-        except (BrokerUnavailableError, TimeoutError, OSError, aiormq.exceptions.AMQPError):
-            await backoff(attempt)
-            attempt += 1
+            watching.set()
+            await session.lost(within=None)
 
 
 async def _subscribe(

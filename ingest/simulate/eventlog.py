@@ -1,21 +1,26 @@
 """The events of a run in `mms.events.log`: their ids, how often each came, the last outcome."""
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from aiormq.abc import DeliveredMessage
-from aiormq.exceptions import AMQPError
 
-from shared.errors import BrokerUnavailableError
+from shared.rabbitmq.reader import Reader, offset_of
+from shared.rabbitmq.reconnect import Sessions
 from shared.rabbitmq.session import Session, open_session
 from shared.rabbitmq.topology import EVENT_LOG
 from shared.settings.settings import Settings
 
 PREFETCH: Final = 2000
-ACKNOWLEDGE_EVERY: Final = 500
-CALL_LIMIT: Final = 5.0
+ACKNOWLEDGED_TOGETHER: Final = 500
+"""Messages that RabbitMQ may send ahead, and messages that one acknowledgement covers."""
+
+READ_LIMIT: Final = 60.0
+"""Seconds to wait for a message before waiting for it again."""
 
 CLOCK_DIFFERENCE: Final = 30.0
 """Seconds that RabbitMQ's clock may be behind ours. Reading begins this much earlier."""
@@ -56,6 +61,7 @@ class EventLog:
     """Reads `mms.events.log` from the beginning of a run and collects the run's events.
 
     Attributes:
+        problem: why the log cannot be read now; None when it can.
         tracks: events by subject and track.
         passthrough: ids of postbacks of other origins that have an event.
         events: how many events of this run were read.
@@ -68,45 +74,32 @@ class EventLog:
         self._source = f"/mms-postbacks/{source}"
         self._since = datetime.fromtimestamp(max(0.0, since - CLOCK_DIFFERENCE), UTC)
         self._read_to: int | None = None
-        self._unacknowledged = 0
-        self._session: Session | None = None
         self._arrived = asyncio.Event()
+        self.problem: str | None = "not connected to RabbitMQ yet"
         self.tracks: dict[tuple[str, str], TrackEvents] = {}
         self.passthrough: set[str] = set()
         self.events = 0
         self.unreadable: list[str] = []
 
-    async def follow(self) -> None:
-        """Start to read, or continue after a lost connection. Does nothing while it reads.
+    @contextlib.asynccontextmanager
+    async def following(self) -> AsyncIterator[None]:
+        """Read the log as long as the context lasts; after a lost connection, from where it ended.
 
         Raises:
-            BrokerUnavailableError: RabbitMQ does not answer.
+            BaseExceptionGroup: with a `TopologyConflictError`, RabbitMQ is not that of our
+                processes.
         """
-        if self._session is not None and self._session.open:
-            return
-        self._session = await open_session(self._settings, name="mms-simulate", prefetch=PREFETCH)
-        self._unacknowledged = 0
-        offset = self._since if self._read_to is None else self._read_to + 1
-        try:
-            async with asyncio.timeout(CALL_LIMIT):
-                await self._session.channel.basic_consume(
-                    EVENT_LOG, self._take, arguments={"x-stream-offset": offset}
-                )
-        except (TimeoutError, AMQPError, OSError, RuntimeError) as error:
-            raise BrokerUnavailableError(f"cannot read {EVENT_LOG}: {error}") from error
+        async with asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(self._read())
+            yield
+            reading.cancel()
 
     async def quiet(self, seconds: float, longest: float) -> None:
         """Return when no message has come for so many seconds, at the latest after `longest`."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest):
                 while await self._more(seconds):
                     pass
-        except TimeoutError:
-            pass
-
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
 
     async def _more(self, within: float) -> bool:
         self._arrived.clear()
@@ -117,17 +110,34 @@ class EventLog:
             return False
         return True
 
-    async def _take(self, message: DeliveredMessage) -> None:
+    async def _read(self) -> None:
+        sessions = Sessions(self._open_session, self._report)
+        while True:
+            async with sessions.next() as session:
+                reader = Reader(session, EVENT_LOG)
+                await reader.start(self._since if self._read_to is None else self._read_to + 1)
+                unacknowledged = 0
+                while True:
+                    message = await reader.next(READ_LIMIT)
+                    if message is None:
+                        continue
+                    self._take(message)
+                    unacknowledged += 1
+                    if unacknowledged >= ACKNOWLEDGED_TOGETHER:
+                        await reader.acknowledge(message, multiple=True)
+                        unacknowledged = 0
+
+    async def _open_session(self) -> Session:
+        return await open_session(self._settings, name="mms-simulate", prefetch=PREFETCH)
+
+    def _report(self, problem: str | None) -> None:
+        self.problem = problem
+
+    def _take(self, message: DeliveredMessage) -> None:
         self._arrived.set()
-        offset = (message.header.properties.headers or {}).get("x-stream-offset")
-        if isinstance(offset, int):
-            self._read_to = max(offset, self._read_to or 0)
+        self._read_to = max(offset_of(message), self._read_to or 0)
         if self._mark in message.body:
             self.add(message.body)
-        self._unacknowledged += 1
-        if self._unacknowledged >= ACKNOWLEDGE_EVERY and message.delivery_tag:
-            self._unacknowledged = 0
-            await message.channel.basic_ack(message.delivery_tag, multiple=True, wait=False)
 
     def add(self, body: bytes) -> None:
         """Add one message of the log that contains the name of this run."""

@@ -17,7 +17,7 @@ from ingest.simulate.eventlog import EventLog
 from ingest.simulate.judge import Fault, Finding, judge
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message, Messages
-from shared.errors import BrokerUnavailableError, StateUnavailableError
+from shared.errors import BrokerUnavailableError, PostbacksError, StateUnavailableError
 from shared.postback.postback import Key
 from shared.postback.record import Record, read_record
 from shared.redis.client import State, client, close
@@ -84,21 +84,22 @@ async def verify(
         watch: called several times with the number of incomplete messages and of all messages.
 
     Raises:
-        StateUnavailableError, BrokerUnavailableError: still unavailable after `settle`.
-        TopologyConflictError: the topology of RabbitMQ is not that of our processes.
+        BaseExceptionGroup: with a `StateUnavailableError` or `BrokerUnavailableError`, a server is
+            still unavailable after `settle`; with a `TopologyConflictError`, the topology of
+            RabbitMQ is not that of our processes.
     """
     began = asyncio.get_running_loop().time()
     log = EventLog(settings, messages.run, messages.source, ledger.began)
     redis = client(settings.redis_url, REDIS_LIMIT, settings.tls_ca)
     check = _Check(messages, ledger, redis, log)
     try:
-        await check.settle(settle, watch or (lambda _open, _all: None))
-        seconds = asyncio.get_running_loop().time() - began
-        await log.quiet(QUIET_TIME, longest=settle)
-        findings = await check.findings()
+        async with log.following():
+            await check.settle(settle, watch or (lambda _open, _all: None))
+            seconds = asyncio.get_running_loop().time() - began
+            await log.quiet(QUIET_TIME, longest=settle)
+            findings = await check.findings()
     finally:
         await close(redis)
-        await log.close()
     return Report(
         messages=len(check.sent),
         passthrough=len(log.passthrough),
@@ -132,13 +133,14 @@ class _Check:
         missing, events, progress_at = self.sent, -1, loop.time()
         while True:
             started = loop.time()
-            failure = None
+            failure: PostbacksError | None = None
             still = missing
             try:
-                await self._log.follow()
                 still = await self._still_missing(missing)
-            except (StateUnavailableError, BrokerUnavailableError) as error:
+            except StateUnavailableError as error:
                 failure = error
+            if self._log.problem is not None:
+                failure = BrokerUnavailableError(self._log.problem)
             watch(len(still), len(self.sent))
             if not (still or any(self._other_origins())) and failure is None:
                 return

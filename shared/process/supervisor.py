@@ -12,8 +12,8 @@ from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Protocol, Self
 
+from shared.backoff import backoff
 from shared.errors import StartError
-from shared.rabbitmq.session import backoff
 
 SETTLED_AFTER: Final = 60.0
 """Seconds after which a process counts as running well; its next pause is a short one."""

@@ -1,22 +1,30 @@
-"""Messages published together: one write for all of them, one wait until each is answered.
+"""Publish several messages together: one write for all, one wait until each is confirmed.
 
-aiormq's own `basic_publish` takes a lock, a task and some futures for each message. What is here
-does for many what that does for one, with the same pieces of its channel. Nothing else knows them:
+aiormq's `basic_publish` takes a lock, a task and some futures for each message. This file does the
+same once for many messages, with parts of aiormq's channel that its documentation does not
+mention. They are used in this file only:
 
-    delivery_tag             the number of the last message; RabbitMQ counts along
-    confirmations            by number: the future that is told of RabbitMQ's answer
-    message_id_delivery_tag  the number by message id, by which a returned message is known
-    write_queue              what goes to the socket, in order
+    delivery_tag             the number of the last message; RabbitMQ counts in the same way
+    confirmations            by number: the future that gets RabbitMQ's answer
+    message_id_delivery_tag  the number by message id, which identifies a returned message
+    write_queue              frames for the socket, in order
+    lock                     held while a message gets its number and its frames are queued
+    max_content_size         bytes of a body in one frame
+    consumers                by consumer tag: the consumers that RabbitMQ has not cancelled
 
-Only the end of the channel makes it unknown what became of a message. What goes wrong while one
-message is encoded concerns that message alone.
+Tested with aiormq 7.2, which pyproject.toml requires. With another version a name may be missing
+or mean something else; tests/unit/test_private_names.py and tests/integration/test_confirms.py
+then fail.
+
+Only the end of the channel leaves the outcome of a publish unknown. An error while one message is
+encoded concerns that message alone.
 """
 
 import asyncio
 import math
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 from uuid import uuid4
 
 import aiormq
@@ -28,12 +36,25 @@ from pamqp.header import ContentHeader
 
 from shared.errors import PublishOutcomeUnknownError, UnpublishableError
 
+PRIVATE: Final = {
+    "aiormq.Channel": (
+        "confirmations",
+        "consumers",
+        "delivery_tag",
+        "lock",
+        "max_content_size",
+        "message_id_delivery_tag",
+        "write_queue",
+    ),
+}
+"""Names of aiormq that are not part of its public interface, by class."""
+
 
 class Message(NamedTuple):
-    """What is published, and where to.
+    """A message and its destination.
 
     Attributes:
-        properties: among messages under way together a message id is used once, or left out.
+        properties: its `message_id` is empty, or unique among messages in progress.
     """
 
     body: bytes
@@ -42,38 +63,43 @@ class Message(NamedTuple):
     properties: Basic.Properties
 
 
+def has_consumer(channel: aiormq.Channel, consumer_tag: str) -> bool:
+    """Whether RabbitMQ has this consumer on the channel, as far as it has answered."""
+    return consumer_tag in channel.consumers
+
+
 async def publish(
     channel: aiormq.Channel, messages: Sequence[Message], largest: float = math.inf
 ) -> dict[int, Exception]:
-    """Publish persistently and `mandatory`; return once RabbitMQ has answered to each.
+    """Publish persistent, `mandatory` messages; return once RabbitMQ has answered each.
 
     Args:
-        largest: bytes; what has a larger body is not sent.
+        largest: bytes; a message with a larger body is not sent.
 
     Returns:
-        By its place among the messages, why one was not taken: `PublishError` if no queue is
-        bound, `DeliveryError` if one refused it, `UnpublishableError` if it was not sent because
-        it cannot be encoded or is too large.
+        By index, why a message was not taken: `PublishError` if no queue is bound, `DeliveryError`
+        if a queue refused it, `UnpublishableError` if it was not sent because it cannot be encoded
+        or is too large.
 
     Raises:
-        PublishOutcomeUnknownError: the channel ended; some may have been taken. Its
-            cause ended the channel.
+        PublishOutcomeUnknownError: the channel ended; some messages may have been taken. Its cause
+            is the error that ended the channel.
     """
     frames, refused = _encoded(channel, messages, largest)
     if not frames:
         return refused
-    answers = _Answers(len(frames), channel.create_future(), refused)
-    ids = [messages[place].properties.message_id or "" for place in frames]
+    results = _Results(len(frames), channel.create_future(), refused)
+    ids = [messages[index].properties.message_id or "" for index in frames]
     payload = b"".join(frames.values())
     try:
         async with channel.lock:
             tags = range(channel.delivery_tag + 1, channel.delivery_tag + 1 + len(frames))
             channel.delivery_tag += len(frames)
             channel.message_id_delivery_tag.update(zip(ids, tags, strict=True))
-            channel.confirmations.update(answers.by_tag(tags, frames))
+            channel.confirmations.update(results.by_tag(tags, frames))
             try:
                 await channel.write_queue.put(ChannelFrame(payload, should_close=False))
-            except BaseException:  # RabbitMQ has not seen them and does not count them
+            except BaseException:  # RabbitMQ never sees these messages and does not count them
                 channel.delivery_tag -= len(frames)
                 _forget(channel, ids, tags)
                 for tag in tags:
@@ -82,48 +108,48 @@ async def publish(
     except aiormq.exceptions.ChannelInvalidStateError as error:
         raise PublishOutcomeUnknownError(f"the connection is closed: {error}") from error
     try:
-        await answers.complete
-    except Exception as error:  # only the end of the channel makes it fail, with whatever ended it
+        await results.complete
+    except Exception as error:  # only the end of the channel makes it fail, with its reason
         raise PublishOutcomeUnknownError(
             f"the connection broke before the confirm: {error}"
         ) from error
     finally:
         _forget(channel, ids, tags)
-    return answers.refused
+    return results.refused
 
 
 def _encoded(
     channel: aiormq.Channel, messages: Sequence[Message], largest: float
 ) -> tuple[dict[int, bytes], dict[int, Exception]]:
-    """By their places: the frames of what can be sent, and why the rest cannot."""
+    """By index: the frames of each message that can be sent, and why the others cannot."""
     frames: dict[int, bytes] = {}
     unpublishable: dict[int, Exception] = {}
-    for place, message in enumerate(messages):
+    for index, message in enumerate(messages):
         if len(message.body) > largest:
-            unpublishable[place] = UnpublishableError(too_large(len(message.body), largest))
+            unpublishable[index] = UnpublishableError(too_large(len(message.body), largest))
             continue
         message.properties.delivery_mode = 2
         message.properties.message_id = message.properties.message_id or uuid4().hex
         try:
-            frames[place] = _marshal(channel, message)
-        except Exception as error:  # noqa: BLE001 - nothing but this message can be the cause
+            frames[index] = _marshal(channel, message)
+        except Exception as error:  # noqa: BLE001 - only this message can be the cause
             failure = UnpublishableError(f"it cannot be encoded: {type(error).__name__}: {error}")
             failure.__cause__ = error
-            unpublishable[place] = failure
+            unpublishable[index] = failure
     return frames, unpublishable
 
 
 def too_large(size: int, largest: float) -> str:
-    """What is wrong with a message of this size."""
+    """The text of the error for a body of `size` bytes."""
     return f"its {size} bytes are more than RabbitMQ's max_message_size, {largest:.0f}"
 
 
-class _Answers:
-    """What RabbitMQ says to messages published together.
+class _Results:
+    """RabbitMQ's answers to messages that were published together.
 
     Attributes:
-        complete: done when the last one is answered; fails when the channel is closed.
-        refused: why messages were not taken, by their place.
+        complete: done when the last message is answered; fails when the channel is closed.
+        refused: why messages were not taken, by index.
     """
 
     def __init__(
@@ -133,40 +159,40 @@ class _Answers:
         self.refused = refused
         self._missing = count
 
-    def by_tag(self, tags: range, places: Iterable[int]) -> dict[int, asyncio.Future[object]]:
-        """For each message what acts as its future; the channel only ever tells it of the end."""
+    def by_tag(self, tags: range, indexes: Iterable[int]) -> dict[int, asyncio.Future[object]]:
+        """An object for each message that aiormq uses as the future of its confirm."""
         return {
-            tag: cast("asyncio.Future[object]", _Answer(self, place))
-            for tag, place in zip(tags, places, strict=True)
+            tag: cast("asyncio.Future[object]", _Result(self, index))
+            for tag, index in zip(tags, indexes, strict=True)
         }
 
-    def one_more(self) -> None:
+    def count_one(self) -> None:
         self._missing -= 1
         if not self._missing and not self.complete.done():
             self.complete.set_result(None)
 
 
-class _Answer:
-    """One message's part of the answers, with what the channel asks of a future."""
+class _Result:
+    """RabbitMQ's answer to one message, with the methods that aiormq calls on a future."""
 
-    __slots__ = ("_answers", "_at")
+    __slots__ = ("_index", "_results")
 
-    def __init__(self, answers: _Answers, at: int) -> None:
-        self._answers = answers
-        self._at = at
+    def __init__(self, results: _Results, index: int) -> None:
+        self._results = results
+        self._index = index
 
     def done(self) -> bool:
-        return self._answers.complete.done()
+        return self._results.complete.done()
 
     def cancelled(self) -> bool:
-        return self._answers.complete.cancelled()
+        return self._results.complete.cancelled()
 
     def set_result(self, _frame: object) -> None:
-        self._answers.one_more()
+        self._results.count_one()
 
     def set_exception(self, error: Exception) -> None:
-        self._answers.refused[self._at] = error
-        self._answers.one_more()
+        self._results.refused[self._index] = error
+        self._results.count_one()
 
 
 def _marshal(channel: aiormq.Channel, message: Message) -> bytes:
@@ -183,7 +209,7 @@ def _marshal(channel: aiormq.Channel, message: Message) -> bytes:
     return b"".join(frames)
 
 
-@lru_cache(maxsize=1024)  # an outcome by operator: few, unless somebody makes operators up
+@lru_cache(maxsize=1024)  # one routing key for each outcome and operator: usually few
 def _publish_frame(channel: int, exchange: str, routing_key: str) -> bytes:
     publish = Basic.Publish(exchange=exchange, routing_key=routing_key, mandatory=True)
     return frame.marshal(publish, channel)

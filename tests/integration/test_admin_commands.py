@@ -541,7 +541,7 @@ async def test_silence_is_not_the_end_of_the_archive(
         return await consume(self, queue, later, **options)
 
     await through(settings, [SENT], [DELIVERED])
-    last = await archive.end(settings)
+    last = await archive.last_offset(settings)
     assert last == 1
     session = await open_session(settings, name="test", prefetch=archive.PREFETCH)
     monkeypatch.setattr(aiormq.Channel, "basic_consume", slowly)

@@ -21,7 +21,7 @@ PROGRAM = """
 import asyncio, sys
 import ingest.batcher, ingest.http.connections, ingest.main, ingest.publisher
 import shared.process.watchdog
-import workers.main
+import workers.main, workers.worker
 
 ingest.main.SHUTDOWN_NOTICE = 0.0
 shared.process.watchdog.END_LIMIT = 3.0
@@ -63,7 +63,7 @@ owners = {
     "drain": (ingest.main, "drain"),
     "admin": (ingest.main.web.AppRunner, "cleanup"),
     "public": (ingest.main.web.ServerRunner, "cleanup"),
-    "consumer": (workers.main.Worker, "_work"),
+    "consumer": (workers.worker.Worker, "run"),
     "connections": (ingest.http.connections.Connections, "close_slow"),
 }
 setattr(*owners[component], globals()[behaviour])

@@ -114,7 +114,7 @@ async def test_a_defect_of_ours_is_no_broken_connection(
     session: Session, taking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It must not be tried again for ever."""
-    monkeypatch.setattr("shared.rabbitmq.confirms._Answers", None)
+    monkeypatch.setattr("shared.rabbitmq.confirms._Results", None)
     with pytest.raises(TypeError):
         await session.publish_all([message(taking)], LIMIT)
 

@@ -13,7 +13,7 @@ import pytest
 from deploy.local.servers import RabbitMQ
 from shared.postback import envelope
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import forget_max_message_sizes
+from shared.rabbitmq.message_size import forget_max_message_sizes
 from shared.settings.settings import Settings
 from shared.settings.units import Bytes, Names
 from tests.support import running

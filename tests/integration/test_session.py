@@ -13,7 +13,7 @@ from aiormq.exceptions import ChannelInvalidStateError
 
 from ingest.publisher import Publisher
 from shared.errors import BrokerUnavailableError
-from shared.rabbitmq import session, topology
+from shared.rabbitmq import reconnect, session, topology
 from shared.settings.settings import Settings
 
 
@@ -33,7 +33,7 @@ async def test_a_stop_that_a_library_loses_is_not_lost(
     error: Exception | None,
 ) -> None:
     """As `wait_for` of Python 3.11 does when it is cancelled just as its work is done."""
-    monkeypatch.setattr(session, "CHECK_EVERY", 0.05)
+    monkeypatch.setattr(reconnect, "CHECK_INTERVAL", 0.05)
     reached = asyncio.Event()
     monkeypatch.setattr(module, name, _deaf(getattr(module, name), reached, error))
     publishing = asyncio.create_task(Publisher(settings).run())
@@ -49,7 +49,7 @@ async def test_what_aiormq_raises_at_the_end_of_a_connection_is_no_stop_and_no_d
     monkeypatch: pytest.MonkeyPatch, settings: Settings, error: BaseException
 ) -> None:
     """It rejects what waits with a `CancelledError` that nobody asked for, or a bare one."""
-    monkeypatch.setattr(session, "CHECK_EVERY", 0.05)
+    monkeypatch.setattr(reconnect, "CHECK_INTERVAL", 0.05)
     declare = topology.declare
     fail = [False, True, True, False]  # while it holds the session, and while it opens the next
 

@@ -12,7 +12,7 @@ from shared.rabbitmq import topology
 from shared.rabbitmq.session import open_session
 from shared.settings.settings import Settings
 from tests.support import running
-from workers.main import Worker
+from workers.main import WorkerProcess
 
 
 async def test_declared_twice_changes_nothing(settings: Settings) -> None:
@@ -65,7 +65,7 @@ async def test_a_worker_in_conflict_ends_and_an_ingress_stays_up(settings: Setti
     await session.close()
     other = msgspec.structs.replace(settings, delivery_limit=7)
     with pytest.RaisesGroup(pytest.RaisesExc(TopologyConflictError)):
-        await asyncio.wait_for(Worker(other).run(asyncio.Event()), 10)
+        await asyncio.wait_for(WorkerProcess(other).run(asyncio.Event()), 10)
     async with running.ingest(other):
         await running.post(other, b"{}")
 
@@ -76,7 +76,7 @@ async def test_a_worker_in_conflict_ends_and_an_ingress_stays_up(settings: Setti
 async def test_what_was_deleted_comes_back(
     settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.rabbitmq.session.CHECK_EVERY", 0.2)
+    monkeypatch.setattr("shared.rabbitmq.reconnect.CHECK_INTERVAL", 0.2)
     async with running.worker(settings), running.channel(settings) as channel:
         await channel.queue_delete(name)
 
@@ -101,7 +101,7 @@ async def test_what_was_deleted_comes_back(
 async def test_a_deleted_binding_comes_back(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("shared.rabbitmq.session.CHECK_EVERY", 0.2)
+    monkeypatch.setattr("shared.rabbitmq.reconnect.CHECK_INTERVAL", 0.2)
     async with running.worker(settings), running.subscriber(settings) as subscriber:
         async with running.channel(settings) as channel:
             queue = await channel.get_queue(topology.STATE_QUEUE)

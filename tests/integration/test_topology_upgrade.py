@@ -19,12 +19,13 @@ from shared.errors import (
     UpgradeError,
 )
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, connection_errors, open_session
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.reader import Reader
+from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from tests.integration.test_admin_commands import admin
 from tests.support import running
 from workers.admin.dead.lock import lock
-from workers.admin.stream import Reader
 from workers.admin.upgrade import calls, move
 from workers.admin.upgrade.steps import SPARE, upgrade
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Runs the command; in 0.5 s the named coroutine does what it is told to.
 PROGRAM = """
 import asyncio, sys
-import shared.process.watchdog, workers.main, workers.probes
+import shared.process.watchdog, workers.main, workers.probes, workers.worker
 
 shared.process.watchdog.END_LIMIT = 3.0
 shared.process.cli.stop_event.__defaults__ = (3.0,)
@@ -46,11 +46,11 @@ async def deaf(*_):
 
 component, behaviour = sys.argv[1:3]
 owners = {
-    "consumer": (workers.main.Worker, "_work"),
-    "window": (workers.main.Worker, "_serve"),
+    "consumer": (workers.worker.Worker, "run"),
+    "window": (workers.worker.Worker, "_consume"),
     "probe of Redis": (workers.probes.RedisProbe, "run"),
     "admin": (workers.main.web.AppRunner, "cleanup"),
-    "store": (workers.main.WatchedStore, "aclose"),
+    "store": (workers.probes.WatchedStore, "aclose"),
 }
 setattr(*owners[component], globals()[behaviour])
 sys.argv = ["mms-worker"]

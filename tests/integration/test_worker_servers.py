@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from aiormq.abc import DeliveredMessage
 
-import workers.main
+import workers.worker
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
 from shared.postback import envelope
@@ -290,7 +290,7 @@ async def test_a_publishing_channel_that_rabbitmq_closes_requeues_nothing(
         await session.channel.close()
 
     monkeypatch.setattr(Consumer, "_take", noting)
-    monkeypatch.setattr(workers.main, "publish_outbox", refused_once)
+    monkeypatch.setattr(workers.worker, "publish_outbox", refused_once)
     async with running.worker(settings), running.subscriber(settings) as subscriber:
         for number in range(3):
             await publish(amqp, number)

@@ -13,6 +13,7 @@ from typing import ParamSpec, TypeVar
 
 import workers.consumer
 import workers.main
+import workers.worker
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -37,8 +38,8 @@ def dying(
 
 
 STEPS = {
-    "after-state": (workers.main, "absorb", False),
-    "after-events": (workers.main, "publish_outbox", False),
+    "after-state": (workers.worker, "process_window", False),
+    "after-events": (workers.worker, "publish_outbox", False),
     "before-acknowledgement": (workers.consumer.Consumer, "acknowledge", True),
 }
 

@@ -15,7 +15,7 @@ from shared.postback.dead_letter import DeadLetter, decode_dead_letter
 from shared.postback.event import Event, decode_event
 from shared.rabbitmq.topology import DEAD, EVENTS
 from shared.settings.settings import Settings
-from workers.main import Worker
+from workers.main import WorkerProcess
 
 T = TypeVar("T")
 PATIENCE = 20.0
@@ -64,7 +64,7 @@ def starting_ingest(settings: Settings) -> contextlib.AbstractAsyncContextManage
 
 def worker(settings: Settings) -> contextlib.AbstractAsyncContextManager[None]:
     """A worker, ready, for as long as the context lasts."""
-    return _running(Worker(settings).run, f"http://127.0.0.1:{settings.admin_port}")
+    return _running(WorkerProcess(settings).run, f"http://127.0.0.1:{settings.admin_port}")
 
 
 def beside(settings: Settings) -> Settings:

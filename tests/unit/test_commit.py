@@ -12,7 +12,7 @@ import pytest
 
 from ingest.breaker import LONGEST_PAUSE, Breaker
 from ingest.commit import Committer
-from ingest.probe import LOOK_EVERY, probe
+from ingest.probe import CHECK_INTERVAL, probe
 from ingest.publisher import PUBLISH_LIMIT, Publisher
 from ingest.spool.drain import drain
 from ingest.spool.spool import Spool
@@ -169,10 +169,10 @@ async def test_without_a_readable_spool_the_next_postback_is_the_probe(
     assert len(publisher.published) == 1
     probing = asyncio.create_task(probe(breaker, publisher, spool))
     clock.now += LONGEST_PAUSE
-    await asyncio.sleep(2 * LOOK_EVERY)
+    await asyncio.sleep(2 * CHECK_INTERVAL)
     assert not breaker.closed  # RabbitMQ is down
     publisher.problem = None
-    await asyncio.sleep(2 * LOOK_EVERY)
+    await asyncio.sleep(2 * CHECK_INTERVAL)
     assert breaker.closed == (spool_is != "readable")
     probing.cancel()
     await asyncio.wait([probing])

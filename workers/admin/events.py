@@ -11,16 +11,17 @@ import click
 import msgspec
 from aiormq.abc import DeliveredMessage
 
-from shared.errors import BrokerUnavailableError
 from shared.log import mask
 from shared.postback.event import Event, decode_event
 from shared.postback.passthrough import PassthroughEvent, decode_passthrough
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, backoff, connection_errors
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.reader import CALL_LIMIT, Reader, StreamOffset, offset_of, open_for_reading
+from shared.rabbitmq.reconnect import Sessions
+from shared.rabbitmq.session import Session
 from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from workers.admin import console
-from workers.admin.stream import CALL_LIMIT, Place, Reader, offset_of, open_reading
 from workers.admin.topic import matches
 
 NAME: Final = "mms-admin events"
@@ -92,41 +93,56 @@ async def _follow(
 async def _messages(
     loaded: Settings, pattern: str, since: datetime | None
 ) -> AsyncGenerator[DeliveredMessage, None]:
-    """All messages, without an end; a lost session is opened again."""
-    session = await _opened(loaded)
-    place: Place | None = since
-    failures = 0
+    """All messages, without an end; a lost session is opened again.
+
+    Raises:
+        BrokerUnavailableError: RabbitMQ cannot be reached at the start.
+    """
+    first = await _open_session(loaded)
+    outage = _Outage(log=since is not None)
+    sessions = Sessions(lambda: _open_session(loaded), outage.report, first=first)
+    offset: StreamOffset | None = since
     while True:
-        try:
-            reader = await _reading(session, pattern, place)
+        async with sessions.next() as session:
+            reader = await _start_reader(session, pattern, offset)
             while True:
                 message = await reader.next(_NEXT_LIMIT)
-                failures = 0
                 if message is None:
                     continue
                 yield message
                 if since is not None:
-                    place = offset_of(message) + 1
+                    offset = offset_of(message) + 1
                 await reader.acknowledge(message)
-        except BrokerUnavailableError as error:
-            lost = console.moment(time.time_ns() // 1000)
-            console.say(f"{lost} {error}; waiting for it")
-        finally:
-            await session.close()
-        await backoff(failures)
-        failures += 1
-        session = await _session_again(loaded)
-        if since is not None:
-            console.say("connected again; continuing at the same place")
-        else:
-            console.say(f"connected again; events since {lost} were missed, see --since")
 
 
-async def _reading(session: Session, pattern: str, place: Place | None) -> Reader:
-    """A reader of the log if there is a place to start at, else of a queue of our own."""
-    if place is not None:
+class _Outage:
+    """Says when RabbitMQ goes away and when it is back.
+
+    Args:
+        log: whether events are read from the log, where none is missed.
+    """
+
+    def __init__(self, *, log: bool) -> None:
+        self._log = log
+        self._since = ""
+
+    def report(self, problem: str | None) -> None:
+        if problem is not None and not self._since:
+            self._since = console.moment(time.time_ns() // 1000)
+            console.say(f"{self._since} {problem}; waiting for it")
+        if problem is None and self._since:
+            if self._log:
+                console.say("connected again; continuing at the same place")
+            else:
+                console.say(f"connected again; events since {self._since} were missed, see --since")
+            self._since = ""
+
+
+async def _start_reader(session: Session, pattern: str, offset: StreamOffset | None) -> Reader:
+    """A reader of the log if there is an offset to start at, else of a queue of our own."""
+    if offset is not None:
         reader = Reader(session, topology.EVENT_LOG)
-        await reader.start(place)
+        await reader.start(offset)
         return reader
     channel = session.channel
     with connection_errors(f"cannot bind a queue to {topology.EVENTS}"):
@@ -144,20 +160,10 @@ async def _reading(session: Session, pattern: str, place: Place | None) -> Reade
     return reader
 
 
-async def _opened(loaded: Settings) -> Session:
-    return await open_reading(
+async def _open_session(loaded: Settings) -> Session:
+    return await open_for_reading(
         loaded, topology.EVENTS, topology.EVENT_LOG, name=NAME, prefetch=PREFETCH
     )
-
-
-async def _session_again(loaded: Settings) -> Session:
-    attempt = 0
-    while True:
-        try:
-            return await _opened(loaded)
-        except BrokerUnavailableError:
-            await backoff(attempt)
-            attempt += 1
 
 
 def _read(body: bytes) -> Event | PassthroughEvent:

@@ -17,11 +17,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from shared.process import cli
+from shared.rabbitmq.reader import StreamOffset, offset_of
 from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from workers.admin import archive, console
 from workers.admin.restore import EventPublisher, Restorer, Summary
-from workers.admin.stream import Place, offset_of
 from workers.admin.unpublished import Span, Unpublished
 from workers.store import Store
 
@@ -78,7 +78,7 @@ async def _rebuild(since: datetime | None, *, dry_run: bool, emitting: bool) -> 
     loaded = load_settings()
     summary = Summary(dry_run=dry_run)
     began = time.monotonic()
-    last = await archive.end(loaded)
+    last = await archive.last_offset(loaded)
     if last is None:
         summary.finished = True
     else:
@@ -91,7 +91,7 @@ async def _rebuild(since: datetime | None, *, dry_run: bool, emitting: bool) -> 
 async def _replay(
     loaded: Settings,
     summary: Summary,
-    place: Place,
+    place: StreamOffset,
     last: int,
     stop: asyncio.Event,
     *,
@@ -135,10 +135,10 @@ async def _publish_again(
 
 
 async def _read(
-    loaded: Settings, restorer: Restorer, place: Place, last: int, stop: asyncio.Event
+    loaded: Settings, restorer: Restorer, place: StreamOffset, last: int, stop: asyncio.Event
 ) -> bool:
     """Restore the archive from a place on; whether it came to `last` before it was stopped."""
-    session = await archive.opened(loaded)
+    session = await archive.open_archive(loaded)
     try:
         async with contextlib.aclosing(archive.messages(session, place, last)) as messages:
             finished = await _each(restorer, messages, last, stop)

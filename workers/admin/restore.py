@@ -5,6 +5,7 @@ from typing import Final
 
 import msgspec
 
+from shared.backoff import backoff
 from shared.errors import (
     BrokerUnavailableError,
     OtherOriginError,
@@ -17,7 +18,7 @@ from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unre
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
-from shared.rabbitmq.session import Session, backoff, open_session
+from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
 from workers.outbox import Outbox, dead_letters_of

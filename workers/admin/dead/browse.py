@@ -25,15 +25,17 @@ from typing import Final, NamedTuple
 
 from aiormq.abc import DeliveredMessage
 
+from shared.backoff import backoff
 from shared.errors import PostbacksError
 from shared.postback.dead_letter import DeadLetter, decode_dead_letter
 from shared.process.cli import counted
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, backoff, connection_errors
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.reader import CALL_LIMIT, Reader, open_for_reading
+from shared.rabbitmq.session import Session
 from shared.settings.settings import Settings
 from workers.admin import console
 from workers.admin.dead.lock import lock
-from workers.admin.stream import CALL_LIMIT, Reader, open_reading
 
 WINDOW: Final = 100
 """Dead letters that one consumer receives."""
@@ -128,7 +130,7 @@ class Browser:
         kept = sum(self._kept)
         if kept <= IN_ORDER:
             await self._requeue_in_order()
-        await self._reader.give_back()  # also what was delivered and not read
+        await self._reader.requeue()  # also what was delivered and not read
         # RabbitMQ answers before it has finished; 100,000 dead letters took it 7 seconds.
         await self._until_requeued(kept, REQUEUE_LIMIT + kept / REQUEUE_RATE)
 
@@ -137,7 +139,7 @@ class Browser:
         requeued = 0
         for tag, kept in enumerate(self._kept):
             if kept:
-                await self._reader.give_back(tag)
+                await self._reader.requeue(tag)
                 requeued += 1
                 if requeued % REQUEUED_TOGETHER == 0:
                     await self._until_requeued(count + requeued, REQUEUE_LIMIT)
@@ -168,7 +170,7 @@ async def browse(settings: Settings) -> AsyncIterator[Browser]:
         TopologyConflictError: its arguments are those of another release.
         DeadLettersInUseError: another command reads the dead letters and does not end.
     """
-    session = await open_reading(
+    session = await open_for_reading(
         settings, topology.DEAD, topology.DEAD, name="mms-admin dead", prefetch=WINDOW
     )
     browser = Browser(session)

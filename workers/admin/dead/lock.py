@@ -11,7 +11,8 @@ from typing import Final
 from aiormq.exceptions import ChannelLockedResource
 
 from shared.errors import DeadLettersInUseError
-from shared.rabbitmq.session import CONNECT_LIMIT, Session, connection_errors
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.session import CONNECT_LIMIT, Session
 from workers.admin import console
 
 LOCK: Final = "mms.dead.lock"

@@ -12,7 +12,8 @@ from aiormq.exceptions import ChannelNotFoundEntity
 
 from shared.errors import BrokerUnavailableError
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, connection_errors
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.session import Session
 
 T = TypeVar("T")
 

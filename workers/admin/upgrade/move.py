@@ -13,8 +13,8 @@ from pamqp.commands import Basic
 
 from shared.errors import UpgradeError
 from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.reader import Reader
 from shared.rabbitmq.session import Session
-from workers.admin.stream import Reader
 from workers.admin.upgrade.calls import counts
 
 WINDOW: Final = 200

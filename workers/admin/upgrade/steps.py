@@ -22,10 +22,11 @@ from typing import Final
 from aio_pika.abc import AbstractChannel
 from pamqp.common import FieldTable
 
+from shared.backoff import backoff
 from shared.errors import TopologyConflictError, UpgradeError
 from shared.process.cli import counted
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, backoff, open_session
+from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from workers.admin.dead.lock import lock
 from workers.admin.upgrade import move

@@ -1,7 +1,8 @@
-"""Read a queue or a RabbitMQ stream message by message, without ever hanging unnoticed.
+"""Read a queue or a stream of RabbitMQ message by message; a lost connection is always noticed.
 
-A stream gives a consumer everything from the place it asks for, then what comes live. It keeps
-what is read; acknowledging only asks for more, so that at most `prefetch` messages wait here.
+A stream sends a consumer everything from the offset it asks for, then what is published live. A
+stream keeps what is read; an acknowledgement only asks for more, so that at most `prefetch`
+messages wait in memory.
 """
 
 import asyncio
@@ -13,31 +14,32 @@ from aiormq.abc import DeliveredMessage
 
 from shared.errors import BrokerUnavailableError
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, connection_errors, open_session
+from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 
 CALL_LIMIT: Final = 5.0
 """Seconds that RabbitMQ may take to answer one call."""
 
-CHECK_EVERY: Final = 1.0
-"""Seconds without a message after which the connection is looked at."""
+CHECK_INTERVAL: Final = 1.0
+"""Seconds without a message after which the connection is checked."""
 
-Place = int | str | datetime
+StreamOffset = int | str | datetime
 """Where in a stream to begin: an offset, `first`, `last` (chunk), `next`, or a time in UTC.
 
-A time means the chunk that was being written then: a few messages from before it may come too.
+A time means the chunk that was written then: it may begin with a few older messages.
 """
 
 
-async def open_reading(
+async def open_for_reading(
     settings: Settings, exchange: str, queue: str, *, name: str, prefetch: int
 ) -> Session:
     """A session for a command that only reads: it declares nothing.
 
     Args:
-        exchange, queue: must be there, see `topology.require`.
-        name: shown in RabbitMQ's own list of connections.
-        prefetch: messages that may wait here.
+        exchange, queue: must exist, see `topology.require`.
+        name: shown in RabbitMQ's list of connections.
+        prefetch: messages that may wait in memory.
 
     Raises:
         BrokerUnavailableError: RabbitMQ cannot be reached, or has no such exchange or queue.
@@ -59,15 +61,15 @@ class Reader:
     def __init__(self, session: Session, queue: str) -> None:
         self._session = session
         self._queue = queue
-        self._waiting: deque[DeliveredMessage] = deque()
+        self._received: deque[DeliveredMessage] = deque()
         self._arrived = asyncio.Event()
         self._tag = ""
 
-    async def start(self, place: Place | None = None) -> None:
-        """Begin to consume.
+    async def start(self, offset: StreamOffset | None = None) -> None:
+        """Start to consume.
 
         Args:
-            place: where to begin; for streams only.
+            offset: where to begin; for streams only.
 
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer or has no such queue.
@@ -76,13 +78,13 @@ class Reader:
             async with asyncio.timeout(CALL_LIMIT):
                 answer = await self._session.channel.basic_consume(
                     self._queue,
-                    self._take,
-                    arguments=None if place is None else {"x-stream-offset": place},
+                    self._receive,
+                    arguments=None if offset is None else {"x-stream-offset": offset},
                 )
         self._tag = str(answer.consumer_tag)
 
     async def stop(self) -> None:
-        """Consume no more; what was not acknowledged stays with the channel until it is closed.
+        """Stop consuming; the channel keeps unacknowledged messages until it is closed.
 
         Raises:
             BrokerUnavailableError: RabbitMQ did not answer.
@@ -95,58 +97,58 @@ class Reader:
         """The next message, or None when none came within `limit` seconds.
 
         Raises:
-            BrokerUnavailableError: the connection or the consumer is gone.
+            BrokerUnavailableError: the connection is lost or RabbitMQ has cancelled the consumer.
         """
         deadline = asyncio.get_running_loop().time() + limit
-        while not self._waiting:
+        while not self._received:
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
                 return None
             self._arrived.clear()
             try:
-                async with asyncio.timeout(min(left, CHECK_EVERY)):
+                async with asyncio.timeout(min(left, CHECK_INTERVAL)):
                     await self._arrived.wait()
             except TimeoutError:
                 self._check()
-        return self._waiting.popleft()
+        return self._received.popleft()
 
     @property
     def waiting(self) -> int:
-        """Messages that have come and were not asked for yet."""
-        return len(self._waiting)
+        """Messages that have arrived and that `next` has not returned."""
+        return len(self._received)
 
     async def acknowledge(self, message: DeliveredMessage, *, multiple: bool = False) -> None:
-        """Done with this message, with `multiple` also with all before it.
+        """Acknowledge this message, with `multiple` also all messages before it.
 
         Raises:
-            BrokerUnavailableError: the session is no more.
+            BrokerUnavailableError: the session is lost.
         """
         tag = message.delivery_tag or 0
         with connection_errors("cannot acknowledge"):
             await self._session.channel.basic_ack(tag, multiple=multiple, wait=False)
 
-    async def give_back(self, tag: int = 0) -> None:
-        """Return a message to its queue, or whatever is not acknowledged; stop reading first.
+    async def requeue(self, tag: int = 0) -> None:
+        """Return one message to its queue, or all unacknowledged ones; call `stop` first.
 
         Args:
             tag: the message's delivery tag; 0: all.
 
         Raises:
-            BrokerUnavailableError: the session is no more, so it is returned all the same.
+            BrokerUnavailableError: the session is lost; RabbitMQ requeues the messages then.
         """
-        with connection_errors("cannot give back"):
+        with connection_errors("cannot requeue"):
             await self._session.channel.basic_nack(tag, multiple=not tag, requeue=True, wait=False)
 
     def _check(self) -> None:
-        if not self._session.open or self._tag not in self._session.channel.consumers:
+        if not self._session.consumes(self._tag):
             raise BrokerUnavailableError("the connection to RabbitMQ was lost")
 
-    async def _take(self, message: DeliveredMessage) -> None:
-        self._waiting.append(message)
+    async def _receive(self, message: DeliveredMessage) -> None:
+        self._received.append(message)
         self._arrived.set()
 
 
 def offset_of(message: DeliveredMessage) -> int:
-    """A message's place in its stream; -1 when it comes from no stream."""
+    """A message's offset in its stream; -1 for a message of a queue."""
     found = (message.header.properties.headers or {}).get("x-stream-offset")
     return found if isinstance(found, int) else -1
