@@ -1,10 +1,10 @@
-"""What became of the messages: outcomes by operator, and how long carriers take to deliver.
+"""Count outcomes by operator, and the time that carriers take to deliver.
 
-Counted when a merge has changed a track's outcome, which happens once for each change, however
-often a postback comes. An outcome that replaces another (an expired message that was
-delivered after all) is counted too, and what it replaces is counted as corrected: outcomes less
-corrections is how many messages stand where. A worker that dies between Redis's write and this
-count leaves the change uncounted.
+An outcome is counted when a merge changes the outcome of a track: once for each change, however
+often a postback arrives. An outcome that replaces another one is counted too, and the replaced one
+is counted as corrected (an expired message that was delivered after all). So outcomes minus
+corrections is the number of messages that have this outcome now. A worker that dies between Redis's
+write and this count leaves the change uncounted.
 """
 
 from datetime import datetime
@@ -22,17 +22,17 @@ _LABELS: Final = ["operator", "sent_as", "track", "outcome"]
 OUTCOMES: Final = Children(
     Counter(
         "mms_outcomes_total",
-        "Outcomes decided, by operator-id, track and what it was sent as (SMS when it fell back)",
+        "Outcomes decided, by operator-id, track and sent-as (SMS when it fell back)",
         _LABELS,
     )
 )
 CORRECTED: Final = Children(
-    Counter("mms_outcomes_corrected_total", "Outcomes that another one has replaced since", _LABELS)
+    Counter("mms_outcomes_corrected_total", "Outcomes that a later one has replaced", _LABELS)
 )
 DELIVERY_TIME: Final = Children(
     Histogram(
         "mms_delivery_seconds",
-        "Provider's time from sent to delivered, by operator-id; messages that have both",
+        "Time from sent to delivered by the provider's timestamps, by operator-id",
         ["operator"],
         buckets=(1, 2.5, 5, 10, 20, 30, 60, 120, 300, 900, 3600, 14400, 43200, 86400, 259200),
     )
@@ -41,23 +41,23 @@ DELIVERY_TIME: Final = Children(
 _SENT_AS: Final = {"mms": "MMS", "sms": "SMS"}
 
 operator_label: Final = Bounded()
-"""The operator-id is the provider's input: only so many of them become labels."""
+"""The provider sends the operator-id, so only a limited number becomes labels."""
 
 
-def decided(record: Record, track: Track, before: Postback | None) -> None:
-    """Count a change of what decides a track.
+def count(record: Record, track: Track, before: Postback | None) -> None:
+    """Count a change of a track's outcome.
 
-    The labels are the deciding postback's own, so that a correction takes away exactly what was
-    counted; what other postbacks add later does not move it.
+    The labels come from the deciding postback alone. So a correction has the same labels as the
+    outcome that it corrects, whatever other postbacks added in between.
 
     Args:
-        record: as it is now; the track's outcome is terminal.
+        record: after the change; the track's outcome is terminal.
         before: the postback that decided the track before; None if its outcome was not terminal.
     """
     now = record.of(track)[0].postback
     labels = _labels(now, track)
     corrected = None if before is None else _labels(before, track)
-    if labels == corrected:  # another postback says the same
+    if labels == corrected:  # another postback with the same outcome
         return
     OUTCOMES[labels].inc()
     if corrected is not None:

@@ -180,7 +180,7 @@ def _count_outcome(merged: Merged, event: Event, track: Track) -> None:
         return
     before = next((e for e in merged.record.of(track) if str(e.rank) not in new), None)
     terminal = before is not None and before.rank.terminal
-    outcome_metrics.decided(merged.record, track, before.postback if before and terminal else None)
+    outcome_metrics.count(merged.record, track, before.postback if before and terminal else None)
 
 
 def _failed(arrival: Arrival, batch: str, error: Exception) -> DeadLetter:

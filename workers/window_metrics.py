@@ -1,10 +1,10 @@
-"""What a window came to, counted once it is acknowledged.
+"""Count the postbacks of a window when it is acknowledged.
 
-A batch can be merged and told more than once, but is done with once. So what is counted here adds
-up, over all workers: postbacks absorbed are those that were new, duplicates, dead letters or passed
-on, and what the ingress has published and nobody has absorbed is in the queue. A worker that dies
-with a window in hand has not counted it; who gets it next does, and finds what was new then a
-duplicate.
+A window can be merged and published more than once, but is acknowledged once. So these counters add
+up over all workers: acknowledged postbacks = new + duplicate + dead letters + passthrough. A
+postback that an ingress has published and no worker has acknowledged is in the queue. A worker that
+dies before the acknowledgement has not counted the window. The next worker counts it, and counts
+postbacks that were new then as duplicates.
 """
 
 from typing import Final
@@ -16,13 +16,13 @@ from workers.unknown_statuses import UnknownStatuses
 _unknown_statuses: Final = UnknownStatuses()
 
 
-def count(done: Outbox) -> None:
-    """Count a window that is done with."""
-    metrics.PROCESSED.inc(done.postbacks)
-    for code_and_result, postbacks in done.results.items():
+def count(outbox: Outbox) -> None:
+    """Count an acknowledged window by its outbox."""
+    metrics.PROCESSED.inc(outbox.postbacks)
+    for code_and_result, postbacks in outbox.results.items():
         metrics.POSTBACKS[code_and_result].inc(postbacks)
-    metrics.PASSTHROUGH.inc(len(done.passthrough))
-    for dead_letter in done.dead_letters:
+    metrics.PASSTHROUGH.inc(len(outbox.passthrough))
+    for dead_letter in outbox.dead_letters:
         metrics.DEAD_LETTERS[dead_letter.reason,].inc()
-    for code, status in done.unknown_statuses:
+    for code, status in outbox.unknown_statuses:
         _unknown_statuses.count(code, status)

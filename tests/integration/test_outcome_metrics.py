@@ -1,4 +1,4 @@
-"""The metrics of the business add up: outcomes less corrections is where the messages stand."""
+"""Outcomes minus corrections is the number of messages that have each outcome now."""
 
 import json
 import random
@@ -25,12 +25,12 @@ REPORTS = [
     ("E102", "Failed"),
     ("N103", ""),
 ]
-Standing = Counter[tuple[str, str]]
+OutcomeCounts = Counter[tuple[str, str]]
 
 
-def standing() -> Standing:
-    """Outcomes less corrections, by operator and outcome."""
-    counts: Standing = Counter()
+def present_outcomes() -> OutcomeCounts:
+    """Outcomes minus corrections, by operator and outcome."""
+    counts: OutcomeCounts = Counter()
     for metric in REGISTRY.collect():
         sign = {"mms_outcomes": 1, "mms_outcomes_corrected": -1}.get(metric.name, 0)
         for sample in metric.samples:
@@ -42,7 +42,7 @@ def standing() -> Standing:
 
 
 def deliveries() -> int:
-    """How many times to delivery were counted."""
+    """The number of counted delivery times."""
     return sum(
         int(sample.value)
         for metric in REGISTRY.collect()
@@ -65,12 +65,12 @@ def arrival(dice: random.Random, number: int) -> Arrival:
 
 
 @pytest.mark.parametrize("seed", range(5))
-async def test_outcomes_less_corrections_is_where_messages_stand(
+async def test_outcomes_minus_corrections_is_the_present_number(
     settings: Settings, seed: int
 ) -> None:
-    """Whatever comes twice, is redelivered or is processed again after a failed publish."""
+    """Also with duplicates, redeliveries, and windows processed again after a failed publish."""
     dice = random.Random(seed)
-    before, times = standing(), deliveries()
+    before, times = present_outcomes(), deliveries()
     arrivals = [arrival(dice, number) for number in range(1, 400)]
     store = Store(settings)
     for start in range(0, len(arrivals), 40):
@@ -78,17 +78,17 @@ async def test_outcomes_less_corrections_is_where_messages_stand(
         body = envelope.encode(batch)
         for redelivered in (False, True) if dice.random() < 0.5 else (False,):
             await process_window(store, [Delivery(1, envelope.CONTENT_TYPE, body, redelivered)])
-    there: Standing = Counter()
+    in_redis: OutcomeCounts = Counter()
     delivered = 0
     for message in MESSAGES:
         record = await store.record(Key("message", "default", message))
         assert record is not None
         top = record.of(Track.MESSAGE)[0]
         if top.rank.terminal:
-            there[top.postback.operator_id or "unknown", top.postback.outcome] += 1
+            in_redis[top.postback.operator_id or "unknown", top.postback.outcome] += 1
             delivered += top.postback.outcome == "delivered"
     await store.aclose()
-    change = standing()
+    change = present_outcomes()
     change.subtract(before)
-    assert {place: count for place, count in change.items() if count} == there
+    assert {place: count for place, count in change.items() if count} == in_redis
     assert 0 < deliveries() - times <= delivered

@@ -1,4 +1,4 @@
-"""What a window came to, as it is counted."""
+"""The counters of acknowledged windows and of outcomes."""
 
 from collections.abc import Callable
 from typing import Final
@@ -53,10 +53,10 @@ def delivered(operator: str | None = "31003", sent_as: str | None = "MMS") -> Po
 EXPIRED: Final = Postback("N102", "Expired", sent_as="MMS", operator_id="31003")
 
 
-def test_what_was_absorbed_is_new_duplicate_or_dead(counted: Counted) -> None:
-    letter = DeadLetter(Reason.MALFORMED, "bad", "acme", 1, "", b"")
+def test_an_acknowledged_postback_is_new_duplicate_or_dead(counted: Counted) -> None:
+    dead_letter = DeadLetter(Reason.MALFORMED, "bad", "acme", 1, "", b"")
     results = {("N101", "new"): 3, ("N101", "duplicate"): 1, ("N102", "new"): 2}
-    window_metrics.count(Outbox([], [letter, letter], 8, results))
+    window_metrics.count(Outbox([], [dead_letter, dead_letter], 8, results))
     assert counted("mms_worker_absorbed_total") == 8
     assert counted("mms_worker_postbacks_total", code="N101", result="new") == 3
     assert counted("mms_worker_postbacks_total", code="N101", result="duplicate") == 1
@@ -75,32 +75,30 @@ def test_what_was_absorbed_is_new_duplicate_or_dead(counted: Counted) -> None:
         ("15550100001", "other", "pigeon", "other"),
     ],
 )
-def test_an_outcome_is_counted_by_operator_and_what_it_was_sent_as(
+def test_an_outcome_is_counted_by_operator_and_sent_as(
     counted: Counted,
     operator: str | None,
     operator_label: str,
     sent_as: str | None,
     sent_as_label: str,
 ) -> None:
-    outcome_metrics.decided(record(delivered(operator, sent_as)), Track.MESSAGE, None)
+    outcome_metrics.count(record(delivered(operator, sent_as)), Track.MESSAGE, None)
     labels = {"operator": operator_label, "sent_as": sent_as_label, "track": "message"}
     assert counted("mms_outcomes_total", **labels, outcome="delivered") == 1
     assert counted("mms_outcomes_corrected_total", **labels, outcome="delivered") == 0
 
 
-def test_outcomes_less_corrections_is_where_messages_stand(counted: Counted) -> None:
-    outcome_metrics.decided(record(SENT, EXPIRED), Track.MESSAGE, None)
-    outcome_metrics.decided(record(SENT, delivered()), Track.MESSAGE, EXPIRED)
-    outcome_metrics.decided(
-        record(SENT, delivered()), Track.MESSAGE, delivered()
-    )  # a later postback
+def test_outcomes_minus_corrections_is_the_present_number(counted: Counted) -> None:
+    outcome_metrics.count(record(SENT, EXPIRED), Track.MESSAGE, None)
+    outcome_metrics.count(record(SENT, delivered()), Track.MESSAGE, EXPIRED)
+    outcome_metrics.count(record(SENT, delivered()), Track.MESSAGE, delivered())  # a later postback
     labels = {"operator": "31003", "sent_as": "MMS", "track": "message"}
-    standing = {
+    present = {
         outcome: counted("mms_outcomes_total", **labels, outcome=outcome)
         - counted("mms_outcomes_corrected_total", **labels, outcome=outcome)
         for outcome in ("expired", "delivered")
     }
-    assert standing == {"expired": 0, "delivered": 1}
+    assert present == {"expired": 0, "delivered": 1}
     assert counted("mms_delivery_seconds_count", operator="31003") == 1
     assert counted("mms_delivery_seconds_sum", operator="31003") == 0.75
 
@@ -112,17 +110,17 @@ def test_outcomes_less_corrections_is_where_messages_stand(counted: Counted) -> 
         (record(SENT, delivered(), track=Track.DISCOVERY), Track.DISCOVERY),
         (record(delivered()), Track.MESSAGE),
     ],
-    ids=["not delivered", "discovery", "when it was sent is not known"],
+    ids=["not delivered", "discovery", "time of sending is not known"],
 )
 def test_only_a_delivered_message_has_a_delivery_time(
     counted: Counted, now: Record, track: Track
 ) -> None:
-    outcome_metrics.decided(now, track, None)
+    outcome_metrics.count(now, track, None)
     assert counted("mms_delivery_seconds_count", operator="31003") == 0
 
 
-def test_no_label_holds_anything_of_one_message() -> None:
-    outcome_metrics.decided(record(SENT, delivered()), Track.MESSAGE, None)
+def test_no_label_identifies_a_message() -> None:
+    outcome_metrics.count(record(SENT, delivered()), Track.MESSAGE, None)
     for metric in REGISTRY.collect():
         for sample in metric.samples:
             assert not {"T1", "15550100001", "28444"} & set(sample.labels.values())
@@ -141,7 +139,7 @@ def test_an_unknown_status_is_counted_by_code_and_each_text_logged_once(
     ]
 
 
-def test_only_so_many_unknown_texts_are_logged(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_number_of_logged_unknown_texts_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     unknown = UnknownStatuses()
     for number in range(2 * MAX_LOGGED):  # a number in letters: digits are not logged
         unknown.count(
