@@ -19,7 +19,7 @@ from shared.postback.envelope import Arrival
 from shared.postback.postback import Key, NormalisedPostback
 from shared.postback.record import Record
 from shared.redis.client import client, close
-from shared.redis.errors import passes, redis_errors
+from shared.redis.errors import is_temporary, redis_errors
 from shared.redis.version import check_version
 from shared.settings.settings import Settings
 
@@ -267,6 +267,6 @@ def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unme
 def _refuse_passing(replies: list[object]) -> list[object]:
     """Raises: StateUnavailableError: one of them is Redis's own trouble, which will pass."""
     for reply in replies:
-        if isinstance(reply, Exception) and passes(reply):
+        if isinstance(reply, Exception) and is_temporary(reply):
             raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
     return replies

@@ -47,6 +47,33 @@ if TYPE_CHECKING:
 TESTED: Final = frozenset({"3.14.4", "3.14.5"})
 """Versions of aiohttp with which all tests pass."""
 
+PRIVATE: Final = {
+    "aiohttp.web_protocol.RequestHandler": (
+        "_buffer_paused",
+        "_close",
+        "_force_close",
+        "_handler_waiter",
+        "_keepalive_handle",
+        "_keepalive_timeout",
+        "_lingering_time",
+        "_loop",
+        "_messages",
+        "_next_keepalive_close_time",
+        "_parser",
+        "_pause_reading_for_buffer",
+        "_paused",
+        "_process_keepalive",
+        "_reading_paused",
+        "_request_count",
+        "_request_in_progress",
+        "_resume_reading_if_drained",
+        "_upgraded",
+        "_waiter",
+    ),
+    "aiohttp.http_parser.HttpRequestParser": ("message_consumed",),
+}
+"""Names of aiohttp that are not part of its public interface, by class."""
+
 MAX_READ_AHEAD: Final = 64 * 1024
 """Bytes of requests that are read while an earlier one waits for its response. One read, which the
 event loop limits to 256 KiB, can go beyond."""

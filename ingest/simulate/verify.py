@@ -20,7 +20,7 @@ from ingest.simulate.lifecycles import Message, Messages
 from shared.errors import BrokerUnavailableError, PostbacksError, StateUnavailableError
 from shared.postback.postback import Key
 from shared.postback.record import Record, read_record
-from shared.redis.client import State, client, close
+from shared.redis.client import RedisClient, client, close
 from shared.settings.settings import Settings
 
 CHUNK: Final = 500
@@ -115,7 +115,9 @@ async def verify(
 
 
 class _Check:
-    def __init__(self, messages: Messages, ledger: Ledger, redis: State, log: EventLog) -> None:
+    def __init__(
+        self, messages: Messages, ledger: Ledger, redis: RedisClient, log: EventLog
+    ) -> None:
         self._messages = messages
         self._ledger = ledger
         self._redis = redis

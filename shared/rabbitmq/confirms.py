@@ -12,9 +12,9 @@ mention. They are used in this file only:
     max_content_size         bytes of a body in one frame
     consumers                by consumer tag: the consumers that RabbitMQ has not cancelled
 
-Tested with aiormq 7.2, which pyproject.toml requires. With another version a name may be missing
-or mean something else; tests/unit/test_private_names.py and tests/integration/test_confirms.py
-then fail.
+Tested with the versions of aiormq in `TESTED`, which requirements.txt pins and pyproject.toml
+allows. With another version a name may be missing or mean something else: run
+tests/unit/test_private_names.py and tests/integration/test_confirms.py before you allow it.
 
 Only the end of the channel leaves the outcome of a publish unknown. An error while one message is
 encoded concerns that message alone.
@@ -35,6 +35,9 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from shared.errors import PublishOutcomeUnknownError, UnpublishableError
+
+TESTED: Final = frozenset({"7.2.4"})
+"""Versions of aiormq with which all tests pass."""
 
 PRIVATE: Final = {
     "aiormq.Channel": (

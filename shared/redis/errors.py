@@ -1,7 +1,7 @@
-"""What an error of Redis means: it cannot do its work now, or it refuses one record.
+"""The errors of redis-py: is Redis unavailable now, or does it refuse one record?
 
-Only what may pass is worth another try: a server that is away, starting, full, read-only or failing
-over. Anything else would happen again, so it concerns the record alone.
+Only a temporary error is worth a retry: a server that is away, starting, full, read-only or failing
+over. Any other error would happen again, so it concerns one record alone.
 """
 
 import asyncio
@@ -15,10 +15,10 @@ from redis import exceptions
 from shared.errors import StateUnavailableError
 from shared.log import mask
 
-# Redis's own words for "not now": the first word of an error. The list is in the documentation of
-# each: OOM (maxmemory), MISCONF (a snapshot failed), NOREPLICAS (min-replicas-to-write), BUSY and
-# UNKILLABLE (a script runs), NOPERM, NOAUTH and WRONGPASS (a user whose rights are not right yet).
-_PASSING: Final = frozenset(
+# The first word of an error of Redis that is temporary. Redis documents each: OOM (maxmemory),
+# MISCONF (a snapshot failed), NOREPLICAS (min-replicas-to-write), BUSY and UNKILLABLE (a script
+# runs), NOPERM, NOAUTH and WRONGPASS (a user whose permissions are not complete yet).
+_TEMPORARY: Final = frozenset(
     {
         "ASK",
         "BUSY",
@@ -39,8 +39,8 @@ _PASSING: Final = frozenset(
     }
 )
 
-# Classes of redis-py whose text has lost that word.
-_PASSING_CLASSES: Final = (
+# Classes of redis-py whose text does not have that word.
+_TEMPORARY_CLASSES: Final = (
     exceptions.AuthenticationError,
     exceptions.ClusterError,
     exceptions.ConnectionError,
@@ -55,30 +55,30 @@ _PASSING_CLASSES: Final = (
 # @user_script: 21: -OOM command not allowed …`
 _WRAPPED: Final = re.compile(r"@user_script:\s*\d+:\s*-([A-Z]+)\b")
 
-# redis-py's own prefix of an error in a pipeline that it raises.
+# redis-py's prefix of an error in a pipeline.
 _IN_PIPELINE: Final = re.compile(r"Command # \d+ .*? of pipeline caused error: ", re.DOTALL)
 
 
-def passes(error: Exception) -> bool:
-    """Whether an error says that Redis cannot work now, as against that it refuses one record."""
-    if not isinstance(error, exceptions.ResponseError) or isinstance(error, _PASSING_CLASSES):
+def is_temporary(error: Exception) -> bool:
+    """Whether an error says that Redis is unavailable now; if not, it refuses one record."""
+    if not isinstance(error, exceptions.ResponseError) or isinstance(error, _TEMPORARY_CLASSES):
         return True
     text = _IN_PIPELINE.sub("", str(error), count=1)
     wrapped = _WRAPPED.search(text)
     word = wrapped[1] if wrapped else text.partition(" ")[0].lstrip("-")
-    return word in _PASSING
+    return word in _TEMPORARY
 
 
 @contextlib.contextmanager
 def redis_errors() -> Iterator[None]:
-    """Translate what redis-py raises when Redis does not do its work.
+    """Translate what redis-py raises when Redis is unavailable or refuses a command.
 
-    Put nothing but calls of redis-py into its body: from others, some of these errors would be
-    defects of ours. What an argument of ours causes (`DataError`, a text that is no Unicode) stays
-    as it is.
+    The body should only call redis-py: some of these errors are defects when our own code raises
+    them. Errors that an argument causes (`DataError`, a text that is not Unicode) are not
+    translated.
 
     Raises:
-        StateUnavailableError: Redis is away, or refuses what we asked.
+        StateUnavailableError: Redis is unavailable, or refuses the command.
     """
     try:
         yield
@@ -86,15 +86,15 @@ def redis_errors() -> Iterator[None]:
         raise
     except (
         exceptions.RedisError,
-        exceptions.RedisClusterException,  # which is no RedisError
+        exceptions.RedisClusterException,  # not a RedisError
         OSError,
         TimeoutError,
         EOFError,
         asyncio.IncompleteReadError,
-        RuntimeError,  # uvloop's, for writing to a connection that was just reset
-        KeyError,  # redis-py's, for a slot of a cluster that no node has
-        IndexError,  # redis-py's, for a cluster whose nodes are all gone
-        AttributeError,  # redis-py's, for a connection lost while it is being made
+        RuntimeError,  # of uvloop: a write to a connection that was just reset
+        KeyError,  # of redis-py: no node of the cluster has the slot
+        IndexError,  # of redis-py: the cluster has no node left
+        AttributeError,  # of redis-py: a connection lost while it is opened
     ) as error:
         reason = mask(str(error) or type(error).__name__)
         if isinstance(error, KeyError):

@@ -1,17 +1,22 @@
-"""Redis's protocol, RESP, written and read by hiredis.
+"""Connections whose protocol, RESP, is written and read by hiredis.
 
-redis-py's own asyncio connections write RESP in Python, piece by piece, and set a timer for each
-reply. A window is one pipeline of hundreds of small commands, so here hiredis writes a whole
-pipeline, and only waiting for the socket has a time limit: replies that came together are read
-without one.
+redis-py's asyncio connections write RESP in Python, piece by piece, and set a timer for each reply.
+A window is one pipeline of hundreds of small commands. So here hiredis writes a whole pipeline, and
+a timer runs only while the socket is awaited: replies that arrived together are read without one.
+
+redis-py has no setting for this, so the classes below override parts of its connection and parser
+that its documentation does not mention. Tested with the versions of redis-py in `TESTED`. With
+another version a client keeps redis-py's own connections: slower, never wrong.
 """
 
 import asyncio
+import logging
 import math
 from collections.abc import Iterable
 from typing import Final
 
 import hiredis
+import redis
 from redis import exceptions
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
@@ -19,9 +24,28 @@ from redis.asyncio.connection import AbstractConnection, Connection, DefaultPars
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.typing import EncodableT
 
+TESTED: Final = frozenset({"8.1.0"})
+"""Versions of redis-py with which all tests pass."""
+
+PRIVATE: Final = {
+    "redis.asyncio.connection.AbstractConnection": (
+        "pack_command",
+        "pack_commands",
+        "read_response",
+        "set_parser",
+        "socket_timeout",
+    ),
+    "redis.asyncio.connection.DefaultParser": ("on_connect", "read_from_socket"),
+    "redis.asyncio.ConnectionPool": ("connection_class",),
+    "redis.asyncio.RedisCluster": ("get_connection_kwargs",),
+}
+"""Names of redis-py that are not part of its public interface, by class."""
+
+log: Final = logging.getLogger(__name__)
+
 
 class _Parser(DefaultParser):  # type: ignore[misc, valid-type]  # a union, as mypy sees it
-    """Reads replies; gives the socket `socket_timeout` seconds whenever it has to be waited for."""
+    """Reads replies; waits at most `socket_timeout` seconds each time it needs the socket."""
 
     def on_connect(self, connection: AbstractConnection) -> None:
         super().on_connect(connection)
@@ -35,8 +59,8 @@ class _Parser(DefaultParser):  # type: ignore[misc, valid-type]  # a union, as m
             raise exceptions.TimeoutError(f"no answer within {self._limit:g} s") from None
 
 
-class _Resp(AbstractConnection):
-    """What is done otherwise than by redis-py, on any kind of connection."""
+class _HiredisConnection(AbstractConnection):
+    """What every kind of connection does differently from redis-py."""
 
     def set_parser(self, _: object) -> None:
         super().set_parser(_Parser)
@@ -58,7 +82,7 @@ class _Resp(AbstractConnection):
         disconnect_on_error: bool = True,
         push_request: bool | None = False,
     ) -> object:
-        """As redis-py's, but where no `timeout` is given the parser has one."""
+        """As redis-py's, but without a `timeout` the parser's limit is the only one."""
         return await super().read_response(
             disable_decoding,
             math.inf if timeout is None else timeout,
@@ -67,19 +91,19 @@ class _Resp(AbstractConnection):
         )
 
 
-class _Plain(_Resp, Connection):
+class _Plain(_HiredisConnection, Connection):
     pass
 
 
-class _Tls(_Resp, SSLConnection):
+class _Tls(_HiredisConnection, SSLConnection):
     pass
 
 
-class _Master(_Resp, SentinelManagedConnection):  # type: ignore[misc]  # types what it passes on
+class _Master(_HiredisConnection, SentinelManagedConnection):  # type: ignore[misc]  # redis-py's
     pass
 
 
-class _MasterTls(_Resp, SentinelManagedSSLConnection):  # type: ignore[misc]  # so too
+class _MasterTls(_HiredisConnection, SentinelManagedSSLConnection):  # type: ignore[misc]  # so too
     pass
 
 
@@ -91,15 +115,29 @@ _OURS: Final[dict[object, type[Connection]]] = {
 }
 
 
-def by_hiredis(client: Redis) -> Redis:
-    """The same client, which has not connected yet, with connections of ours."""
-    pool = client.connection_pool
-    pool.connection_class = _OURS[pool.connection_class]
+def with_hiredis(client: Redis) -> Redis:
+    """The same client, which has not connected yet, with our connections."""
+    if _is_tested():
+        pool = client.connection_pool
+        pool.connection_class = _OURS[pool.connection_class]
     return client
 
 
-def cluster_by_hiredis(client: RedisCluster) -> RedisCluster:
+def cluster_with_hiredis(client: RedisCluster) -> RedisCluster:
     """The same for a cluster's client."""
-    options = client.get_connection_kwargs()
-    options["connection_class"] = _OURS[options["connection_class"]]
+    if _is_tested():
+        options = client.get_connection_kwargs()
+        options["connection_class"] = _OURS[options["connection_class"]]
     return client
+
+
+def _is_tested() -> bool:
+    if redis.__version__ in TESTED:
+        return True
+    log.warning(
+        "redis-py %s was not tested with connections of hiredis, which stay off: fewer postbacks a"
+        " second; tested are %s",
+        redis.__version__,
+        ", ".join(sorted(TESTED)),
+    )
+    return False

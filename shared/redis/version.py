@@ -1,6 +1,6 @@
-"""Which server is there, and whether we support it: Redis 7 or newer, Valkey 8.
+"""The server's name and version, and whether we support it: Redis 7 or newer, Valkey 8 or newer.
 
-`HELLO` without arguments says so to every user, whatever their rights, and changes nothing.
+Every user may send `HELLO` without arguments, whatever their permissions; it changes nothing.
 """
 
 import re
@@ -10,20 +10,20 @@ from typing import Final
 from redis.asyncio.cluster import RedisCluster
 
 from shared.errors import UnsupportedRedisError
-from shared.redis.client import State
+from shared.redis.client import RedisClient
 from shared.redis.errors import redis_errors
 
 OLDEST: Final = {"redis": (7,), "valkey": (8,)}
-"""The oldest version of each server that the tests pass on. A Valkey that is told to call itself
-Redis (`extended-redis-compatibility`) says 7.2."""
+"""The oldest version of each server that all tests pass with. A Valkey with
+`extended-redis-compatibility` calls itself Redis 7.2."""
 
 
-async def check_version(redis: State) -> str:
+async def check_version(redis: RedisClient) -> str:
     """Return the server's name and version, for example `redis 7.0.15`, if we support it.
 
     Raises:
-        UnsupportedRedisError: it is too old; says what is there and what is needed.
-        StateUnavailableError: Redis is away.
+        UnsupportedRedisError: it is too old; names its version and the one that is needed.
+        StateUnavailableError: Redis is unavailable.
     """
     with redis_errors():
         if isinstance(redis, RedisCluster):

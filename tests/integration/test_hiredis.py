@@ -7,18 +7,18 @@ import pytest
 from redis import exceptions
 
 from deploy.local.servers import Redis
-from shared.redis.client import State, client
+from shared.redis.client import RedisClient, client
 from shared.settings.settings import Settings
 
 LIMIT = 0.5
 
 
 @pytest.fixture
-def state(settings: Settings) -> State:
+def state(settings: Settings) -> RedisClient:
     return client(settings.redis_url, LIMIT)
 
 
-async def test_errors_among_replies_that_come_in_pieces(state: State) -> None:
+async def test_errors_among_replies_that_come_in_pieces(state: RedisClient) -> None:
     large = b"x" * 300_000
     async with state.pipeline(transaction=False) as pipeline:
         for number in range(500):
@@ -37,7 +37,7 @@ async def test_errors_among_replies_that_come_in_pieces(state: State) -> None:
     await state.aclose()
 
 
-async def test_a_redis_that_says_nothing(state: State, redis_server: Redis) -> None:
+async def test_a_redis_that_says_nothing(state: RedisClient, redis_server: Redis) -> None:
     await state.set("key", 1)
     redis_server.pause()
     began = time.monotonic()
@@ -50,7 +50,9 @@ async def test_a_redis_that_says_nothing(state: State, redis_server: Redis) -> N
     await state.aclose()
 
 
-async def test_who_gives_up_leaves_no_reply_to_the_next(state: State, redis_server: Redis) -> None:
+async def test_who_gives_up_leaves_no_reply_to_the_next(
+    state: RedisClient, redis_server: Redis
+) -> None:
     await state.set("key", 1)
     redis_server.pause()
     with pytest.raises(TimeoutError):

@@ -1,4 +1,6 @@
-"""RESP as hiredis writes it is RESP as redis-py writes it, on every kind of connection."""
+"""hiredis writes RESP as redis-py does, on each kind of connection, with tested versions only."""
+
+import logging
 
 import pytest
 from hypothesis import given
@@ -7,14 +9,14 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import Connection
 
 from shared.redis.client import client
-from shared.redis.hiredis import by_hiredis
+from shared.redis.hiredis import with_hiredis
 
 _arguments = st.one_of(st.text(), st.binary(), st.integers(), st.just(bytes(7000)))
 _commands = st.tuples(
     st.sampled_from(["GET", "EVALSHA", "SCRIPT LOAD", "CLUSTER COUNT KEYS"]) | st.just(b"GET"),
     *[_arguments] * 3,
 )
-ours: Connection = by_hiredis(Redis()).connection_pool.make_connection()
+ours: Connection = with_hiredis(Redis()).connection_pool.make_connection()
 
 
 @given(st.lists(_commands))
@@ -39,3 +41,21 @@ def test_a_client_of_a_cluster(scheme: str) -> None:
     used = options["connection_class"]
     assert used is not None
     assert used.pack_commands is type(ours).pack_commands
+
+
+@pytest.mark.parametrize("version", ["8.0.0", "8.99.0"])
+@pytest.mark.parametrize("url", ["redis://host:1/0", "redis+cluster://host:1"])
+def test_any_other_version_keeps_its_own_connections(
+    version: str, url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("redis.__version__", version)
+    with caplog.at_level(logging.WARNING):
+        opened = client(url, 1)
+    used = (
+        opened.connection_pool.connection_class
+        if isinstance(opened, Redis)
+        else opened.get_connection_kwargs()["connection_class"]
+    )
+    assert used is Connection
+    (record,) = caplog.records
+    assert f"redis-py {version} was not tested" in record.getMessage()

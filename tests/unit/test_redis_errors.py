@@ -6,7 +6,7 @@ import pytest
 from redis import exceptions
 
 from shared.errors import StateUnavailableError
-from shared.redis.errors import passes, redis_errors
+from shared.redis.errors import is_temporary, redis_errors
 from shared.redis.version import read_hello
 
 # The text as redis-py leaves it: without the word that it has made a class of, or without `ERR`.
@@ -68,12 +68,12 @@ REFUSALS = {
 
 @pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
 def test_redis_cannot_work_now(error: Exception) -> None:
-    assert passes(error)
+    assert is_temporary(error)
 
 
 @pytest.mark.parametrize("error", REFUSALS.values(), ids=REFUSALS)
 def test_redis_refuses_this_record(error: Exception) -> None:
-    assert not passes(error)
+    assert not is_temporary(error)
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from redis.asyncio.cluster import RedisCluster
 
 from shared.errors import SettingsError
 from shared.process.cli import counted
-from shared.redis.client import State, client, close
+from shared.redis.client import RedisClient, client, close
 from shared.redis.version import read_hello, supported
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
@@ -94,7 +94,7 @@ async def check_redis(settings: Settings) -> AsyncIterator[Finding]:
             await close(redis)
 
 
-async def _findings(redis: State) -> AsyncIterator[Finding]:
+async def _findings(redis: RedisClient) -> AsyncIterator[Finding]:
     targets: list[tuple[str, dict[str, Any]]] = [("redis", {})]
     if isinstance(redis, RedisCluster):
         await redis.initialize()
@@ -112,7 +112,7 @@ async def _findings(redis: State) -> AsyncIterator[Finding]:
     yield await _permissions(redis)
 
 
-async def _permissions(redis: State) -> Finding:
+async def _permissions(redis: RedisClient) -> Finding:
     """Run the commands of a worker in scripts that leave no key, and write the worker's probe."""
     try:
         await redis.set("mms:probe", b"", ex=60)
@@ -126,7 +126,7 @@ async def _permissions(redis: State) -> Finding:
     return ok("redis permissions", "keys are written and scripts run")
 
 
-async def _server(redis: State, name: str, target: dict[str, Any]) -> AsyncIterator[Finding]:
+async def _server(redis: RedisClient, name: str, target: dict[str, Any]) -> AsyncIterator[Finding]:
     # INFO's redis_version is, in Valkey, the version of Redis that it is compatible with.
     server, version = read_hello(await redis.execute_command("HELLO", **target))
     yield judged(
@@ -189,7 +189,7 @@ def _configured(name: str, configuration: dict[str, str], info: dict[str, Any]) 
     return findings
 
 
-async def _clock(redis: State, name: str, target: dict[str, Any]) -> Finding:
+async def _clock(redis: RedisClient, name: str, target: dict[str, Any]) -> Finding:
     before = time.time()
     try:
         seconds, microseconds = await redis.execute_command("TIME", **target)
