@@ -38,7 +38,7 @@ def describe() -> Iterator[Row]:
             yield Row(variable(field.name), units.shown(field.default), _description(field.name))
 
 
-def sample() -> str:
+def sample_file() -> str:
     """A TOML file with every setting, its description and its default, each as a comment."""
     lines = [_HEADER]
     for field in msgspec.structs.fields(Settings):

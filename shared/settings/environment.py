@@ -26,10 +26,12 @@ class RawSetting(NamedTuple):
     Attributes:
         text: the value.
         origin: where the value comes from, for an error.
+        from_file: whether a file holds only this value, as files with secrets do.
     """
 
     text: str
     origin: str
+    from_file: bool = False
 
 
 TomlTypes = Mapping[str, tuple[type, ...]]
@@ -123,7 +125,11 @@ def _settings_in_table(
             origin = f"{by_file}{where}"
             text = _as_text(table[by_file], _STRING, origin)
             is_path = name.lower().removeprefix("mms_") in PATH_SETTINGS
-            found[name] = RawSetting(text if is_path else _read_value(text, origin), origin)
+            found[name] = (
+                RawSetting(text, origin)
+                if is_path
+                else RawSetting(_read_value(text, origin), origin, from_file=True)
+            )
     if path is not None and (unknown := sorted(set(table) - known)):
         raise SettingsError(f"{path} has settings that do not exist: {', '.join(unknown)}")
     return found

@@ -54,7 +54,7 @@ def _parse(name: str, raw: RawSetting) -> object:
     try:
         return units.parse(kind, raw.text)
     except ValueError:
-        secret = name in SECRET or raw.origin.endswith("_FILE")
+        secret = name in SECRET or raw.from_file
         value = "set" if secret else repr(raw.text[:_MAX_SHOWN])
         message = f"{raw.origin} is {value}, which cannot be read. It takes {units.expected(kind)}"
         raise SettingsError(message) from None

@@ -92,12 +92,13 @@ def parse_rules(raw: Mapping[tuple[str, str], RawSetting], sources: tuple[str, .
         SettingsError: says where the mistake is and what the part takes; never repeats a secret.
     """
     parts: dict[str, dict[str, object]] = {}
-    for (source, name), (text, origin) in raw.items():
+    for (source, name), setting in raw.items():
+        origin = setting.origin
         if source not in sources:
             raise SettingsError(f"{origin} is for {source!r}, which MMS_SOURCES does not name")
         part = PARTS[name]
         try:
-            parts.setdefault(source, {})[name] = part.parse(text)
+            parts.setdefault(source, {})[name] = part.parse(setting.text)
         except ValueError:
             raise SettingsError(f"{origin} cannot be read. It takes {part.expected}") from None
     return {source: msgspec.structs.replace(Rule(), **rule) for source, rule in parts.items()}

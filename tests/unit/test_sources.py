@@ -111,6 +111,11 @@ def test_a_secret_given_as_its_files_name_is_not_repeated(tmp_path: Path) -> Non
     with pytest.raises(SettingsError, match="MMS_INGEST_PORT_FILE is set") as raised:
         load_settings({"MMS_INGEST_PORT_FILE": str(path)})
     assert "hush" not in str(raised.value)
+    config = tmp_path / "mms.toml"
+    config.write_text(f'ingest_port_file = "{path}"')
+    with pytest.raises(SettingsError, match=r"ingest_port_file in .* is set") as raised:
+        load_settings({"MMS_CONFIG": str(config)})
+    assert "hush" not in str(raised.value)
 
 
 def test_settings_and_rules_show_no_secret() -> None:

@@ -15,6 +15,7 @@ from workers.admin.events import events
 from workers.admin.hash_password import hash_password
 from workers.admin.plan.command import show_plan
 from workers.admin.rebuild import rebuild
+from workers.admin.settings import show_settings
 from workers.admin.show import show
 from workers.admin.upgrade.command import upgrade_topology
 
@@ -45,7 +46,7 @@ def topology_group() -> None:
     """Exchanges, queues and streams: bring them to what this release declares."""
 
 
-for command in (show, events, rebuild, doctor, show_plan, hash_password):
+for command in (show, events, rebuild, doctor, show_plan, show_settings, hash_password):
     main.add_command(command)
 for command in (list_dead_letters, show_dead_letter, replay, purge, export):
     dead.add_command(command)
