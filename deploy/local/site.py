@@ -1,4 +1,4 @@
-"""`make site`: the site that deploy/README.md describes, on this machine, until Ctrl-C.
+"""`make site`: the site that deploy/docs/deployment.md describes, on this machine, until Ctrl-C.
 
 Two ingresses, two workers, HAProxy before the ingresses, Prometheus with the rules, and a page
 that draws Grafana's dashboards. It uses the haproxy.cfg and prometheus.yml of a real site, only on

@@ -15,7 +15,9 @@ from shared.postback.codes import CODES, Outcome, Track
 from shared.postback.dead_letter import Reason, dead_letter_of
 from shared.postback.dialects import fields
 from shared.postback.envelope import Arrival
-from shared.postback.event import Event
+from shared.postback.event import Event, event_of
+from shared.postback.normalise import decode
+from shared.postback.record import entry_name, entry_value
 from shared.process import metric_labels
 from shared.rabbitmq import topology
 from shared.settings import password, sources
@@ -24,6 +26,7 @@ from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.support import tables
 from tests.support.documents import PAGES, ROOT, blocks, table, words
+from workers.admin import topic
 from workers.admin.plan.capacity import MEASURED
 
 EVENTS = "deploy/docs/events-and-codes.md"
@@ -181,6 +184,24 @@ def test_the_limits_of_a_body() -> None:
         f" of another field {normalise.MAX_TEXT:,}"
     )
     assert not own
+
+
+def test_the_first_postback_makes_the_events_that_the_readme_subscribes_to() -> None:
+    text = (ROOT / "README.md").read_text()
+    posted = re.search(r"curl .*? -d '(.*?)'", text, re.DOTALL)
+    binding = re.search(r'queue\.bind\("([\w.]+)", "([^"]+)"\)', text)
+    assert posted
+    assert binding
+    assert binding[1] == topology.EVENTS
+    normalised = decode("default", posted[1].encode())
+    entry = {entry_name(normalised).encode(): entry_value(0, normalised.postback)}
+    found = record.read_record(normalised.key, entry)
+    assert found
+    event = event_of(found, normalised.track)
+    assert topic.matches(binding[2], event.routing_key)
+    assert event.type == "mms.message.delivered"
+    assert f"mms-admin show {event.subject} " in text
+    assert f"mms-admin show --ref {event.data.client_reference} " in text
 
 
 def test_the_figures_of_the_readme() -> None:
