@@ -1,7 +1,7 @@
-"""Somebody's text as AMQP can carry it: valid UTF-8, without control characters, short enough.
+"""A client's text as AMQP can carry it: valid UTF-8, without control characters, short enough.
 
-Content types, ids and routing keys are short strings of at most 255 *bytes*. A longer one cannot be
-encoded at all, and lone surrogates, which HTTP headers and file names can bring, neither.
+Content types, ids and routing keys are short strings of at most 255 *bytes*. A longer text cannot
+be encoded, and neither can lone surrogates, which HTTP headers and file names can contain.
 """
 
 import re
@@ -16,7 +16,7 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 def fit(text: str, limit: int = SHORT_STRING) -> str:
     """The same text, cut between two characters so that it has at most `limit` bytes.
 
-    Control characters and what is no Unicode become `?`.
+    Control characters and lone surrogates become `?`.
     """
     if text.isascii() and text.isprintable() and len(text) <= limit:
         return text

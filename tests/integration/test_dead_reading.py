@@ -1,4 +1,4 @@
-"""Looking at dead letters changes nothing: not their number, not their order, for nobody else."""
+"""Reading dead letters changes neither their number nor their order, for any reader."""
 
 import asyncio
 import json
@@ -18,39 +18,39 @@ from tests.support import running
 from workers.admin.dead.browse import browse
 
 COUNT = 350
-"""More than one consumer gets, see `browse.WINDOW`."""
+"""More dead letters than one consumer receives, see `browse.WINDOW`."""
 
 
 def postbacks(count: int = COUNT) -> list[Arrival]:
     return [arrival(b"<x %d" % number, at=number) for number in range(count)]
 
 
-async def looked_at(settings: Settings) -> list[bytes]:
-    """The bodies of all dead letters in their order, as a pass over them sees them."""
+async def bodies_in_order(settings: Settings) -> list[bytes]:
+    """The bodies of all dead letters, as `browse` reads them."""
     async with browse(settings) as browser:
         return [held.dead_letter.body async for held in browser.dead_letters()]
 
 
-async def test_thirty_looks_neither_lose_nor_reorder(settings: Settings) -> None:
+async def test_reading_thirty_times_loses_and_reorders_nothing(settings: Settings) -> None:
     """RabbitMQ 4 removes what was delivered 20 times from a quorum queue without a limit."""
     sent = postbacks()
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
     for _ in range(30):
-        assert await looked_at(settings) == [each.body for each in sent]
+        assert await bodies_in_order(settings) == [each.body for each in sent]
 
 
-async def test_list_show_and_export_look_only(settings: Settings, tmp_path: Path) -> None:
+async def test_list_show_and_export_only_read(settings: Settings, tmp_path: Path) -> None:
     sent = postbacks(40)
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
     listed = (await admin(settings, "dead", "list", "--json")).lines
     assert (await admin(settings, "dead", "show", listed[7]["id"])).status == 0
     assert (await admin(settings, "dead", "export", str(tmp_path / "dead.jsonl"))).status == 0
-    assert await looked_at(settings) == [each.body for each in sent]
+    assert await bodies_in_order(settings) == [each.body for each in sent]
 
 
-async def test_a_reader_that_fails_returns_them_in_order(settings: Settings) -> None:
+async def test_a_reader_that_fails_requeues_in_order(settings: Settings) -> None:
     sent = postbacks()
     async with opened(settings) as session:
         await bury(session, sent, Reason.MALFORMED)
@@ -65,7 +65,7 @@ async def test_a_reader_that_fails_returns_them_in_order(settings: Settings) -> 
 
     with pytest.raises(BrokenPipeError):
         await fail()
-    assert await looked_at(settings) == [each.body for each in sent]
+    assert await bodies_in_order(settings) == [each.body for each in sent]
 
 
 LOST_DURING_A_CALL = """
@@ -77,12 +77,12 @@ async def rejected(self, *_, **__):
 
 aiormq.Channel.basic_cancel = rejected
 """
-"""What aiormq raises for a call that waits when the connection is lost."""
+"""The errors of aiormq for a waiting call when the connection is lost."""
 
 
 @pytest.mark.parametrize("error", ["Exception", "asyncio.CancelledError", "EOFError"])
 @pytest.mark.parametrize("arguments", [["list"], ["export", "FILE"], ["replay"]], ids=" ".join)
-async def test_a_connection_that_is_lost_during_a_call_is_one_line(
+async def test_a_connection_lost_during_a_call_prints_one_line(
     settings: Settings, tmp_path: Path, arguments: list[str], error: str
 ) -> None:
     sent = postbacks(120)
@@ -90,13 +90,13 @@ async def test_a_connection_that_is_lost_during_a_call_is_one_line(
         await bury(session, sent, Reason.MALFORMED)
     file = tmp_path / "dead.jsonl"
     file.write_text("precious")
-    given = [str(file) if each == "FILE" else each for each in arguments]
-    ran = await admin(settings, "dead", *given, before=LOST_DURING_A_CALL.format(error=error))
+    words = [str(file) if each == "FILE" else each for each in arguments]
+    ran = await admin(settings, "dead", *words, before=LOST_DURING_A_CALL.format(error=error))
     assert ran.status == 2
     assert ran.err.count("\n") == 1
     assert ran.err.startswith("mms-admin: cannot stop reading mms.dead")
     assert file.read_text() == "precious"
-    assert sorted(await looked_at(settings)) == sorted(each.body for each in sent)
+    assert sorted(await bodies_in_order(settings)) == sorted(each.body for each in sent)
 
 
 LOST_AFTER_TWO = """
@@ -106,7 +106,7 @@ remove, removed = Browser.remove, []
 
 async def remove_two(browser, held):
     if len(removed) == 2:
-        await browser._count()  # RabbitMQ has done what it was asked before
+        await browser._count()  # answered after the two removals
         await browser.session.connection.close()
     await remove(browser, held)
     removed.append(held)
@@ -115,7 +115,7 @@ Browser.remove = remove_two
 """
 
 
-async def test_a_purge_that_loses_its_connection_says_how_many_it_had_removed(
+async def test_a_purge_that_loses_its_connection_prints_how_many_it_removed(
     settings: Settings,
 ) -> None:
     async with opened(settings) as session:
@@ -125,17 +125,17 @@ async def test_a_purge_that_loses_its_connection_says_how_many_it_had_removed(
     error, removed = lost.err.splitlines()
     assert error.startswith("mms-admin: cannot acknowledge")
     assert removed == "up to 2 dead letters were removed before that"
-    assert len(await looked_at(settings)) == 3
+    assert len(await bodies_in_order(settings)) == 3
 
 
-async def test_two_at_once_both_see_all(settings: Settings) -> None:
+async def test_readers_at_the_same_time_see_all(settings: Settings) -> None:
     async with opened(settings) as session:
         await bury(session, postbacks(), Reason.MALFORMED)
-    both = await asyncio.gather(*(admin(settings, "dead", "list", "--json") for _ in range(3)))
-    assert [len(ran.lines) for ran in both] == [COUNT] * 3
+    readers = await asyncio.gather(*(admin(settings, "dead", "list", "--json") for _ in range(3)))
+    assert [len(ran.lines) for ran in readers] == [COUNT] * 3
 
 
-async def test_a_second_one_waits_for_the_first(settings: Settings) -> None:
+async def test_a_second_reader_waits_for_the_first(settings: Settings) -> None:
     async with opened(settings) as session:
         await bury(session, postbacks(3), Reason.MALFORMED)
     async with browse(settings) as browser:
@@ -150,8 +150,8 @@ async def test_a_second_one_waits_for_the_first(settings: Settings) -> None:
     assert len(out.splitlines()) == 3
 
 
-async def test_a_full_queue_drops_its_oldest_and_stops_nobody(settings: Settings) -> None:
-    """More dead letters than `mms.dead` holds; then an ordinary postback gets through."""
+async def test_a_full_queue_drops_its_oldest_and_stops_no_worker(settings: Settings) -> None:
+    """After more dead letters than `mms.dead` holds, an ordinary postback is still processed."""
     small = msgspec.structs.replace(settings, queue_max_bytes=Bytes(200_000))
     async with (
         running.worker(small),
@@ -163,7 +163,7 @@ async def test_a_full_queue_drops_its_oldest_and_stops_nobody(settings: Settings
         good = {"origin": "MMS_MT", "code": "N102", "status": "Delivered", "tracking-id": "T-1"}
         await running.post(small, json.dumps(good).encode())
         assert (await subscriber.event()).subject == "T-1"
-    kept = [int(body[1:].split()[0]) for body in await looked_at(small)]
+    kept = [int(body[1:].split()[0]) for body in await bodies_in_order(small)]
     assert kept == list(range(60 - len(kept), 60))
     assert 1 < len(kept) < 40
 
@@ -171,7 +171,7 @@ async def test_a_full_queue_drops_its_oldest_and_stops_nobody(settings: Settings
 async def test_every_quorum_queue_has_a_delivery_limit(
     settings: Settings, rabbit: RabbitMQ
 ) -> None:
-    """RabbitMQ 4 has one of its own, 20."""
+    """Otherwise RabbitMQ 4 uses its default, 20."""
     session = await open_session(settings, name="test")
     await session.close()
     rows = rabbit.ctl("list_queues", "name", "type", "arguments").splitlines()

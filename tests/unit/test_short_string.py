@@ -1,4 +1,4 @@
-"""Whatever text somebody sends can be encoded as AMQP's short string, and keeps its sense."""
+"""Any text of a client can be encoded as an AMQP short string."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -25,7 +25,7 @@ def test_it_can_be_encoded_as_a_short_string(text: str) -> None:
 
 
 @given(st.text(st.characters(exclude_categories=("Cc", "Cs")), max_size=50))
-def test_what_fits_stays_as_it_is(text: str) -> None:
+def test_a_text_that_fits_is_not_changed(text: str) -> None:
     assert fit(text) == text
 
 

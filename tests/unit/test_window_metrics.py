@@ -141,7 +141,7 @@ def test_an_unknown_status_is_counted_by_code_and_each_text_logged_once(
 
 def test_the_number_of_logged_unknown_texts_is_limited(caplog: pytest.LogCaptureFixture) -> None:
     unknown = UnknownStatuses()
-    for number in range(2 * MAX_LOGGED):  # a number in letters: digits are not logged
+    for number in range(2 * MAX_LOGGED):  # an x for each: digits are not logged
         unknown.count(
             "N102", chr(ord("\N{LATIN CAPITAL LETTER A WITH MACRON}") + number) + "x" * 900
         )

@@ -1,8 +1,9 @@
-"""Which part of the archive a rebuild has merged and perhaps not published, kept in Redis.
+"""The windows of the archive that a rebuild merged and perhaps did not publish, kept in Redis.
 
-A postback that was merged by an earlier run is not new to the next one, so the next one would not
-publish its event. A run that publishes therefore notes each window before it merges it, beside the
-records: whoever loses the one loses the other. The next run publishes what was noted again.
+A postback that an interrupted run has merged is a duplicate for the next run, which then does not
+publish its event. So a run that publishes notes each window before it merges it. The next run
+publishes the noted windows again. The notes are in Redis, beside the records: a Redis that loses
+its data loses both.
 """
 
 import contextlib
@@ -16,7 +17,7 @@ from shared.settings.settings import Settings
 from workers.store import TIME_LIMIT
 
 KEY: Final = "mms:rebuild:unpublished"
-"""A set of windows; each is the run's name, the first and the last offset, and `earliest`."""
+"""A set. Each member is a window: the id of the run, the first and last offset, and `earliest`."""
 
 
 class Span(NamedTuple):
@@ -24,7 +25,7 @@ class Span(NamedTuple):
 
     Attributes:
         first, last: offsets in the archive.
-        earliest: as `Restorer` takes it.
+        earliest: as for `Restorer`.
     """
 
     first: int
@@ -33,7 +34,7 @@ class Span(NamedTuple):
 
 
 class Unpublished:
-    """The windows that were noted, by this run and by others."""
+    """The noted windows, of this run and of others."""
 
     def __init__(self, settings: Settings) -> None:
         self._redis = client(settings.redis_url, TIME_LIMIT, settings.tls_ca)
@@ -42,7 +43,7 @@ class Unpublished:
         self._noted = ""
 
     async def note(self, span: Span) -> None:
-        """Note a window that will be merged; the one before it is published.
+        """Note a window before it is merged; the window before it is published.
 
         Raises:
             StateUnavailableError: Redis is away.
@@ -56,7 +57,7 @@ class Unpublished:
         self._noted = noted
 
     async def done(self) -> None:
-        """The last window that was noted is published.
+        """Remove the note of the last window, which is published.
 
         Raises:
             StateUnavailableError: Redis is away.
@@ -65,7 +66,7 @@ class Unpublished:
         self._noted = ""
 
     async def found(self) -> dict[str, Span]:
-        """What other runs noted and did not finish, by what `forget` takes.
+        """The windows that earlier runs did not finish, by the note that `forget` removes.
 
         Raises:
             StateUnavailableError: Redis is away.
@@ -81,7 +82,7 @@ class Unpublished:
         return found
 
     async def forget(self, noted: str) -> None:
-        """A window that was noted is published.
+        """Remove a note: its window is published.
 
         Raises:
             StateUnavailableError: Redis is away.

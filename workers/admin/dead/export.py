@@ -22,11 +22,11 @@ from workers.admin.dead.filter import Filter, filtered
 @click.argument("file")
 @filtered
 def export(file: str, wanted: Filter) -> None:
-    """Write dead letters to FILE (- is standard output). They stay in mms.dead.
+    """Write dead letters to FILE (- is standard output).
 
-    Each line is one JSON object: id, reason, error, source, received_at, batch, content_type,
-    headers, and body_base64 (the exact bytes). Nothing is masked, so only the file's owner can read
-    it. An existing file is replaced when all is written.
+    They stay in mms.dead. Each line is one JSON object: id, reason, error, source, received_at,
+    batch, content_type, headers, and body_base64 (the exact bytes). Nothing is masked, so only the
+    file's owner can read it. An existing file is replaced when all is written.
 
     \b
     Examples:

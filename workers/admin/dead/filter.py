@@ -43,7 +43,7 @@ _OPTIONS = (
     click.option(
         "--reason",
         type=click.Choice([*map(str, Reason), *FORMER_REASONS]),
-        help="Only this reason.",
+        help="Only dead letters with this reason.",
     ),
     click.option("--source", help="Only dead letters of this provider account."),
     click.option("--since", type=console.Since(), help="Only dead letters received since then."),

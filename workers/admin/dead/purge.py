@@ -15,7 +15,7 @@ from workers.admin.dead.filter import Filter, filtered
 def purge(wanted: Filter, *, yes: bool) -> None:
     """Remove dead letters for good. Consider `dead export` first.
 
-    Says how many they are and asks. Dead letters that arrive before the answer are not removed.
+    Prints their number and asks. Dead letters that arrive before the answer are not removed.
     Without options all dead letters are removed.
 
     \b

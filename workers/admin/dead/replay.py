@@ -1,9 +1,9 @@
 """`mms-admin dead replay`: publish dead letters to the input again, and remove those that arrived.
 
-Each postback becomes a batch of its own, so a postback that kills workers affects no other. A dead
-letter is removed after RabbitMQ has confirmed all its postbacks in the input. So an interrupted
-replay leaves each dead letter in `mms.dead`, in the input, or in both; a duplicate is harmless. A
-postback that this release cannot decode stays in `mms.dead`.
+Each postback becomes a batch of its own, so a postback that kills workers affects no other. The
+postbacks of a dead letter are confirmed by RabbitMQ before it is removed. So an interrupted replay
+leaves each dead letter in `mms.dead`, in the input, or in both; a duplicate is harmless. A postback
+that this release cannot decode stays in `mms.dead`.
 """
 
 import asyncio
@@ -41,12 +41,12 @@ Tally = Counter[tuple[str, str]]
 @click.option("--dry-run", is_flag=True, help="Only print what would be done.")
 @console.json_option
 def replay(wanted: Filter, *, dry_run: bool, as_json: bool) -> None:
-    """Publish dead letters to the input again, where this release decodes them.
+    """Publish dead letters to the input again.
 
     Without options all dead letters are replayed. Postbacks keep their source, content type and
-    time of arrival. A dead letter that still cannot be decoded stays in mms.dead. A batch that no
-    worker could finish is split first; its postbacks are published one by one, and only a dry run
-    decodes them. An interrupted replay loses nothing: run it again.
+    time of arrival. A dead letter that this release still cannot decode stays in mms.dead. A batch
+    that no worker could finish is split first; its postbacks are published one by one, and only a
+    dry run decodes them. An interrupted replay loses nothing: run it again.
 
     \b
     Examples:

@@ -9,9 +9,9 @@ RabbitMQ cannot change the arguments of a queue. So a second queue takes the dea
     4. `mms.dead.upgrade` is unbound, its dead letters are moved back, and it is deleted
 
 At any moment each dead letter is in at least one of the queues, see `move`. The next step depends
-only on the queues that exist, so the upgrade can be interrupted at any point and run again. A dead
-letter that arrives while both queues are bound, or that is being moved at an interruption, is there
-twice afterwards, which is harmless. A process of the earlier release binds `mms.dead` again every
+only on the queues that exist, so the upgrade can be interrupted at any point and run again. After
+that, a dead letter that arrived while both queues were bound, or that was being moved, may be there
+twice, which is harmless. A process of the earlier release binds `mms.dead` again every
 few seconds, which is harmless too.
 """
 
