@@ -29,15 +29,15 @@ MAX_REMEMBERED: Final = 256
 class BasicAuth:
     """The users of one source."""
 
-    def __init__(self, logins: Sequence[BasicAuthUser]) -> None:
-        self._logins = logins
+    def __init__(self, users: Sequence[BasicAuthUser]) -> None:
+        self._users = users
         self._key = os.urandom(32)
         self._right: set[bytes] = set()
         self._wrong: OrderedDict[bytes, None] = OrderedDict()
         self._pending: dict[bytes, asyncio.Future[bool]] = {}
         self._checks = PasswordChecks()
-        users = [login.user for login in logins]
-        self._hashes_per_check = max(map(users.count, users), default=0)
+        names = [each.user for each in users]
+        self._hashes_per_check = max(map(names.count, names), default=0)
 
     def remembered(self, header: str) -> bool | None:
         """Whether an Authorization header is right; None when it must be verified first."""
@@ -70,7 +70,7 @@ class BasicAuth:
         user, password = _parse(header)
         if not user:
             return None
-        hashed = [login.password for login in self._logins if hmac.compare_digest(login.user, user)]
+        hashed = [each.password for each in self._users if hmac.compare_digest(each.user, user)]
         pending = self._checks.submit(client, functools.partial(self._check, hashed, password))
         self._pending[digest] = pending
         pending.add_done_callback(functools.partial(self._remember, digest))
@@ -81,7 +81,7 @@ class BasicAuth:
         if any(each.matches(password) for each in hashed):
             return True
         for _ in range(self._hashes_per_check - len(hashed)):
-            self._logins[0].password.matches(password)  # only for its cost
+            self._users[0].password.matches(password)  # only for its cost
         return False
 
     def _remember(self, digest: bytes, result: asyncio.Future[bool]) -> None:

@@ -21,7 +21,7 @@ from tests.support.answering import answering
 
 TOKEN = "6ZbQ-9.x_Ltoken~0123"
 HASHED = password.hashed(b"correct:horse")
-LOGIN = BasicAuthUser(b"mms", HASHED)
+USER = BasicAuthUser(b"mms", HASHED)
 
 
 def ruled(**rules: Rule) -> Settings:
@@ -64,7 +64,7 @@ async def test_basic(monkeypatch: pytest.MonkeyPatch) -> None:
         return matches(hashed, candidate)
 
     monkeypatch.setattr(Hashed, "matches", counted)
-    async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
+    async with answering(ruled(acme=Rule(basic=(USER,)))) as server:
         path = "/postbacks/acme"
         for _ in range(3):
             assert await server.status(path, Authorization=basic("mms", "correct:horse")) == 200
@@ -83,14 +83,14 @@ async def test_basic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_many_requests_with_the_same_password_share_one_check() -> None:
     """As when the provider reconnects on all its connections after a restart."""
-    async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
+    async with answering(ruled(acme=Rule(basic=(USER,)))) as server:
         header = basic("mms", "correct:horse")
         posts = [server.status("/postbacks/acme", Authorization=header) for _ in range(64)]
         assert set(await asyncio.gather(*posts)) == {200}
 
 
 async def test_guesses_wait_in_a_short_queue() -> None:
-    async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
+    async with answering(ruled(acme=Rule(basic=(USER,)))) as server:
         path = "/postbacks/acme"
         assert await server.status(path, Authorization=basic("mms", "correct:horse")) == 200
         guesses = [
@@ -114,7 +114,7 @@ async def test_a_first_login_is_checked_before_guesses(monkeypatch: pytest.Monke
         return matches(hashed, candidate)
 
     monkeypatch.setattr(Hashed, "matches", counted)
-    async with answering(ruled(acme=Rule(basic=(LOGIN,)))) as server:
+    async with answering(ruled(acme=Rule(basic=(USER,)))) as server:
         guessed = asyncio.Event()
         guesses = 40
 
@@ -189,7 +189,7 @@ async def test_an_allow_list_behind_a_proxy() -> None:
 
 
 async def test_all_parts_must_hold() -> None:
-    rule = Rule(token=(TOKEN,), basic=(LOGIN,), allow=parse_networks("127.0.0.1"))
+    rule = Rule(token=(TOKEN,), basic=(USER,), allow=parse_networks("127.0.0.1"))
     async with answering(ruled(acme=rule)) as server:
         right = basic("mms", "correct:horse")
         assert await server.status(f"/postbacks/acme/{TOKEN}", Authorization=right) == 200
