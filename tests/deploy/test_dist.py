@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from deploy import dist
 
@@ -86,3 +87,14 @@ def test_pre_commit_runs_what_make_check_runs() -> None:
     assert recipe is not None
     checks = re.findall(r"\$\(PYTHON\)(.*)", recipe[1])
     assert hooks == [each.removesuffix(" .") for each in checks if "pytest" not in each]
+
+
+@pytest.mark.parametrize("lock", ["requirements.txt", "requirements-dev.txt"])
+def test_what_is_locked_is_within_the_bounds(lock: str) -> None:
+    text = (ROOT / lock).read_text()
+    locked = dict(re.findall(r"^([a-z0-9-]+)==(\S+)", text, re.MULTILINE))
+    wanted = [Requirement(each) for each in PROJECT["dependencies"]]
+    assert {each.name for each in wanted} <= locked.keys()
+    for each in wanted:
+        assert each.specifier.contains(locked[each.name]), each
+        assert {"<", ">="} <= {one.operator for one in each.specifier}, f"{each} has one bound"
