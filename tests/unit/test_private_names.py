@@ -25,8 +25,8 @@ FILES: Final = sorted(
     for path in (ROOT / package).rglob("*.py")
 )
 LIBRARIES: Final = {"aio_pika", "aiohttp", "aiormq", "pamqp", "redis"}
-PUBLIC: Final = {"_replace"}
-"""A method of every `NamedTuple`."""
+PUBLIC: Final = {"_asdict", "_fields", "_replace"}
+"""What every `NamedTuple` has."""
 
 Listed = Mapping[str, tuple[str, ...]]
 Namespace = Mapping[str, object]
