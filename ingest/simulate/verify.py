@@ -5,13 +5,11 @@ Redis and from the event log, repeatedly, until everything has arrived or nothin
 """
 
 import asyncio
-import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from typing import Final, cast
 
 import msgspec
-from redis.exceptions import RedisError
 
 from ingest.simulate.eventlog import EventLog
 from ingest.simulate.judge import Fault, Finding, judge
@@ -21,6 +19,7 @@ from shared.errors import BrokerUnavailableError, PostbacksError, StateUnavailab
 from shared.postback.postback import Key
 from shared.postback.record import Record, read_record
 from shared.redis.client import RedisClient, client, close
+from shared.redis.errors import redis_errors
 from shared.settings.settings import Settings
 
 CHUNK: Final = 500
@@ -204,7 +203,7 @@ class _Check:
         """The messages at these indices with their records."""
         messages = [self._messages[index] for index in indices]
         keys = [Key(message.kind, self._messages.source, message.id) for message in messages]
-        with _unavailable():
+        with redis_errors():
             async with self._redis.pipeline(transaction=False) as pipeline:
                 for key in keys:
                     pipeline.hgetall(key.redis)
@@ -232,26 +231,17 @@ class _Check:
         """Records with an id of this run but without a sent postback."""
         source, run = self._messages.source, self._messages.run
         shape = re.compile(rf"mms:(message|template):\{{{source}/(.*)\}}")
-        with _unavailable():
-            async for name in self._redis.scan_iter(f"mms:*{{{source}/*{run}-*", count=5000):
-                match = shape.fullmatch(name.decode(errors="replace"))
-                if match and not self._was_sent(match[1], match[2]):
-                    what = f"has a {match[1]} record and was never sent"
-                    yield Finding(Fault.UNEXPECTED, match[2], what)
+        with redis_errors():
+            pattern = f"mms:*{{{source}/*{run}-*"
+            found = [name async for name in self._redis.scan_iter(pattern, count=5000)]
+        for name in found:
+            match = shape.fullmatch(name.decode(errors="replace"))
+            if match and not self._was_sent(match[1], match[2]):
+                what = f"has a {match[1]} record and was never sent"
+                yield Finding(Fault.UNEXPECTED, match[2], what)
 
     def _was_sent(self, kind: str, found: str) -> bool:
         message = self._messages.find(kind, found)
         return message is not None and any(
             map(self._ledger.was_sent, self._messages.numbers(message.ordinal))
         )
-
-
-@contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except (RedisError, OSError, TimeoutError) as error:
-        reason = str(error) or type(error).__name__
-        raise StateUnavailableError(
-            f"cannot check: Redis is not available ({reason}); see MMS_REDIS_URL"
-        ) from error

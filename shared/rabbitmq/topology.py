@@ -1,11 +1,10 @@
-"""The exchanges, queues and streams, declared alike by whichever process comes first.
+"""The exchanges, queues and streams. Every process declares them; the first one creates them.
 
-Declaring is idempotent: what is there already stays as it is, what is gone comes back. What is
-there but differs is a conflict that only a person can resolve.
+Declaring is idempotent: what exists stays as it is, and what is missing is created. What exists and
+differs is a conflict, which only an operator can resolve.
 """
 
 import asyncio
-import contextlib
 import re
 from typing import Final, NamedTuple
 
@@ -14,6 +13,7 @@ import aiormq
 from aio_pika.abc import AbstractChannel, AbstractConnection
 
 from shared.errors import NotDeclaredError, TopologyConflictError
+from shared.rabbitmq.errors import ignore_connection_errors
 from shared.settings.settings import Settings
 
 POSTBACKS: Final = "mms.postbacks"
@@ -27,8 +27,8 @@ STREAMS: Final = (EVENT_LOG, ARCHIVE)
 QUEUES: Final = (DEAD, STATE_QUEUE, *STREAMS)
 
 DEAD_DELIVERY_LIMIT: Final = 2**31 - 1
-"""Deliveries of a dead letter before RabbitMQ removes it. Looking at one is a delivery, so it must
-never be reached. It has to be set: without it RabbitMQ 4 removes after 20."""
+"""Deliveries of a dead letter before RabbitMQ removes it. Reading one is a delivery, so the limit
+must never be reached. It has to be set: RabbitMQ 4 has a default of 20."""
 
 TIME_LIMIT: Final = 5.0
 """Seconds that a whole declaration may take."""
@@ -66,7 +66,7 @@ def _queues(settings: Settings) -> list[_Queue]:
         quorum["x-quorum-initial-group-size"] = settings.replicas
         stream["x-initial-cluster-size"] = settings.replicas
     dead: dict[str, str | int] = {
-        # A full queue that refused would stop the workers. The archive still has what is dropped.
+        # A full queue that refuses would stop the workers. The archive still has what is dropped.
         "x-overflow": "drop-head",
         "x-delivery-limit": DEAD_DELIVERY_LIMIT,
     }
@@ -74,11 +74,11 @@ def _queues(settings: Settings) -> list[_Queue]:
         "x-overflow": "reject-publish",
         "x-delivery-limit": settings.delivery_limit,
         "x-dead-letter-exchange": DEAD,
-        # The default strategy, at-most-once, can lose what it moves.
+        # The default strategy, at-most-once, can lose messages.
         "x-dead-letter-strategy": "at-least-once",
     }
     return [
-        # The dead letters come first: the input queue dead-letters to them from the start.
+        # `mms.dead` comes first: the input queue dead-letters to it from the start.
         _Queue(DEAD, DEAD, "", quorum | dead),
         _Queue(EVENT_LOG, EVENTS, "#", stream),
         _Queue(ARCHIVE, POSTBACKS, "", stream),
@@ -87,16 +87,16 @@ def _queues(settings: Settings) -> list[_Queue]:
 
 
 async def declare(connection: AbstractConnection, settings: Settings, *, bind: bool = True) -> None:
-    """Make sure that everything is there, on a channel of its own.
+    """Declare the whole topology, on a channel of its own.
 
     Args:
-        bind: also bind the queues. Without it nothing changes where all is there already.
+        bind: also bind the queues. Without it nothing changes if everything exists.
 
     Raises:
-        TopologyConflictError: something of that name exists and differs; the message names it,
-            the difference, and what to do.
+        TopologyConflictError: a queue or exchange exists and differs; the message names it, the
+            difference, and what to do.
         TimeoutError: RabbitMQ did not answer within `TIME_LIMIT`.
-        AMQPError, ConnectionError: the connection broke.
+        AMQPError, ConnectionError: the connection was lost.
     """
     async with asyncio.timeout(TIME_LIMIT):
         channel = await connection.channel(publisher_confirms=False)
@@ -110,16 +110,16 @@ async def declare(connection: AbstractConnection, settings: Settings, *, bind: b
         except aiormq.exceptions.ChannelPreconditionFailed as error:
             raise TopologyConflictError(_conflict(declaring, str(error))) from error
         finally:
-            with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
+            with ignore_connection_errors():
                 await channel.close()
 
 
 async def declare_dead(channel: AbstractChannel, settings: Settings) -> None:
-    """Make sure that `mms.dead` is there and bound; the channel is closed if it differs.
+    """Declare and bind `mms.dead`; RabbitMQ closes the channel if it exists and differs.
 
     Raises:
         TopologyConflictError: it differs from what we declare.
-        AMQPError, ConnectionError: the connection broke.
+        AMQPError, ConnectionError: the connection was lost.
     """
     (queue,) = (each for each in _queues(settings) if each.name == DEAD)
     try:
@@ -132,15 +132,15 @@ async def declare_dead(channel: AbstractChannel, settings: Settings) -> None:
 async def require(
     connection: AbstractConnection, settings: Settings, exchange: str, queue: str
 ) -> None:
-    """Make sure that an exchange and a queue are there, and change nothing, for who only reads.
+    """Check that an exchange and a queue exist, without changing anything; for readers.
 
-    The arguments of `mms.dead` are compared too: with others, reading can remove dead letters.
+    The arguments of `mms.dead` are compared too: with other ones, reading can remove dead letters.
 
     Raises:
         NotDeclaredError: one of them is missing.
         TopologyConflictError: `mms.dead` differs from what we declare.
         TimeoutError: RabbitMQ did not answer within `TIME_LIMIT`.
-        AMQPError, ConnectionError: the connection broke.
+        AMQPError, ConnectionError: the connection was lost.
     """
     async with asyncio.timeout(TIME_LIMIT):
         channel = await connection.channel(publisher_confirms=False)
@@ -158,7 +158,7 @@ async def require(
         except aiormq.exceptions.ChannelPreconditionFailed as error:
             raise TopologyConflictError(_conflict(queue, str(error))) from error
         finally:
-            with contextlib.suppress(aiormq.exceptions.AMQPError, RuntimeError):
+            with ignore_connection_errors():
                 await channel.close()
 
 
@@ -179,11 +179,11 @@ def _conflict(name: str, error: str) -> str:
         f"its {match[1]} is {match[3].rstrip('>')}; we declare {match[2]}" if match else error
     )
     remedy = (
-        "run `mms-admin topology upgrade`, which makes it anew and keeps the dead letters"
+        "run `mms-admin topology upgrade`, which creates it again and keeps the dead letters"
         if name == DEAD
-        else f"drain and delete {name} so that it is made anew"
+        else f"drain and delete {name}; it is then created again"
     )
     return (
         f"RabbitMQ already has {name}, and it differs: {difference}. Give all processes the "
-        f"setting it was made with, or {remedy}."
+        f"setting that it was created with, or {remedy}."
     )

@@ -55,6 +55,20 @@ _TEMPORARY_CLASSES: Final = (
 # @user_script: 21: -OOM command not allowed …`
 _WRAPPED: Final = re.compile(r"@user_script:\s*\d+:\s*-([A-Z]+)\b")
 
+REDIS_ERRORS: Final = (
+    exceptions.RedisError,
+    exceptions.RedisClusterException,  # not a RedisError
+    OSError,
+    TimeoutError,
+    EOFError,
+    asyncio.IncompleteReadError,
+    RuntimeError,  # of uvloop: a write to a connection that was just reset
+    KeyError,  # of redis-py: no node of the cluster has the slot
+    IndexError,  # of redis-py: the cluster has no node left
+    AttributeError,  # of redis-py: a connection lost while it is opened
+)
+"""What redis-py raises when Redis is unavailable or refuses a command."""
+
 # redis-py's prefix of an error in a pipeline.
 _IN_PIPELINE: Final = re.compile(r"Command # \d+ .*? of pipeline caused error: ", re.DOTALL)
 
@@ -84,18 +98,7 @@ def redis_errors() -> Iterator[None]:
         yield
     except (exceptions.DataError, RecursionError, NotImplementedError):
         raise
-    except (
-        exceptions.RedisError,
-        exceptions.RedisClusterException,  # not a RedisError
-        OSError,
-        TimeoutError,
-        EOFError,
-        asyncio.IncompleteReadError,
-        RuntimeError,  # of uvloop: a write to a connection that was just reset
-        KeyError,  # of redis-py: no node of the cluster has the slot
-        IndexError,  # of redis-py: the cluster has no node left
-        AttributeError,  # of redis-py: a connection lost while it is opened
-    ) as error:
+    except REDIS_ERRORS as error:
         reason = mask(str(error) or type(error).__name__)
         if isinstance(error, KeyError):
             reason = f"no node of the cluster has slot {reason}"

@@ -202,7 +202,7 @@ async def test_one_alone_is_published_or_says_why_not(
 async def test_no_answer_in_time(
     far_session: Session, proxy: Proxy, amqp: AbstractChannel, taking: str, full: str
 ) -> None:
-    """Their fate is unknown, they may come through later, and the count of confirms still holds."""
+    """The result is unknown, they may arrive later, and the count of confirms stays right."""
     proxy.stall()
     with pytest.raises(PublishOutcomeUnknownError, match="within"):
         await far_session.publish_all([message(taking), message(full)], 0.2)

@@ -109,8 +109,8 @@ async def test_a_deleted_binding_comes_back(
         body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"bound-%d"}'
         async with running.ingest(running.beside(settings)):
 
-            async def told() -> bool:
+            async def has_event() -> bool:
                 await running.post(settings, body % 1)
                 return not await subscriber.silent(0.1)
 
-            await running.until(told)
+            await running.until(has_event)

@@ -15,7 +15,7 @@ from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
 
-# Runs the command; in 0.5 s the named coroutine does what it is told to.
+# Runs the command; after 0.5 s the named coroutine does what the second argument says.
 PROGRAM = """
 import asyncio, sys
 import shared.process.watchdog, workers.main, workers.probes, workers.worker

@@ -1,4 +1,4 @@
-"""A worker whose servers fail: `/readyz` is true, it stops when told to, nothing is lost."""
+"""A worker whose servers fail: `/readyz` is true, SIGTERM stops it, nothing is lost."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ from workers.publish import publish_outbox
 from workers.store import Merged, Received, Store, Unmergeable
 
 TRUTH = 2.0
-"""Seconds within which `/readyz` tells the truth."""
+"""Seconds within which `/readyz` is true."""
 
 SLACK = 6.0
 """Seconds more for a machine that is busy with other tests; the releases before took 46 s."""

@@ -8,16 +8,14 @@ from typing import Final
 import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
-from aiormq.exceptions import AMQPError, ChannelAccessRefused
+from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
+from shared.rabbitmq.errors import ignore_connection_errors
 from workers.admin.doctor.finding import CALL_LIMIT
 
 Step = Callable[[AbstractChannel], Awaitable[object]]
 """A function that uses a channel."""
-
-CALL_ERRORS: Final = (TimeoutError, OSError, RuntimeError, AMQPError, ValueError)
-"""Errors of a call that RabbitMQ refuses or does not answer."""
 
 _RIGHTS: Final = (
     "rabbitmqctl set_permissions -p <vhost> <user> '^(mms\\.|amq\\.gen)'"
@@ -29,13 +27,13 @@ async def on_channel(connection: AbstractConnection, step: Step) -> None:
     """Run a step on a new channel, because RabbitMQ closes a channel after an error.
 
     Raises:
-        CALL_ERRORS: it failed, or took longer than `CALL_LIMIT`.
+        CONNECTION_ERRORS: it failed, or took longer than `CALL_LIMIT`.
     """
     async with asyncio.timeout(CALL_LIMIT):
         opened = await connection.channel(publisher_confirms=False)
         channel = await opened.get_underlay_channel()
         await step(channel)
-        with contextlib.suppress(*CALL_ERRORS):
+        with ignore_connection_errors():
             await opened.close()
 
 
@@ -44,14 +42,14 @@ async def connected(url: URL) -> AsyncIterator[AbstractConnection]:
     """A connection for as long as the context lasts.
 
     Raises:
-        CALL_ERRORS: RabbitMQ does not answer within `CALL_LIMIT` or refuses the connection.
+        CONNECTION_ERRORS: RabbitMQ does not answer within `CALL_LIMIT` or refuses the connection.
     """
     async with asyncio.timeout(CALL_LIMIT):
         connection = await aio_pika.connect(url, timeout=CALL_LIMIT)
     try:
         yield connection
     finally:
-        with contextlib.suppress(*CALL_ERRORS):
+        with ignore_connection_errors():
             async with asyncio.timeout(CALL_LIMIT):
                 await connection.close()
 

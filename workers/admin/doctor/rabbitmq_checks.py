@@ -15,6 +15,7 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from shared.rabbitmq import topology
+from shared.rabbitmq.errors import CONNECTION_ERRORS
 from shared.rabbitmq.session import with_options
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
@@ -27,7 +28,7 @@ from workers.admin.doctor.finding import (
     reason,
     wrong,
 )
-from workers.admin.doctor.rabbitmq_calls import CALL_ERRORS, advice, connected, on_channel
+from workers.admin.doctor.rabbitmq_calls import advice, connected, on_channel
 from workers.admin.doctor.topology_checks import (
     check_dead_letters,
     check_stream,
@@ -52,7 +53,7 @@ async def check_rabbitmq(settings: Settings) -> AsyncIterator[Finding]:
         try:
             async with connected(url) as connection:
                 yield _version(name, connection)
-        except CALL_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             yield wrong(f"rabbitmq {name}", reason(error), _connect_advice(error))
         else:
             answering = url
@@ -98,7 +99,7 @@ async def _publishing(connection: AbstractConnection) -> Finding:
             f"no confirm within {CALL_LIMIT:g} s",
             "A memory or disk alarm blocks publishers: see `rabbitmq-diagnostics alarms`.",
         )
-    except CALL_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         return wrong(check, reason(error), advice(error))
     return ok(check, "a message was confirmed")
 
@@ -116,7 +117,7 @@ async def _permissions(connection: AbstractConnection) -> Finding:
 
     try:
         await on_channel(connection, step)
-    except CALL_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         return wrong("rabbitmq permissions", reason(error), advice(error))
     return ok("rabbitmq permissions", "configure, write and read are granted")
 

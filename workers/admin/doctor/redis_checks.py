@@ -16,6 +16,7 @@ from redis.asyncio.cluster import RedisCluster
 from shared.errors import SettingsError
 from shared.process.cli import counted
 from shared.redis.client import RedisClient, client, close
+from shared.redis.errors import REDIS_ERRORS
 from shared.redis.version import read_hello, supported
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
@@ -52,14 +53,8 @@ _SCRIPTS: Final = {
 }
 """By kind of key: some commands of merge.lua and index.lua; the key is deleted at the end."""
 
-_CALL_ERRORS: Final = (
-    exceptions.RedisError,
-    exceptions.RedisClusterException,
-    OSError,
-    TimeoutError,
-    ValueError,  # the server is not a Redis
-    KeyError,  # a cluster without a node for a slot
-)
+_CALL_ERRORS: Final = (*REDIS_ERRORS, ValueError)
+"""A `ValueError`: the server is not a Redis."""
 
 _FSYNC: Final = (
     "Redis acknowledges changes before they are on disk, so a crash loses the last ones. Run CONFIG"

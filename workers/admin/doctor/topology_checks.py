@@ -17,9 +17,10 @@ from yarl import URL
 from shared.errors import TopologyConflictError
 from shared.process.cli import counted
 from shared.rabbitmq import topology
+from shared.rabbitmq.errors import CONNECTION_ERRORS
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import Finding, judged, ok, reason, warning, wrong
-from workers.admin.doctor.rabbitmq_calls import CALL_ERRORS, Step, advice, connected, on_channel
+from workers.admin.doctor.rabbitmq_calls import Step, advice, connected, on_channel
 
 LONG_QUEUE: Final = 10_000
 """Batches in the input queue from which there is a warning."""
@@ -72,14 +73,14 @@ async def look_at_topology(connection: AbstractConnection) -> FoundTopology:
             queues[name] = await _count(connection, name)
         except ChannelNotFoundEntity:
             missing.append(name)
-        except CALL_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             unreadable.append(_unreadable(f"queue {name}", error))
     for name in topology.EXCHANGES:
         try:
             await on_channel(connection, _look_for_exchange(name))
         except ChannelNotFoundEntity:
             missing.append(f"exchange {name}")
-        except CALL_ERRORS as error:
+        except CONNECTION_ERRORS as error:
             unreadable.append(_unreadable(f"exchange {name}", error))
     return FoundTopology(queues, missing, unreadable)
 
@@ -113,7 +114,7 @@ async def compare_topology(
         return wrong(
             "topology", str(error), "Remove the difference; until then no worker can start."
         )
-    except CALL_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         return wrong("topology", f"cannot be compared: {reason(error)}", advice(error))
     return ok("topology", "exchanges, queues and streams are as declared")
 
@@ -159,7 +160,7 @@ async def check_stream(url: URL, name: str) -> Finding:
         return ok(check, "has an exclusive consumer now")
     except (TimeoutError, ConnectionInternalError) as error:
         return wrong(check, f"has no leader: {reason(error)}", _NO_LEADER.format(queue=name))
-    except CALL_ERRORS as error:
+    except CONNECTION_ERRORS as error:
         return wrong(check, reason(error), advice(error))
     return ok(check, "answers")
 
