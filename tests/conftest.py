@@ -1,4 +1,4 @@
-"""Private servers, started when the first test needs them, and a clean slate for each test."""
+"""Private servers: they start for the first test that needs them, and are empty for each test."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -20,7 +20,7 @@ SMALL = Bytes(64 * 2**20)
 
 @pytest.fixture(scope="session")
 def rabbit(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitMQ]:
-    """A RabbitMQ for the whole session; what a test breaks, `settings` mends before the next."""
+    """A RabbitMQ for the whole session; the fixture `settings` repairs it for the next test."""
     server = RabbitMQ(tmp_path_factory.mktemp("rabbitmq"))
     with running(server):
         yield server
@@ -36,7 +36,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
 
 @pytest.fixture
 async def settings(rabbit: RabbitMQ, redis_server: Redis, tmp_path: Path) -> Settings:
-    """Settings for the session's servers, which run and hold nothing of ours."""
+    """Settings with the session's servers, which run and are empty."""
     for server in (rabbit, redis_server):
         server.resume()
         server.start()
@@ -64,7 +64,7 @@ def processes(tmp_path: Path) -> Iterator[Processes]:
 
 @pytest.fixture
 def fresh_rabbit(tmp_path: Path) -> Iterator[Callable[..., RabbitMQ]]:
-    """Makes a RabbitMQ of the test's own, ready; takes what `RabbitMQ` takes but the directory."""
+    """Starts a RabbitMQ for one test; takes the arguments of `RabbitMQ` without the directory."""
     servers: list[RabbitMQ] = []
 
     def make(**options: Any) -> RabbitMQ:
@@ -80,7 +80,7 @@ def fresh_rabbit(tmp_path: Path) -> Iterator[Callable[..., RabbitMQ]]:
 
 @pytest.fixture
 def fresh_redis(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
-    """Makes a Redis of the test's own, ready; takes what `Redis` takes but the directory."""
+    """Starts a Redis for one test; takes the arguments of `Redis` without the directory."""
     servers: list[Redis] = []
 
     def make(**options: Any) -> Redis:
@@ -96,6 +96,6 @@ def fresh_redis(tmp_path: Path) -> Iterator[Callable[..., Redis]]:
 
 @pytest.fixture
 async def amqp(settings: Settings) -> AsyncIterator[aio_pika.abc.AbstractChannel]:
-    """A channel with confirms to the session's RabbitMQ, for what a test does by itself."""
+    """A channel with confirms to the session's RabbitMQ, for the test itself."""
     async with await aio_pika.connect(settings.amqp_url) as connection:
         yield await connection.channel(publisher_confirms=True, on_return_raises=True)

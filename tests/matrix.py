@@ -1,9 +1,8 @@
-"""`make matrix`: runs `make test` of the last commit inside other Debians, and prints a table.
+"""`make matrix`: runs `make test` of the last commit in other Debians, and prints a table.
 
 A root is a folder that debootstrap fills with a Debian. `make test` installs its servers there, as
-it does on a fresh machine. A command in a root has mounts and process ids of its own (namespaces),
-so its mounts and everything that it has started end with it, however it ends. The network is this
-machine's.
+on a new machine. A command in a root has its own mounts and process ids (namespaces), so its mounts
+and processes end with it, however it ends. The network is this machine's.
 """
 
 import argparse
@@ -25,10 +24,10 @@ import click
 
 PROJECT: Final = Path(__file__).parents[1]
 CHECKOUT: Final = Path("srv/mms-postbacks")
-"""Where the checkout is in a root."""
+"""The folder of the checkout in a root."""
 
 CERTIFICATES: Final = Path("/etc/ssl/certs/ca-certificates.crt")
-"""Where Debian has the certificates that it trusts."""
+"""Debian's file of trusted certificates."""
 
 _VERSIONS: Final = """
 import importlib.metadata, platform
@@ -44,18 +43,18 @@ root=$1 where=$2
 shift 2
 mount --rbind /dev "$root/dev"
 mount -t proc proc "$root/proc"
-# A package's installation may set the kernel's parameters, which are this machine's.
+# The installation of a package must not change the kernel's parameters, which are this machine's.
 mount --bind "$root/proc/sys" "$root/proc/sys"
 mount -o remount,bind,ro "$root/proc/sys"
 status=0
-# The shell stays, as the first process: it waits for those whose parents have ended.
+# The shell stays as the first process, which waits for processes whose parents have ended.
 chroot "$root" env -i -C "/$where" "$@" || status=$?
 exit "$status"
 """
 
 
 class Debian(NamedTuple):
-    """One row of the table: which Debian, and the package that speaks Redis' protocol in it."""
+    """One row of the table: a Debian, and its package of a server with the protocol of Redis."""
 
     name: str
     suite: str
@@ -69,7 +68,7 @@ DEBIANS: Final = (
 
 
 class Row(NamedTuple):
-    """What came of one."""
+    """The result of one Debian."""
 
     name: str
     python: str
@@ -85,13 +84,14 @@ def main() -> None:
     parser.add_argument("--roots", type=Path, required=True, help="folder that keeps the roots")
     parser.add_argument("--only", choices=[debian.name for debian in DEBIANS], help="one of them")
     parser.add_argument("--minutes", type=float, default=60, help="longest time for each")
-    given = parser.parse_args()
-    # Then `subprocess.run` kills what it waits for, as it does for Ctrl-C.
+    arguments = parser.parse_args()
+    # With this exception `subprocess.run` kills its process, as for Ctrl-C.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    chosen = [debian for debian in DEBIANS if given.only in {None, debian.name}]
+    chosen = [debian for debian in DEBIANS if arguments.only in {None, debian.name}]
     commit = _output(("git", "rev-parse", "HEAD"))
     try:
-        rows = [run(debian, commit, given.roots.absolute(), given.minutes) for debian in chosen]
+        roots = arguments.roots.absolute()
+        rows = [run(debian, commit, roots, arguments.minutes) for debian in chosen]
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     click.echo(f"\n`make test` of {commit[:10]} on {platform.machine()}:\n")
@@ -100,7 +100,7 @@ def main() -> None:
 
 
 def run(debian: Debian, commit: str, roots: Path, minutes: float) -> Row:
-    """Run `make test` of a commit in this Debian, which is made first where it is missing."""
+    """Run `make test` of a commit in this Debian; make its root first if it is missing."""
     root, log = roots / debian.name, roots / f"{debian.name}.log"
     make_root(debian, root, log)
     lay_out(root / CHECKOUT, commit)
@@ -125,7 +125,7 @@ def run(debian: Debian, commit: str, roots: Path, minutes: float) -> Row:
 
 
 def make_root(debian: Debian, root: Path, log: Path) -> None:
-    """Make a root, or see that it was made before and is whole."""
+    """Make a root, unless it was made completely before."""
     made = root.with_suffix(".made")
     if not made.exists():
         shutil.rmtree(root, ignore_errors=True)
@@ -145,7 +145,7 @@ def make_root(debian: Debian, root: Path, log: Path) -> None:
         if done.returncode:
             sys.exit(f"debootstrap failed; the end of {log}:\n{log.read_text()[-2000:]}")
         made.touch()
-    # Packages that are installed later start no service.
+    # Packages that are installed later must not start services.
     policy = root / "usr/sbin/policy-rc.d"
     policy.write_text("#!/bin/sh\nexit 101\n")
     policy.chmod(0o755)
@@ -157,7 +157,7 @@ def make_root(debian: Debian, root: Path, log: Path) -> None:
 
 
 def lay_out(checkout: Path, commit: str) -> None:
-    """Put this commit there; a `.venv` that is there stays, and is renewed where it must be."""
+    """Check out this commit; an existing `.venv` stays and is updated by `make test`."""
     for command in (
         ("init", "--quiet", str(checkout)),
         ("-C", str(checkout), "fetch", "--quiet", "--depth=1", f"file://{PROJECT}", commit),
@@ -168,7 +168,7 @@ def lay_out(checkout: Path, commit: str) -> None:
 
 
 def entering(root: Path, *command: str) -> Sequence[str]:
-    """The command that runs another one in the root's checkout, as root."""
+    """The command that runs another command in the root's checkout, as the user root."""
     listed = _output((sys.executable, "-m", "pip", "config", "list"))
     variables = {
         "HOME": "/root",
@@ -184,11 +184,11 @@ def entering(root: Path, *command: str) -> Sequence[str]:
 
 
 def pip_settings(listed: str) -> Mapping[str, str]:
-    """Variables with which pip asks the same indexes in a root as it does here.
+    """Variables with which pip uses the same indexes in a root as here.
 
     Args:
-        listed: what `pip config list` prints. What names a file or folder of this machine is left
-            out, since a root does not have it.
+        listed: the output of `pip config list`. Files and folders of this machine are left out,
+            because a root does not have them.
     """
     settings = {}
     for name, value in re.findall(
@@ -201,7 +201,7 @@ def pip_settings(listed: str) -> Mapping[str, str]:
 
 
 def mirror(sources: Iterable[str]) -> Sequence[str]:
-    """The archive of Debian that apt uses here, from its lists; none: debootstrap has its own."""
+    """The archive of Debian in apt's lists; empty: debootstrap uses its default."""
     found = (
         re.search(r"^(?:URIs:|deb(?: \[.*?\])?) *(\S+/debian/?)(?:\s|$)", text, re.MULTILINE)
         for text in sources
@@ -218,7 +218,7 @@ def _sources() -> Iterable[str]:
 
 
 def versions(root: Path, debian: Debian) -> tuple[str, str, str, str]:
-    """Versions of Python, RabbitMQ, Redis or Valkey, and aiohttp in a root; "?": not there."""
+    """The versions of Python, RabbitMQ, Redis or Valkey, and aiohttp in a root; "?": missing."""
     python, _, aiohttp = _output(entering(root, PYTHON, "-c", _VERSIONS)).partition(" ")
     rabbitmq, state = (
         # Without Debian's parts: 5:8.0.2-3+deb13u3 is 8.0.2.
@@ -232,26 +232,26 @@ def versions(root: Path, debian: Debian) -> tuple[str, str, str, str]:
 
 
 def outcome(status: int | None, log: str) -> str:
-    """What came of `make test`, in words.
+    """The result of `make test` in words.
 
     Args:
-        status: its exit status; None: it was ended because it took too long.
-        log: what it printed.
+        status: the exit status; None: the time limit was reached.
+        log: the output.
     """
     counts = re.findall(r"^=+ (.*\d (?:passed|failed|errors?).*) in [\d.]+s", log, re.MULTILINE)
-    said = counts[-1] if counts else "no test ran to its end"
+    result = counts[-1] if counts else "no test ran to its end"
     if status is None:
-        return "not done in time"
-    return said if status == 0 else f"FAILED ({said})"
+        return "time limit reached"
+    return result if status == 0 else f"FAILED ({result})"
 
 
 def failures(log: str) -> Sequence[str]:
-    """Lines of pytest's summary that name what failed."""
+    """The lines of pytest's summary with the failed tests."""
     return re.findall(r"^(?:FAILED|ERROR) .*$", log, re.MULTILINE)
 
 
 def table(rows: Sequence[Row]) -> Sequence[str]:
-    """Rows as a table in Markdown."""
+    """The rows as a table in Markdown."""
     head = ("", "Python", "RabbitMQ", "state", "aiohttp", "`make test`")
     cells = [head, *(row[:-1] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(head))]
@@ -263,7 +263,7 @@ def table(rows: Sequence[Row]) -> Sequence[str]:
 
 
 def _output(command: Sequence[str]) -> str:
-    """What a command prints, stripped; empty if it fails."""
+    """The output of a command, stripped; empty if it fails."""
     done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
     return done.stdout.strip() if done.returncode == 0 else ""
 

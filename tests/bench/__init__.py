@@ -1,1 +1,1 @@
-"""How fast, beside what people would use instead; `make bench` runs it."""
+"""The benchmark, compared with common alternatives; `make bench` runs it."""

@@ -1,7 +1,7 @@
-"""A full queue, and how long workers take to drain it.
+"""A full queue, and the time that workers need to drain it.
 
-The workers are up and have done some work, then they are frozen, the queue is filled, and they go
-on: so neither their start nor the filling is measured, and all of the backlog is there at once.
+The workers run and have processed some postbacks. Then they are frozen, the queue is filled, and
+they continue. So neither their start nor the filling is measured.
 """
 
 import asyncio
@@ -24,18 +24,18 @@ from tests.bench.site import Site
 from tests.bench.wrk import LoadError
 
 WARM_UP: Final = 2_000
-"""Postbacks that workers do before they are measured."""
+"""Postbacks that workers process before they are measured."""
 
 IN_FLIGHT: Final = 200
-STUCK: Final = 20.0
-"""Seconds without progress after which a measurement is given up."""
+PROGRESS_LIMIT: Final = 20.0
+"""Seconds without progress after which a measurement ends with an error."""
 
 KEYS: Final = 2
-"""Redis keys that a finished message has: its record and its reference."""
+"""Redis keys of a finished message: its record and its reference."""
 
 
 class Drained(msgspec.Struct, frozen=True):
-    """A backlog was done.
+    """The result of draining a backlog.
 
     Attributes:
         cpu: CPU seconds by name: `worker`, `redis`, `rabbitmq`.
@@ -59,7 +59,7 @@ Fill = Callable[[int, str], None]
 
 
 def fill_ours(site: Site, batch: int) -> Fill:
-    """For our worker, in batches of this many postbacks."""
+    """For our worker, in batches of so many postbacks."""
 
     def fill(count: int, run: str) -> None:
         arrivals = list(traffic.arrivals(count, run, time.time_ns() // 1000))
@@ -94,13 +94,16 @@ def fill_celery(site: Site) -> Fill:
 
 
 def drain(site: Site, workers: Sequence[Child], fill: Fill, count: int, run: str) -> Drained:
-    """Fill the queue while the workers are frozen, then time them; they are up and idle.
+    """Fill the queue while the workers are frozen, then measure how they drain it.
+
+    Args:
+        workers: running and idle.
 
     Raises:
-        LoadError: they made no progress, or made something else of it than was to be made.
+        LoadError: they made no progress, or Redis has another number of keys than expected.
     """
-    state = site.state
-    before = state.dbsize()
+    redis = site.redis_client
+    before = redis.dbsize()
     wanted = before + count // 2 * KEYS
     for worker in workers:
         worker.pause()
@@ -115,17 +118,17 @@ def drain(site: Site, workers: Sequence[Child], fill: Fill, count: int, run: str
     done = before
     while done < wanted:
         time.sleep(0.01)
-        now, done, last = time.monotonic(), state.dbsize(), done
+        now, done, last = time.monotonic(), redis.dbsize(), done
         if done > last:
             progress_at = now
-        elif now - progress_at > STUCK:
-            raise LoadError(f"the backlog stands still with {done - before} keys of {count}")
+        elif now - progress_at > PROGRESS_LIMIT:
+            raise LoadError(f"no progress in the backlog: {done - before} keys of {count}")
     seconds = time.monotonic() - began
     spent = meter.spent()
     spent["worker"] = sum(spent.pop(name) for name in sessions)
-    time.sleep(0.2)  # what is left is the last acknowledgement
-    if state.dbsize() != wanted:
-        raise LoadError(f"{state.dbsize() - before} keys, not {wanted - before}")
+    time.sleep(0.2)  # only the last acknowledgement is missing
+    if redis.dbsize() != wanted:
+        raise LoadError(f"{redis.dbsize() - before} keys, not {wanted - before}")
     return Drained(count, seconds, spent)
 
 

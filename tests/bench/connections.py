@@ -1,4 +1,4 @@
-"""Ingress by connections: a confirm's latency is shared by all who wait for it at the same time."""
+"""Ingress by connections: requests that wait at the same time share the latency of a confirm."""
 
 from collections import defaultdict
 from typing import Final
@@ -14,9 +14,9 @@ from tests.bench.site import Site, say
 CONNECTIONS: Final = (16, 64, 256)
 
 NOTE: Final = """\
-Our ingress and the floor in turn, as above, with fewer and more connections. `wrk` sends a
-connection's next request when the last one is answered, so what a server that waits for RabbitMQ
-can do grows with the connections, until the processor is the limit; the floor waits for nothing.
+Our ingress and the floor take turns, as above, with fewer and more connections. `wrk` sends the
+next request of a connection when the last one is answered. So the rate of a server that waits for
+RabbitMQ grows with the number of connections, until the CPU is the limit. The floor does not wait.
 """
 
 

@@ -1,4 +1,4 @@
-"""End to end: the rate that is kept up with, and the times from a POST to its answer and event."""
+"""End to end: the sustained rate, and the times from a POST to its response and to its event."""
 
 import contextlib
 import itertools
@@ -20,11 +20,11 @@ from tests.bench.wrk import LoadError
 OURS: Final = "mms-ingest + mms-worker"
 CELERY: Final = "FastAPI + Celery"
 
-KEPT_UP: Final = 0.25
-"""Seconds; a rate counts as kept up with when at its end answers and events are not later."""
+MAX_LAG: Final = 0.25
+"""Seconds; a rate counts as sustained if at its end responses and events are not later."""
 
-HOPELESS: Final = 1.0
-"""Seconds; a rate that is later than this is not tried again."""
+RETRY_LAG: Final = 1.0
+"""Seconds; a rate with a larger lag is not tried again."""
 
 WATCHED: Final = 250
 """Messages a second whose events are awaited."""
@@ -36,10 +36,10 @@ NOTE: Final = f"""\
 One ingress and one worker (Celery: one uvicorn, one Celery worker with two processes), RabbitMQ,
 Redis, the load generator and the subscriber, all on this machine. POSTs leave at a fixed rate,
 whether or not earlier ones were answered, and times count from when a POST was due. *Sustained* is
-the highest rate, in steps of 8 %, at which in the last tenth of the run half of all answers and
-events still came within {KEPT_UP * 1e3:.0f} ms, all was answered 200 and no event was missing.
-An event's time is when a subscriber has it; some 250 messages a second are watched. A rate that is
-not kept up with by a little is tried once more, because a machine has its moments.
+the highest rate, in steps of 8 %, at which half of all responses and events in the last tenth of
+the run still came within {MAX_LAG * 1e3:.0f} ms, all POSTs were answered 200, and no event was
+missing. The time of an event is when a subscriber has it; about 250 messages a second are watched.
+A rate that just fails is tried once more, because the speed of a machine varies.
 """
 
 
@@ -47,7 +47,7 @@ _runs: Final = itertools.count()
 
 
 class Pipeline(NamedTuple):
-    """Something that takes POSTs on a port and tells of events."""
+    """Processes that take POSTs on a port and publish events."""
 
     name: str
     children: dict[str, Child]
@@ -56,7 +56,7 @@ class Pipeline(NamedTuple):
 
 @contextlib.contextmanager
 def ours(site: Site) -> Iterator[Pipeline]:
-    """One ingress and one worker of ours, running."""
+    """Run one ingress and one worker of ours."""
     ingest, port = site.ingest()
     pipeline = Pipeline(OURS, {"ingest": ingest, "worker": site.worker()}, port)
     with running(*pipeline.children.values()):
@@ -65,7 +65,7 @@ def ours(site: Site) -> Iterator[Pipeline]:
 
 @contextlib.contextmanager
 def celery(site: Site) -> Iterator[Pipeline]:
-    """FastAPI and Celery, running."""
+    """Run FastAPI and Celery."""
     web = site.peer("fastapi_celery")
     worker = site.celery_worker(concurrency=2)
     with running(web, worker):
@@ -82,11 +82,11 @@ class Run(NamedTuple):
     @property
     def kept_up(self) -> bool:
         seen = self.outcome
-        return not (seen.failed or seen.lost or seen.cut) and seen.lag <= KEPT_UP
+        return not (seen.failed or seen.lost or seen.cut) and seen.lag <= MAX_LAG
 
 
 def offer(site: Site, pipeline: Pipeline, rate: float, seconds: float, warm_up: float) -> Run:
-    """Offer a rate for some seconds, to an empty pipeline."""
+    """Send at a rate for some seconds to an empty pipeline."""
     site.reset()
     job = Job(
         port=pipeline.port,
@@ -114,12 +114,12 @@ def offer(site: Site, pipeline: Pipeline, rate: float, seconds: float, warm_up: 
 
 
 def sustained(site: Site, pipeline: Pipeline, rates: Sequence[float], scale: Scale) -> float:
-    """The highest of these ascending rates that is kept up with, by halving.
+    """The highest of these ascending rates that is sustained, by binary search.
 
     Raises:
-        LoadError: not even the lowest is.
+        LoadError: not even the lowest rate is sustained.
     """
-    low, high = 0, len(rates)  # all below low are kept up with; none from high on
+    low, high = 0, len(rates)  # all below low are sustained; none from high on
     while low < high:
         middle = (low + high) // 2
         if _keeps_up(site, pipeline, rates[middle], scale):
@@ -139,7 +139,7 @@ def _keeps_up(site: Site, pipeline: Pipeline, rate: float, scale: Scale) -> bool
             f"{pipeline.name} at {rate:,.0f}/s: {'kept up' if run.kept_up else 'did not keep up'}"
             f" (lag {seen.lag * 1e3:,.0f} ms, {seen.failed} failed, {seen.lost} lost)"
         )
-        if run.kept_up or seen.cut or seen.lag > HOPELESS:
+        if run.kept_up or seen.cut or seen.lag > RETRY_LAG:
             return run.kept_up
     return False
 
@@ -153,7 +153,7 @@ def ladder(least: float, most: float, step: float = 1.08) -> list[float]:
 
 
 def measure(site: Site, scale: Scale) -> Section:
-    """Ours, then FastAPI and Celery: first the sustained rate, then times at parts of it."""
+    """Ours, then FastAPI and Celery: first the sustained rate, then times at shares of it."""
     found = [
         _measured(site, scale, ours, ladder(500, 12_000), max(1, scale.rounds - 1)),
         _measured(site, scale, celery, ladder(60, 2_000), 1),
@@ -191,7 +191,7 @@ def _measured(
 def _top(
     site: Site, pipeline: Pipeline, rates: Sequence[float], scale: Scale, rounds: int
 ) -> Spread:
-    """The sustained rate in several rounds; each after the first looks near the first one's."""
+    """The sustained rate of several rounds; those after the first search near the first result."""
     tops = [sustained(site, pipeline, rates, scale)]
     for _ in range(1, rounds):
         at = rates.index(tops[0])

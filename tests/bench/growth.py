@@ -1,4 +1,4 @@
-"""Growth: more processes, more records, a longer queue, larger bodies; what should stay flat."""
+"""Growth: more processes, more records, a longer queue, larger bodies; which costs stay flat."""
 
 import asyncio
 import contextlib
@@ -35,24 +35,23 @@ MERGED: Final = 20_000
 """Postbacks that are merged on top of the records that are there."""
 
 NOTE: Final = f"""\
-*Flat* means that CPU per postback (for records: also bytes) grows by no more than 10 % from the
-smallest to the largest: the median of what it grew by in each round, because from one minute to the
-next a shared machine may be twice as fast. How steady this one is, and what it makes of several
-processes that have nothing to do with one another, shows the first table: there each decodes
-postbacks, by itself and without a server.
+*Flat* means that CPU per postback (for records: also bytes) grows by at most 10 % from the smallest
+to the largest size. The figure is the median growth of all rounds, because the speed of a shared
+machine can double from one minute to the next. The first table shows how steady this machine is,
+and how independent processes affect each other: each process decodes postbacks without a server.
 
-Several ingress processes share {wrk.CONNECTIONS} connections, each with a
-`wrk` of its own; several workers share one queue; one and several take turns. Where there are more
-of them than cores (this machine has {CORES}) they only take them from each other: they are shown,
-and what is judged is the growth up to as many as there are cores.
+Several ingress processes share {wrk.CONNECTIONS} connections, each with its own `wrk`. Several
+workers share one queue. One process and several processes take turns. More processes than cores
+(this machine has {CORES}) compete for the cores. They are shown, but only the growth up to the
+number of cores counts.
 Records: two postbacks each with all usual fields, merged in windows of {WINDOW} by the worker's own
-store; Redis's own CPU is given and the whole of its memory (record, reference, keys). Bodies: the
+store. The figures are the CPU of Redis and all of its memory (record, reference, keys). Bodies: the
 ingress alone.
 """
 
 
 def measure(site: Site, scale: Scale) -> Section:
-    """All of it."""
+    """All tables."""
     figures: dict[str, Spread] = {}
     tables = [
         _table("The machine itself", _machine(scale), figures, CORES),
@@ -70,10 +69,10 @@ Rows = Mapping[int, Mapping[str, Sequence[float]]]
 
 
 def _table(title: str, rows: Rows, figures: dict[str, Spread], judged: int = 0) -> Table:
-    """A table, and the figures; the first figure of a row is the one that must stay flat.
+    """A table, and its figures; the first figure of a row must stay flat.
 
     Args:
-        judged: the largest size up to which growth is judged; 0 for all.
+        judged: the largest size whose growth counts; 0: all sizes.
     """
     names = list(next(iter(rows.values())))
     last = max(size for size in rows if not judged or size <= max(judged, min(rows)))
@@ -116,7 +115,7 @@ def _machine(scale: Scale) -> Rows:
 
 
 def _compute(_number: int) -> float:
-    """CPU microseconds for each postback of a computation that takes a second or so."""
+    """CPU microseconds for each postback of a computation that takes about a second."""
     bodies = list(traffic.bodies(COMPUTED, "alone"))
     began = time.process_time()
     for body in bodies:
@@ -165,7 +164,7 @@ def _workers(site: Site, scale: Scale) -> Rows:
     fill = backlog.fill_ours(site, BATCH)
     for number_, count in _turns(scale):
         workers = [site.worker() for _ in range(count)]
-        site.reset()  # before they start: what is left in the queue is not theirs
+        site.reset()  # before they start, so that they find an empty queue
         with running(*workers):
             drain(site, workers, fill, backlog.WARM_UP, "warm")
             done = drain(site, workers, fill, scale.backlog, "full")
@@ -177,7 +176,7 @@ def _workers(site: Site, scale: Scale) -> Rows:
 
 
 def _backlogs(site: Site, scale: Scale) -> Rows:
-    """Small ones several times, because the operating system counts CPU in 10 ms."""
+    """Small backlogs several times, because the operating system counts CPU in steps of 10 ms."""
     rounds: dict[int, list[tuple[float, float]]] = {size: [] for size in scale.backlogs}
     fill = backlog.fill_ours(site, SMALL)
     worker = site.worker()
@@ -197,7 +196,7 @@ def _backlogs(site: Site, scale: Scale) -> Rows:
 
 
 def _records(site: Site, scale: Scale) -> Rows:
-    """Redis grows, and at each size some more records are merged and timed."""
+    """Fill Redis, and at each size merge some more postbacks and measure."""
     site.reset()
     empty = _memory(site)
     rows = {}
@@ -218,12 +217,12 @@ def _records(site: Site, scale: Scale) -> Rows:
             "of it the hash, bytes": [_hash_bytes(site)],
         }
         say(f"growth: {size:,} records: {redis:.1f} µs of Redis, {each:,.0f} bytes each")
-    site.state.flushall()
+    site.redis_client.flushall()
     return rows
 
 
 async def _merge(site: Site, first: int, last: int) -> float:
-    """Merge the postbacks of these numbers; seconds that Redis and its client took."""
+    """Merge the postbacks of these numbers; return the seconds of Redis and its client."""
     took = 0.0
     now = time.time_ns() // 1000
     numbers = iter(range(first, last))
@@ -241,19 +240,19 @@ async def _merge(site: Site, first: int, last: int) -> float:
 
 
 def _memory(site: Site) -> int:
-    return int(site.state.info("memory")["used_memory"])
+    return int(site.redis_client.info("memory")["used_memory"])
 
 
 def _hash_bytes(site: Site) -> float:
     """Bytes of one record without its reference."""
-    return float(site.state.memory_usage("mms:message:{default/record-0000000}") or 0)
+    return float(site.redis_client.memory_usage("mms:message:{default/record-0000000}") or 0)
 
 
 def _wait_for_rewrite(site: Site) -> None:
-    """Redis may be rewriting its file in a child, which costs CPU and memory of its own."""
+    """Wait while Redis rewrites its file in a child process, which costs CPU and memory."""
     until = time.monotonic() + 60
     while time.monotonic() < until:
-        state = site.state.info("persistence")
+        state = site.redis_client.info("persistence")
         if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
             return
         time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Ingress: requests a second and CPU per request, every 200 as durable as its owner makes it."""
+"""Ingress: requests a second and CPU per request of our ingress and the peers."""
 
 import contextlib
 from collections import defaultdict
@@ -25,15 +25,16 @@ FASTSTREAM = "FastAPI + FastStream"
 CELERY = "FastAPI + Celery"
 
 NOTE = f"""\
-`wrk` with one thread and {wrk.CONNECTIONS} connections, POSTs of about 400 bytes, each message with
-a name of its own. All servers are up; they are loaded in turn, several rounds, the order reversed
-in every other round; medians, and in brackets the least and the most. Everything shares the
-machine's cores, so throughput includes the price of RabbitMQ and of the load generator, while *CPU*
-is the process's own (user and system, from /proc). All but nginx and the two floors answer after
-RabbitMQ has confirmed the postback, persistent, into a quorum queue (`mandatory` too, but for
-Celery, whose `delay` does not know it); ours also into the archive stream, which the others do not
-have. nginx shows what the machine and `wrk` can do: where a server comes nowhere near it, the load
-generator was not the limit; that so many connections are enough shows in the next section.
+`wrk` with one thread and {wrk.CONNECTIONS} connections sends POSTs of about 400 bytes, and each
+message has an id of its own. All servers run. They are loaded in turn in several rounds, in reverse
+order in every second round. Figures are medians, with the lowest and highest value in brackets.
+Everything shares the machine's cores, so throughput includes the cost of RabbitMQ and of the load
+generator. *CPU* is that of the process alone (user and system, from /proc). All servers but nginx
+and the two floors answer after RabbitMQ has confirmed the persistent postback in a quorum queue
+(with `mandatory`, which Celery's `delay` does not support). Ours is confirmed in the archive stream
+too, which the others do not have. nginx shows the limit of the machine and `wrk`: a server far
+below it was not limited by the load generator. The next section shows that the number of
+connections is sufficient.
 """
 
 
@@ -116,7 +117,7 @@ def batch_counts(child: Child) -> tuple[float, float] | None:
     """Postbacks and batches so far, if this is an ingress of ours.
 
     Raises:
-        LoadError: it has used its spool, so RabbitMQ was not what was measured.
+        LoadError: it has used its spool, so the result is not that of publishing to RabbitMQ.
     """
     if not isinstance(child, Service):
         return None

@@ -1,4 +1,4 @@
-"""The machine that the figures come from: what one needs to compare, nothing that names it."""
+"""The machine of the figures: the facts to compare it with others, but nothing that names it."""
 
 import os
 import platform
@@ -16,7 +16,7 @@ PEERS: Final = ("fastapi", "uvicorn", "celery", "faststream", "pydantic")
 
 
 def describe(site: Site) -> dict[str, str]:
-    """What it is and what runs on it, by name."""
+    """The properties of the machine and the versions on it, by name."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return {
         "CPU": _cpu_model(),
@@ -25,9 +25,9 @@ def describe(site: Site) -> dict[str, str]:
         "kernel": platform.release().split("-")[0],
         "Python": platform.python_version(),
         "RabbitMQ": _rabbitmq(site.rabbit),
-        "Redis": str(site.state.info("server")["redis_version"]),
-        "nginx": _said("nginx", "-v"),
-        "wrk": _said("wrk", "-v"),
+        "Redis": str(site.redis_client.info("server")["redis_version"]),
+        "nginx": _printed_version("nginx", "-v"),
+        "wrk": _printed_version("wrk", "-v"),
         "libraries": ", ".join(f"{name} {version(name)}" for name in OURS),
         "peers' libraries": _peers(site),
     }
@@ -42,7 +42,7 @@ def _rabbitmq(server: RabbitMQ) -> str:
     return server.ctl("version").strip()
 
 
-def _said(*command: str) -> str:
+def _printed_version(*command: str) -> str:
     """The first version number that a command prints."""
     environment = os.environ | {"PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the operating system says, and several rounds of it made into one figure."""
+"""CPU and memory from the operating system, and one figure from several rounds."""
 
 import os
 import statistics
@@ -32,16 +32,16 @@ class Spread(msgspec.Struct, frozen=True):
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """A number with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
 
 
 def cpu(session: int) -> float:
-    """CPU seconds, user and system, of all processes of a session that one of ours leads.
+    """CPU seconds, user and system, of all processes of a session.
 
-    Children that ended and were waited for are in it. Precise to one tick, 10 ms.
+    They include children that have ended and were waited for. The precision is one tick, 10 ms.
     """
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
@@ -60,10 +60,10 @@ def rss(process: int) -> int:
 
 
 class Meter:
-    """CPU of several sessions between two moments.
+    """CPU of several sessions since a point in time.
 
     Args:
-        sessions: each one's leader by name.
+        sessions: the process id of each session's leader, by name.
     """
 
     def __init__(self, sessions: Mapping[str, int]) -> None:

@@ -12,13 +12,14 @@ from tests.bench.scale import Scale
 from tests.bench.site import Site, say
 
 CONNECTIONS: Final = 16
-EVERY: Final = 0.5
+SAMPLE_INTERVAL: Final = 0.5
+"""Seconds between two readings of the resident size."""
 
 NOTE: Final = """\
-Ingress, worker, RabbitMQ and Redis under as much as `wrk` with few connections can send, so that an
-hour's postbacks pass in minutes. The resident size is read twice a second. The growth is from the
-second quarter of the time to the last: the first is left out, because buffers and caches find their
-size there.
+Ingress, worker, RabbitMQ and Redis get as much load as `wrk` with few connections can send, so that
+the postbacks of an hour pass in minutes. The resident size is read twice a second. The growth is
+that from the second quarter of the time to the last. The first quarter is left out, because buffers
+and caches reach their size in it.
 """
 
 
@@ -34,7 +35,7 @@ def measure(site: Site, scale: Scale) -> Section:
         load = wrk.start(pipeline.port, scale.soak, script, CONNECTIONS)
         began = time.monotonic()
         while load.poll() is None:
-            time.sleep(EVERY)
+            time.sleep(SAMPLE_INTERVAL)
             for name, pid in pids.items():
                 seen[name].append((time.monotonic() - began, rss(pid) / 2**20))
         done = wrk.finish(load)

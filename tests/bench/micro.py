@@ -1,6 +1,6 @@
-"""Micro: what each pure step costs, in nanoseconds, beside pydantic and the standard library.
+"""Micro: nanoseconds of each pure step, compared with pydantic and the standard library.
 
-A process of its own, run by the Python that has pydantic; prints JSON. To see what a change does:
+It runs in a separate process with a Python that has pydantic, and prints JSON. To measure a change:
 
     .venv-bench/bin/python -m tests.bench.micro
 """
@@ -25,11 +25,11 @@ from tests.bench import traffic
 
 ROUNDS: Final = 7
 SECONDS: Final = 0.05
-"""How long one round of one step takes at least."""
+"""The minimum duration of one round of one step."""
 
 
 class Postback(pydantic.BaseModel):
-    """The same fields as pydantic would have them."""
+    """The same fields as a model of pydantic."""
 
     model_config = pydantic.ConfigDict(populate_by_name=True)
 
@@ -52,7 +52,7 @@ class Postback(pydantic.BaseModel):
 
 
 def steps() -> dict[str, Callable[[], object]]:
-    """What is timed, by name."""
+    """The steps to measure, by name."""
     sent, body = traffic.body(0, "micro"), traffic.body(1, "micro")
     fields = parse(body)
     xml = "".join(f"<{name}>{text}</{name}>" for name, text in fields.items())

@@ -1,4 +1,4 @@
-"""The micro part as a section of the report; it runs in the peers' Python, which has pydantic."""
+"""The section "Micro" of the report; it runs in the Python of the peers, which has pydantic."""
 
 import json
 import subprocess
@@ -10,14 +10,14 @@ from tests.bench.scale import Scale
 from tests.bench.site import ROOT, Site, say
 
 NOTE: Final = """\
-Nanoseconds for one call in one thread, the median of seven rounds. What follows a colon is the
+Nanoseconds for one call in one thread, the median of seven rounds. A line with a colon is an
 alternative for the line above it; json.loads and ElementTree only parse, pydantic also validates.
 """
 
 
 def measure(site: Site, _scale: Scale) -> Section:
     """Run `tests.bench.micro`."""
-    say("micro: each pure step by itself")
+    say("micro: measuring each pure step")
     done = subprocess.run(
         (str(site.peers_python), "-m", "tests.bench.micro"),
         cwd=ROOT,

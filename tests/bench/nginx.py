@@ -1,4 +1,4 @@
-"""nginx answering 200 by itself: what the machine and the load generator can do at most."""
+"""nginx, which answers 200 itself: the limit of the machine and of the load generator."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ http {{
 
 
 def nginx(site: Site, port: int) -> Peer:
-    """One nginx with one worker process, not started. It throws bodies away."""
+    """One nginx with one worker process, not started. It discards bodies."""
     directory = (site.directory / "nginx").absolute()
     directory.mkdir(parents=True, exist_ok=True)
     configuration = directory / "nginx.conf"

@@ -1,10 +1,10 @@
-"""Load at a fixed rate, and what becomes of it: a process of its own.
+"""Load at a fixed rate and its result, in a separate process.
 
-POSTs leave when their time has come, whether or not earlier ones have been answered (an open loop),
-and every time is counted from when the POST was due: so a server that stalls cannot hide it. A part
-of the messages names an operator of its own, and a subscriber of our own gets exactly their events
-(`message.*.<operator>`): that is how the time from POST to event is known at little cost. It speaks
-just enough HTTP, on kept-alive connections, to cost some 20 µs a POST.
+Each POST is sent when it is due, whether or not earlier ones have been answered (an open loop), and
+its times count from when it was due. So a server cannot hide that it stalls. Some messages have an
+operator of their own, and a subscriber gets only their events (`message.*.<operator>`). This
+measures the time from POST to event at a low cost. The HTTP client is minimal, with kept-alive
+connections, and costs about 20 µs for each POST.
 """
 
 import argparse
@@ -27,11 +27,11 @@ from shared.rabbitmq.topology import EVENTS
 from tests.bench import traffic
 
 WATCHED: Final = "99999"
-"""The operator of the messages whose events are awaited."""
+"""The operator of the watched messages, whose events are awaited."""
 
 TICK: Final = 0.001
 SETTLE_LIMIT: Final = 20.0
-"""Seconds without an event after which no more are awaited."""
+"""Seconds without an event after which waiting for events ends."""
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -39,9 +39,9 @@ class Job(msgspec.Struct, frozen=True):
 
     Attributes:
         rate: POSTs a second.
-        warm_up, seconds: of load; the former is sent and not counted.
-        watched: every so many messages one is watched.
-        stop_lag: seconds; when an answer or an event takes longer, the rest is not sent.
+        warm_up, seconds: of load; the warm-up is sent but not counted.
+        watched: one in this many messages is watched.
+        stop_lag: seconds; sending stops when a response or an event takes longer.
     """
 
     port: int
@@ -75,15 +75,15 @@ class Times(msgspec.Struct, frozen=True):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """What became of it.
+    """The result of a job.
 
     Attributes:
-        sent: POSTs in all, of which `failed` were not answered 200.
+        sent: POSTs in total, of which `failed` were not answered 200.
         lost: watched messages without an event.
-        answers: from the moment a POST was due to its answer.
-        events: from the moment the deciding POST was due to its event.
+        answers: from the time when a POST was due to its response.
+        events: from the time when the deciding POST was due to its event.
         lag: seconds; median of the slower of the two over the last tenth. It grows with a backlog.
-        cut: whether sending was ended early because of `stop_lag`.
+        cut: whether sending stopped early because of `stop_lag`.
         cpu: CPU seconds of this process.
     """
 
@@ -98,7 +98,7 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class _Connection(asyncio.Protocol):
-    """One kept-alive connection; one request at a time."""
+    """One kept-alive connection with one request at a time."""
 
     def __init__(self, sender: "_Sender") -> None:
         self._sender = sender
@@ -107,7 +107,7 @@ class _Connection(asyncio.Protocol):
         self.transport: asyncio.WriteTransport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = cast("asyncio.WriteTransport", transport)  # uvloop's is none by class
+        self.transport = cast("asyncio.WriteTransport", transport)  # uvloop's has another class
         self._sender.free(self)
 
     def data_received(self, data: bytes) -> None:
@@ -149,7 +149,7 @@ class _Sender:
         ).encode()
 
     async def send_all(self) -> None:
-        """Send everything when it is due; return when all is answered."""
+        """Send each POST when it is due; return when all are answered."""
         loop = asyncio.get_running_loop()
         for _ in range(self.job.connections):
             await loop.create_connection(lambda: _Connection(self), HOST, self.job.port)
@@ -185,8 +185,8 @@ class _Sender:
             self._open -= 1
             self.failed += 1
 
-    def told(self, message: int) -> None:
-        """The event of a message has come."""
+    def event_came(self, message: int) -> None:
+        """Enter the time of a message's event."""
         number = message * 2 + 1
         self.last_event = time.monotonic()
         took = self._since(number)
@@ -194,7 +194,7 @@ class _Sender:
         self.events.append((number, took))
 
     def watched(self) -> int:
-        """How many messages that were sent whole are watched."""
+        """How many watched messages were sent completely."""
         return len(range(0, self.count // 2, self.job.watched))
 
     def _since(self, number: int) -> float:
@@ -220,21 +220,21 @@ class _Subject(msgspec.Struct):
 
 
 async def pace(job: Job) -> Outcome:
-    """Send, subscribe, and say what became of it."""
+    """Send, subscribe, and return the result."""
     sender = _Sender(job)
     decode = msgspec.json.Decoder(_Subject).decode
 
-    async def hear(message: aiormq.abc.DeliveredMessage) -> None:
+    async def receive(message: aiormq.abc.DeliveredMessage) -> None:
         run, _, number = decode(message.body).subject.rpartition("-")
         if run == job.run:
-            sender.told(int(number))
+            sender.event_came(int(number))
 
     async with await aio_pika.connect(job.amqp_url) as connection:
         channel = await (await connection.channel()).get_underlay_channel()
         declared = await channel.queue_declare(exclusive=True)
         queue = str(declared.queue)
         await channel.queue_bind(queue, EVENTS, f"message.*.{WATCHED}")
-        await channel.basic_consume(queue, hear, no_ack=True)
+        await channel.basic_consume(queue, receive, no_ack=True)
         await sender.send_all()
         sender.last_event = time.monotonic()
         while (

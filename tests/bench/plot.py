@@ -1,4 +1,4 @@
-"""Charts as SVG, written by hand: small, without a library, legible on light and dark pages."""
+"""Charts as SVG without a library: small, and readable on light and dark pages."""
 
 import math
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ _TOP: Final = 40
 _HEIGHT: Final = 260
 _COLOURS: Final = ("#2f81f7", "#d29922", "#3fb950", "#f85149")
 
-# Middle tones stand out from white and from near black alike; only the text has to change.
+# The colours are visible on light and dark pages; only the text needs another colour.
 _STYLE: Final = """\
 <style>
 text { font: 13px system-ui, sans-serif; fill: #24292f }
@@ -76,7 +76,7 @@ def _lines(chart: Lines) -> Iterator[str]:
 
 
 def _keys(chart: Lines, x: float, bottom: float, up: float) -> Iterator[str]:
-    """Each series' name at its end, moved apart where they would meet."""
+    """The name of each series at its end; names that would overlap are moved apart."""
     ends = sorted((bottom - series[-1][1] * up, label) for label, series in chart.series)
     last = -math.inf
     for y, label in ends:
@@ -85,7 +85,7 @@ def _keys(chart: Lines, x: float, bottom: float, up: float) -> Iterator[str]:
 
 
 def _round_up(value: float) -> float:
-    """The next number that is pleasant on an axis."""
+    """The next round number for an axis."""
     power = 10.0 ** math.floor(math.log10(max(value, 1e-9)))
     return next(step * power for step in (1, 2, 2.5, 5, 10) if step * power >= value)
 

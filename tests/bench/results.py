@@ -1,4 +1,4 @@
-"""What a case hands over: figures by name, and the tables and charts that show them."""
+"""The result of a case: figures by name, and the tables and charts that show them."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from tests.bench.measure import Spread
 
 
 class Table(msgspec.Struct, frozen=True):
-    """A table as people read it; the first column is text."""
+    """A table for people; the first column is text."""
 
     title: str
     columns: Sequence[str]
@@ -16,10 +16,10 @@ class Table(msgspec.Struct, frozen=True):
 
 
 class Bars(msgspec.Struct, frozen=True):
-    """One bar for each label; ours are marked.
+    """One bar for each label; ours have another colour.
 
     Attributes:
-        name: of the file, without its ending.
+        name: of the file, without its suffix.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Bars(msgspec.Struct, frozen=True):
 
 
 class Lines(msgspec.Struct, frozen=True):
-    """Some series over the same kind of x."""
+    """Some series with the same x axis."""
 
     name: str
     title: str
@@ -40,10 +40,10 @@ class Lines(msgspec.Struct, frozen=True):
 
 
 class Section(msgspec.Struct, frozen=True):
-    """All of one case.
+    """The section of one case.
 
     Attributes:
-        note: how it was measured, in a few sentences.
+        note: some sentences about the method.
         figures: by dotted names.
     """
 

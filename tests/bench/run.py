@@ -1,7 +1,7 @@
-"""`make bench`: how fast this is on this machine, beside what people would use instead.
+"""`make bench`: the speed on this machine, compared with common alternatives.
 
-Starts private servers and everything else, measures, prints tables, and writes `results.json`,
-`RESULTS.md` and charts. Ends by itself; Ctrl-C ends it sooner and leaves nothing running.
+It starts private servers and all processes, measures, prints tables, and writes `results.json`,
+`RESULTS.md` and charts. Ctrl-C ends it early and leaves nothing running.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""How much of everything: `--quick` to see that it works, the usual run, `--full`."""
+"""The sizes of a run: `--quick` to see that it works, the usual run, `--full`."""
 
 from typing import NamedTuple
 
@@ -7,17 +7,17 @@ class Scale(NamedTuple):
     """Sizes and times of a run; times in whole seconds.
 
     Attributes:
-        rounds: of each comparison.
-        warm_up: load before the first round, on each server.
+        rounds: rounds of each comparison.
+        warm_up: load on each server before the first round.
         settle: load before each measurement.
-        seconds: of each measurement.
-        backlog: postbacks that a worker finds in its queue.
+        seconds: duration of each measurement.
+        backlog: postbacks in the queue when a worker is measured.
         paced: seconds of load at a fixed rate.
-        records: how many records Redis holds when merging is measured.
-        backlogs: how many postbacks wait when draining is measured.
-        growth_rounds: of each size of what may grow.
-        searched: seconds of load at a rate that may be too much.
-        soak: seconds of load while memory is watched.
+        records: records in Redis when merging is measured.
+        backlogs: postbacks in the queue when draining is measured.
+        growth_rounds: rounds of each size in the section "Growth".
+        searched: seconds of load at a rate that may be too high.
+        soak: seconds of load while memory is measured.
     """
 
     rounds: int

@@ -1,6 +1,6 @@
-"""The place of the benchmark: private servers, our processes, the peers, a clean slate.
+"""The installation of the benchmark: private servers, our processes, the peers.
 
-Everything listens on 127.0.0.1, keeps its data in one folder and ends with us.
+Everything listens on 127.0.0.1, has its data in one folder and ends with this process.
 """
 
 import asyncio
@@ -37,7 +37,8 @@ def say(text: str) -> None:
 
 
 class Peer(Child):
-    """A process of a peer. Ready when its port answers; without a port when its log says `mark`."""
+    """A process of a peer. It is ready when its port answers or, without a port, when its log has
+    `mark`."""
 
     stop_limit = 5.0
 
@@ -64,11 +65,11 @@ class Peer(Child):
 
 
 class Site:
-    """The servers, and what starts everything else beside them.
+    """The servers, and the processes that use them.
 
     Args:
         directory: for data and logs.
-        peers_python: the Python that has what the peers need.
+        peers_python: a Python with the packages of the peers.
     """
 
     def __init__(self, directory: Path, peers_python: Path) -> None:
@@ -80,7 +81,7 @@ class Site:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What tells everyone where the servers are, and ours to use no spool but its own."""
+        """The addresses of the servers, for our processes and the peers."""
         return {"MMS_AMQP_URL": self.rabbit.url, "MMS_REDIS_URL": self.redis.url}
 
     @property
@@ -88,11 +89,11 @@ class Site:
         return load_settings(self.environment)
 
     @property
-    def state(self) -> "RedisClient":
+    def redis_client(self) -> "RedisClient":
         return RedisClient.from_url(self.redis.url)
 
     def ingest(self) -> tuple[Service, int]:
-        """One `mms-ingest` as shipped, not started, and its port."""
+        """One `mms-ingest` with its defaults, not started, and its port."""
         port = free_port()
         number = self._next()
         ours = {
@@ -102,11 +103,11 @@ class Site:
         return self._service("mms-ingest", ours, number), port
 
     def worker(self) -> Service:
-        """One `mms-worker` as shipped, not started."""
+        """One `mms-worker` with its defaults, not started."""
         return self._service("mms-worker", {}, self._next())
 
     def peer(self, module: str, *arguments: str) -> Peer:
-        """A peer that serves HTTP, not started."""
+        """A peer that is an HTTP server, not started."""
         port = free_port()
         command = ("-m", f"tests.bench.peers.{module}", "--port", str(port), *arguments)
         return self._peer(module, command, port=port)
@@ -118,7 +119,7 @@ class Site:
         )
 
     def celery_worker(self, concurrency: int = 1) -> Peer:
-        """Celery's worker with so many processes that work and one that leads; not started."""
+        """Celery's worker with so many worker processes and one main process; not started."""
         return self._peer(
             "celery-worker",
             (
@@ -130,14 +131,14 @@ class Site:
         )
 
     def peer_command(self, module: str) -> tuple[list[str], dict[str, str]]:
-        """Command and environment of a peer's helper."""
+        """Command and environment of a peer's helper module."""
         command = [str(self.peers_python), "-m", f"tests.bench.peers.{module}"]
         return command, self._peer_environment()
 
     def reset(self) -> None:
-        """Empty the queues and Redis, and see that the topology is there."""
+        """Empty the queues and Redis, and declare the topology."""
         asyncio.run(self._reset())
-        self.state.flushall()
+        self.redis_client.flushall()
 
     def session(self) -> "contextlib.AbstractAsyncContextManager[Session]":
         """A session of our own to RabbitMQ."""

@@ -1,4 +1,4 @@
-"""The figures that must be reached, and whether they are."""
+"""The targets of the project, and whether the figures reach them."""
 
 from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
@@ -15,12 +15,12 @@ AT_MOST: Final = "≤"
 
 
 class Target(NamedTuple):
-    """One figure of the project's goals.
+    """One target.
 
     Attributes:
-        least, aim: what it must and what it should reach.
+        least, aim: the value that it must reach, and the value that it should reach.
         sign: `AT_LEAST` or `AT_MOST`.
-        measured: the figure; raises `KeyError` when its case was not run.
+        measured: returns the figure; raises `KeyError` when its case was not run.
     """
 
     figure: str
@@ -43,7 +43,7 @@ def _plain(name: str) -> Callable[[Figures], float]:
 
 
 def _grown(figures: Figures) -> float:
-    """The worst of what must stay flat."""
+    """The highest growth of the costs that must stay flat."""
     found = [
         figures[f"growth.{name}.change"].median
         for name in (
@@ -109,12 +109,12 @@ TARGETS: Final = (
     Target("answer p99 at 1,000/s", 50, 15, AT_MOST, "ms", _plain(f"{_AT}.answer.p99")),
     Target("POST to event p99 at 1,000/s", 150, 40, AT_MOST, "ms", _plain(f"{_AT}.event.p99")),
     Target("Redis bytes per finished record", 1_200, 600, AT_MOST, "", _record_bytes),
-    Target("growth, the worst of what must stay flat", FLAT, FLAT, AT_MOST, "", _grown),
+    Target("growth, the highest of the costs that must stay flat", FLAT, FLAT, AT_MOST, "", _grown),
 )
 
 
 def table(figures: Figures) -> Table:
-    """All targets, with what was measured."""
+    """All targets with the measured figures."""
     rows = []
     for target in TARGETS:
         try:

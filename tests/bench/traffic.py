@@ -1,7 +1,7 @@
 """The traffic: messages with two postbacks each, N101 and N102, with all the usual fields.
 
-The same bodies for everyone, as JSON, about 400 bytes. The second of each pair decides the
-message's fate, so half of all postbacks are terminal and make an event.
+All servers get the same bodies: JSON, about 400 bytes. The second of each pair decides the outcome
+of the message, so half of all postbacks are terminal and lead to an event.
 """
 
 from collections.abc import Iterator
@@ -66,17 +66,17 @@ def bodies(count: int, run: str) -> Iterator[bytes]:
 
 
 def arrival(raw: bytes, received_at: int) -> Arrival:
-    """A body as the ingress would hand it on."""
+    """A body as the ingress publishes it."""
     return Arrival(received_at, "default", "application/json", raw)
 
 
 def arrivals(count: int, run: str, received_at: int) -> Iterator[Arrival]:
-    """The same as the ingress would hand them on."""
+    """The first `count` postbacks of a run as the ingress publishes them."""
     return (arrival(each, received_at) for each in bodies(count, run))
 
 
 _LUA: Final = """\
--- wrk's part of the traffic: the same bodies, each message under a name of its own.
+-- The traffic of wrk: the same bodies, and each message has an id of its own.
 local formats = {{ [==[{sent}]==], [==[{delivered}]==] }}
 local headers = {{ ["Content-Type"] = "application/json" }}
 local run, count, threads = "{run}", -1, 0

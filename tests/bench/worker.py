@@ -13,8 +13,7 @@ from tests.bench.scale import Scale
 from tests.bench.site import Site, say
 
 BATCH: Final = 32
-"""Postbacks in a batch: fewer than the ingress makes under full load, more than it makes of a
-thousand a second."""
+"""Postbacks in a batch: fewer than under full load, more than at a thousand a second."""
 
 OURS: Final = f"mms-worker, batches of {BATCH}"
 OURS_ALONE: Final = "mms-worker, batches of 1"
@@ -22,18 +21,18 @@ FASTSTREAM: Final = "FastStream, one by one"
 CELERY: Final = "Celery, one by one"
 
 NOTE: Final = """\
-One worker finds a full queue: so many postbacks as JSON, two to a message, half of them terminal
-and so with an event. All do the same work: decode, two Lua scripts in Redis (the record and the
-customer's reference; `appendfsync always`), publish the event with a confirm, acknowledge.
-FastStream has a prefetch of 100, so its handlers overlap; Celery has one process that works and one
-that leads, whose CPU counts too. Rounds alternate.
+One worker starts with a full queue of postbacks in JSON. Each message has two postbacks, and one of
+them is terminal and leads to an event. All workers do the same work: decode, run two Lua scripts in
+Redis (the record and the customer's reference; `appendfsync always`), publish the event with a
+confirm, acknowledge. FastStream has a prefetch of 100, so its handlers run concurrently. Celery has
+one worker process and one main process, whose CPU counts too. The order alternates between rounds.
 """
 
 
 class _Case(NamedTuple):
     make: Callable[[Site], Child]
     fill: Callable[[Site], Fill]
-    share: float  # of the scale's backlog, so that slow ones do not take minutes
+    share: float  # of the scale's backlog, so that slow workers do not need minutes
 
 
 CASES: Final = {

@@ -1,4 +1,4 @@
-"""The load generator `wrk`, from Debian: one thread, keep-alive, as fast as it is answered."""
+"""The load generator `wrk`, from Debian: one thread, keep-alive, a closed loop."""
 
 import json
 import resource
@@ -13,18 +13,18 @@ from shared.errors import PostbacksError
 from tests.bench import traffic
 
 CONNECTIONS: Final = 256
-"""So many that a server which waits for RabbitMQ still has enough to do: with fewer, the processor
-idles and it is the load that is measured; see `connections`."""
+"""Enough to keep a server busy that waits for RabbitMQ: with fewer, the CPU idles and the result is
+that of the load generator; see `connections`."""
 
 
 class Load(msgspec.Struct, frozen=True):
-    """What `wrk` saw.
+    """The result of `wrk`.
 
     Attributes:
-        requests: answers, of any status.
-        refused: answers that were not 2xx.
+        requests: responses, of any status.
+        refused: responses that were not 2xx.
         broken: connections that failed or timed out.
-        p50, p99, p999: milliseconds until the answer; closed loop, so under full load.
+        p50, p99, p999: milliseconds until the response, under full load because of the closed loop.
         cpu: CPU seconds of wrk itself.
     """
 
@@ -43,7 +43,7 @@ class Load(msgspec.Struct, frozen=True):
 
 
 class LoadError(PostbacksError):
-    """The load was not answered as it should be; the figures would mean nothing."""
+    """A load had errors, so its figures would be useless."""
 
 
 def run(
@@ -52,13 +52,13 @@ def run(
     """Load one port for some seconds.
 
     Raises:
-        LoadError: something was not answered 200.
+        LoadError: a request was not answered 200.
     """
     return finish(start(port, seconds, script, connections), strict=strict)
 
 
 def start(port: int, seconds: int, script: Path, connections: int) -> subprocess.Popen[str]:
-    """The same, not waited for; see `finish`."""
+    """Start a load without waiting for it; see `finish`."""
     return subprocess.Popen(
         (
             *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--timeout", "10s"),
@@ -71,7 +71,7 @@ def start(port: int, seconds: int, script: Path, connections: int) -> subprocess
 
 
 def finish(process: subprocess.Popen[str], *, strict: bool = True) -> Load:
-    """What it saw, when it has ended."""
+    """Wait for the end of a load; its result."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     try:
         output, _ = process.communicate(timeout=600)
@@ -86,5 +86,5 @@ def finish(process: subprocess.Popen[str], *, strict: bool = True) -> Load:
     spent = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     load = msgspec.structs.replace(load, cpu=spent)
     if strict and (load.refused or load.broken):
-        raise LoadError(f"{load.refused} answers were not 200, {load.broken} connections failed")
+        raise LoadError(f"{load.refused} responses were not 200, {load.broken} connections failed")
     return load

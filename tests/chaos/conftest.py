@@ -1,4 +1,4 @@
-"""Servers to break, and the table of what came of it."""
+"""The servers that the tests break, and the table of the results."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.support.site import Row, Site
 
 _ROW = "chaos row"
 _rows: list[Row] = []
-"""What the tests have entered, in the process that they are started from."""
+"""The rows of the tests, in the main process of pytest."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.fixture(scope="session")
 def breakable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RabbitMQ, Redis]]:
-    """A RabbitMQ and a Redis that no other test relies on."""
+    """A RabbitMQ and a Redis that only the chaos tests use."""
     directory = tmp_path_factory.mktemp("breakable")
     rabbit = RabbitMQ(directory / "rabbitmq", config=["disk_free_limit.absolute = 50MB"])
     state = Redis(directory / "redis", arguments=("--enable-debug-command", "local"))
@@ -41,7 +41,7 @@ async def site(breakable: tuple[RabbitMQ, Redis], tmp_path: Path) -> AsyncIterat
 
 @pytest.fixture
 def holds(record_property: Callable[[str, object], None]) -> Callable[[Row], None]:
-    """Enter a row into the table; the test fails unless the laws held."""
+    """Enters a row into the table, and fails the test unless the guarantees hold."""
 
     def enter(row: Row) -> None:
         record_property(_ROW, list(row))
@@ -54,14 +54,14 @@ def holds(record_property: Callable[[str, object], None]) -> Callable[[Row], Non
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A fault, the way back and the wait until all has arrived take their time."""
+    """Give the tests more time: for the fault, the recovery, and the wait for all postbacks."""
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(300))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """A report comes with what its test has entered, from another process too."""
+    """Collect the rows from the reports of the tests, also from other processes."""
     if report.when == "call":
         rows = [row for name, row in report.user_properties if name == _ROW]
         _rows.extend(msgspec.convert(rows, list[Row]))
@@ -73,7 +73,7 @@ def pytest_terminal_summary(
     if not _rows:
         return
     table = _table()
-    terminalreporter.section("what came of the faults")
+    terminalreporter.section("results of the fault tests")
     terminalreporter.write_line(table)
     if path := config.getoption("--chaos-table", None):
         Path(path).write_text(_page(table))
@@ -82,7 +82,7 @@ def pytest_terminal_summary(
 def _table() -> str:
     head = (
         "| fault | answered 200 | lost | recovered | duplicated events | unexpected "
-        "| longest answer |\n|---|--:|--:|--:|--:|--:|--:|"
+        "| longest response |\n|---|--:|--:|--:|--:|--:|--:|"
     )
     lines = (
         f"| {row.fault} | {row.answered} | {row.lost} | {row.recovered} | {row.duplicated} "
@@ -93,15 +93,16 @@ def _table() -> str:
 
 
 def _page(table: str) -> str:
-    return f"""# What came of the faults
+    return f"""# Results of the fault tests
 
-Written by `make chaos`: real servers, real processes, real faults, under load from `mms-simulate`.
+Written by `make chaos`: real servers, real processes and real faults, under load from
+`mms-simulate`.
 
 * *lost*: answered 200, and missing or wrong in the state or in the events. Must be 0.
-* *recovered*: answered 200 while something was broken, and there in the end.
-* *duplicated events*: told again with the same id, which is allowed.
+* *recovered*: answered 200 during the fault, and in the state at the end.
+* *duplicated events*: published again with the same id, which is allowed.
 * *unexpected*: state or event without a postback. Must be 0.
-* *longest answer*: of any request. The law says 5 s.
+* *longest response*: seconds from any request to its response. The limit is 5 s.
 
 {table}
 """

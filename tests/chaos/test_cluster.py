@@ -1,4 +1,4 @@
-"""A RabbitMQ cluster of three loses its leader, a node, and the connection to a node.
+"""A RabbitMQ cluster of three nodes loses its leader, a node, or the connection to a node.
 
 `MMS_REPLICAS` is 3: each node has a copy of each queue and stream.
 """
@@ -29,14 +29,14 @@ BACK = 180.0
 """Seconds until a node that came back has caught up with each queue and stream."""
 
 Copies = dict[str, tuple[set[str], set[str]]]
-"""By queue and stream: on which nodes there is a copy, and on which of them it is in touch."""
+"""By queue and stream: the nodes with a copy, and the nodes whose copy is online."""
 
 
 class Cluster:
-    """Three nodes that know each other.
+    """A cluster of three nodes.
 
     Attributes:
-        partitions: whether a node can really be cut off; else it is only frozen.
+        partitions: whether a node can be cut off by a partition; if not, it is frozen instead.
     """
 
     def __init__(self, nodes: list[RabbitMQ], *, partitions: bool) -> None:
@@ -57,7 +57,7 @@ class Cluster:
         }
 
     def has_copies(self, *nodes: RabbitMQ, online: tuple[RabbitMQ, ...] = ()) -> bool:
-        """Whether just these nodes have a copy of everything; which of them are up, if not all."""
+        """Whether only these nodes have a copy of everything, and only `online` ones are up."""
         names = {node.node for node in nodes}
         up = {node.node for node in online or nodes}
         try:
@@ -66,7 +66,7 @@ class Cluster:
             return False
 
     def is_whole(self) -> bool:
-        """Whether all nodes have a copy of everything, and are in touch with that of each queue."""
+        """Whether all nodes have a copy of everything, and the copies of the queues are online."""
         everywhere = {node.node for node in self.nodes}
         try:
             copies = self.copies()
@@ -130,7 +130,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 async def clustered(site: Site, cluster: Cluster) -> Site:
-    """The site, on the cluster instead of its one RabbitMQ."""
+    """The site with the cluster instead of its single RabbitMQ."""
     await delete_topology(cluster.nodes[0].url)
     site.change(amqp_url=cluster.url, replicas=NODES)
     return site
@@ -138,7 +138,7 @@ async def clustered(site: Site, cluster: Cluster) -> Site:
 
 @pytest.fixture
 async def two(cluster: Cluster) -> AsyncIterator[RabbitMQ]:
-    """For a while the third node, which this gives, is no part of the cluster."""
+    """The third node, which has left the cluster; it joins again after the test."""
     first, _, third = cluster.nodes
     await blocking(third.ctl, "stop_app")
     await blocking(first.ctl, "forget_cluster_node", third.node)
@@ -149,7 +149,7 @@ async def two(cluster: Cluster) -> AsyncIterator[RabbitMQ]:
 
 
 def join(node: RabbitMQ, other: RabbitMQ) -> None:
-    """Make a node that is no part of a cluster part of the other's."""
+    """Add a node without a cluster to the cluster of another."""
     node.ctl("stop_app")
     node.ctl("join_cluster", other.node)
     node.ctl("start_app")
@@ -158,14 +158,14 @@ def join(node: RabbitMQ, other: RabbitMQ) -> None:
 async def come_to_have_copies(
     cluster: Cluster, *nodes: RabbitMQ, online: tuple[RabbitMQ, ...] = ()
 ) -> None:
-    """Wait for it; without haste, for 3.10.8 can be asked to death while a stream gets a copy."""
+    """Wait for `has_copies` with pauses: asking 3.10.8 often while it copies a stream can fail."""
     async with asyncio.timeout(BACK):
         while not await blocking(lambda: cluster.has_copies(*nodes, online=online)):
             await asyncio.sleep(3)
 
 
 async def declare(site: Site) -> None:
-    """What the first process to start does."""
+    """Declare the topology, as the first process does when it starts."""
     session = await open_session(site.settings, name="test")
     await session.close()
 
@@ -229,7 +229,7 @@ async def test_each_node_has_a_copy(clustered: Site, cluster: Cluster) -> None:
         await come_to_have_copies(cluster, *cluster.nodes, online=(first, second))
     finally:
         await blocking(third.start)
-    # The queues' copies are in touch again. On 3.10.8 a stream's may stay behind for minutes.
+    # The copies of the queues are online again. On 3.10.8 a stream's copy may need minutes.
     async with asyncio.timeout(BACK):
         while not await blocking(cluster.is_whole):
             await asyncio.sleep(3)
@@ -237,7 +237,7 @@ async def test_each_node_has_a_copy(clustered: Site, cluster: Cluster) -> None:
 
 @pytest.mark.long
 async def test_declared_while_a_node_is_away(clustered: Site, cluster: Cluster) -> None:
-    """It is one of the three all the same."""
+    """The missing node gets a copy too."""
     first, second, third = cluster.nodes
     await blocking(third.kill)
     try:
@@ -249,18 +249,18 @@ async def test_declared_while_a_node_is_away(clustered: Site, cluster: Cluster) 
 
 @pytest.mark.long
 async def test_fewer_nodes_than_replicas(clustered: Site, cluster: Cluster, two: RabbitMQ) -> None:
-    """RabbitMQ takes the nodes there are, without a word, and stays with them.
+    """RabbitMQ uses the nodes that exist, without an error, and adds no copies later.
 
     deploy/docs/deployment.md says how to see it and what to do. `rabbitmq-streams add_replica` is
-    not tried here: on 3.10.8 a node hung after it, about every other time.
+    not tested here: on 3.10.8 about every second try left a node hanging.
     """
     first, second, _ = cluster.nodes
     await declare(clustered)
     assert cluster.has_copies(first, second)
     await blocking(join, two, first)
     await declare(clustered)
-    assert cluster.has_copies(first, second), "a node that comes later gets no copy by itself"
+    assert cluster.has_copies(first, second), "a node that joins later gets no copy"
     first.ctl("grow", two.node, "all", tool="rabbitmq-queues")
     for queue in (topology.STATE_QUEUE, topology.DEAD):
         assert cluster.copies()[queue][0] == {node.node for node in cluster.nodes}
-    await declare(clustered)  # which finds no difference
+    await declare(clustered)  # finds no difference

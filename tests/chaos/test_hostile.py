@@ -1,4 +1,4 @@
-"""Every hostile request on its own: it is answered, kept if it got 200, and harms nobody else."""
+"""Each hostile request alone: it is answered, kept if answered 200, and harms no other postback."""
 
 import asyncio
 import contextlib
@@ -18,23 +18,23 @@ from tests.support.site import Site
 
 NEIGHBOURS: Final = 100
 DEADLINE: Final = 10.0
-"""Seconds within which good postbacks that come afterwards are in the state."""
+"""Seconds within which later good postbacks must be in the state."""
 
-PATIENCE: Final = 12.0
-"""Seconds after which no answer counts as silence; the provider waits 10."""
+RESPONSE_LIMIT: Final = 12.0
+"""Seconds after which a request counts as not answered; the provider waits 10."""
 
-MEMORY: Final = 256 * 2**20
-"""Bytes that a worker may take, whatever it was sent."""
+MEMORY_LIMIT: Final = 256 * 2**20
+"""Bytes that a process may use, whatever it was sent."""
 
-BROKEN: Final = "good postbacks that come after it do not arrive"
-"""The harm after which nothing else can be looked at."""
+BROKEN: Final = "later good postbacks do not arrive"
+"""After this harm no other request can be tested."""
 
 PARALLEL_REQUESTS: Final = 16
 TIMES: Final = 1000
 
 
 class Kept:
-    """What has come out of the pipeline: dead letters by body, and events."""
+    """The output of the pipeline: dead letters by body, and passthrough events."""
 
     def __init__(self, site: Site) -> None:
         self._site = site
@@ -43,25 +43,25 @@ class Kept:
 
     @contextlib.asynccontextmanager
     async def collecting(self) -> AsyncIterator["Kept"]:
-        """Take dead letters and events out of their queues as they come, so that none fills up."""
+        """Consume dead letters and events as they come, so that their queues do not fill up."""
         async with await aio_pika.connect(self._site.rabbit.url) as connection:
             channel = await connection.channel()
             await channel.set_qos(prefetch_count=100)
             events = await channel.declare_queue(exclusive=True)
             await events.bind(topology.EVENTS, "passthrough.#")
             dead = await channel.get_queue(topology.DEAD)
-            await dead.consume(self._letter, no_ack=True)
+            await dead.consume(self._dead_letter, no_ack=True)
             await events.consume(self._event, no_ack=True)
             yield self
 
-    async def _letter(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
+    async def _dead_letter(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
         self.dead[message.body] += 1
 
     async def _event(self, message: aio_pika.abc.AbstractIncomingMessage) -> None:
         self.events.append(message.body)
 
     async def has(self, hostile: Hostile, taken: int) -> bool:
-        """Whether each of the requests that were answered 200 is somewhere."""
+        """Whether each request that was answered 200 is in the dead letters, events or state."""
         if self.dead[hostile.body] >= taken:
             return True
         if not hostile.tracking_id:
@@ -73,12 +73,12 @@ class Kept:
 
 
 async def send(port: int, wire: bytes) -> int:
-    """The status of the answer, 0 if the connection was closed without one.
+    """The status of the response, 0 if the connection was closed without one.
 
     Raises:
-        TimeoutError: neither came.
+        TimeoutError: neither happened within `RESPONSE_LIMIT`.
     """
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(RESPONSE_LIMIT):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:
             with contextlib.suppress(ConnectionError):
@@ -95,7 +95,7 @@ async def send(port: int, wire: bytes) -> int:
 
 
 async def send_often(port: int, hostile: Hostile, times: int) -> Counter[int]:
-    """The answers' statuses."""
+    """Send a request so many times; the statuses of the responses."""
     statuses: Counter[int] = Counter()
     remaining = iter(range(times))
 
@@ -110,7 +110,7 @@ async def send_often(port: int, hostile: Hostile, times: int) -> Counter[int]:
 
 
 async def neighbours_arrive(site: Site, prefix: str) -> None:
-    """Good postbacks that come now are answered 200, and in the state within the deadline."""
+    """Send good postbacks: each must be answered 200 and be in the state within the deadline."""
     names = [f"{prefix}-{at}" for at in range(NEIGHBOURS)]
     url = f"http://127.0.0.1:{site.settings.ingest_port}/postbacks"
     async with aiohttp.ClientSession() as client, asyncio.TaskGroup() as posts:
@@ -128,7 +128,7 @@ async def neighbours_arrive(site: Site, prefix: str) -> None:
 
 
 def memory(service: Service) -> float:
-    """Bytes that a process holds."""
+    """The resident memory of a process in bytes."""
     found = re.search(
         r"^process_resident_memory_bytes (\S+)", service.ask("/metrics")[1], re.MULTILINE
     )
@@ -137,7 +137,7 @@ def memory(service: Service) -> float:
 
 
 async def harm(site: Site, kept: Kept, hostile: Hostile, times: int) -> str:
-    """What is wrong after a request was sent so many times; empty if nothing is."""
+    """The harm of a request that was sent so many times; empty if there is none."""
     statuses: Counter[int] = Counter()
     found = ""
     try:
@@ -157,12 +157,12 @@ async def harm(site: Site, kept: Kept, hostile: Hostile, times: int) -> str:
             while statuses[200] and not await kept.has(hostile, statuses[200]):
                 await asyncio.sleep(0.02)
     except TimeoutError:
-        return f"of {statuses[200]} answered 200 not all are kept"
+        return f"some of {statuses[200]} requests answered 200 are not kept"
     return ""
 
 
 async def survive(site: Site, requests: Sequence[Hostile], times: int) -> dict[str, str]:
-    """Send each so many times; what is wrong with each that did harm."""
+    """Send each request so many times; the harms by the names of the requests."""
     processes = (await site.ingest(), await site.worker())
     harms: dict[str, str] = {}
     async with Kept(site).collecting() as kept:
@@ -173,7 +173,7 @@ async def survive(site: Site, requests: Sequence[Hostile], times: int) -> dict[s
                 return harms | {hostile.name: "a process has ended"}
             if found.startswith(BROKEN):
                 return harms
-            if max(map(memory, processes)) > MEMORY:
+            if max(map(memory, processes)) > MEMORY_LIMIT:
                 return harms | {hostile.name: f"bytes: {[*map(memory, processes)]}"}
     for each in processes:
         assert "Traceback" not in each.log()

@@ -1,4 +1,4 @@
-"""The ingress dies, its disk fills up, it is replaced while it works; the provider is unkind."""
+"""The ingress is killed, its disk is full, it is restarted under load, all resends come at once."""
 
 import asyncio
 import contextlib
@@ -14,7 +14,7 @@ Holds = Callable[[Row], None]
 
 
 async def test_killed_with_a_full_spool(site: Site, holds: Holds) -> None:
-    """RabbitMQ is away, what was answered 200 is in the spool alone, and then the process dies."""
+    """RabbitMQ is away, so the postbacks are only in the spool, and then the process is killed."""
     ingress = await site.ingest()
     await site.worker()
     async with site.load() as load:
@@ -47,7 +47,7 @@ async def test_killed_again_and_again_while_the_spool_drains(site: Site, holds: 
 
 @pytest.mark.long
 async def test_spool_full(site: Site, holds: Holds) -> None:
-    """503 is honest: the provider comes again."""
+    """Postbacks are answered 503, and the provider resends them."""
     site.change(spool_max_bytes=Bytes(300_000))
     await site.ingest()
     await site.worker()
@@ -121,7 +121,7 @@ async def test_two_ingresses_share_a_spool(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_retry_storm(site: Site, holds: Holds) -> None:
-    """The ingress was away; all that failed comes again at once."""
+    """After an outage of the ingress all failed postbacks are resent at once."""
     ingress = await site.ingest()
     await site.worker()
     async with site.load(rate=600) as load:

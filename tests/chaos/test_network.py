@@ -1,4 +1,4 @@
-"""The network between a process and its server resets, stalls, slows down."""
+"""The network between a process and a server resets connections, stalls, or is slow."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,7 +32,7 @@ PLACES = ["ingress and RabbitMQ", "worker and RabbitMQ", "worker and Redis"]
 FAULTS = {
     "resets 10 times": resets,
     "stalls for 15 s": stalls,
-    "holds up everything for 0.3 s": slows,
+    "delays everything by 0.3 s": slows,
 }
 
 

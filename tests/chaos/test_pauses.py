@@ -1,7 +1,7 @@
-"""Processes are paused (SIGSTOP, SIGCONT) under pipelined load, as a virtual machine may be.
+"""Processes are paused (SIGSTOP, SIGCONT) under pipelined load, like those of a virtual machine.
 
-Afterwards none is left that answers nothing, `/readyz` tells the truth within 2 s, all that was
-answered 200 is in the state, and each process ends when it is told to.
+Afterwards each process answers, `/readyz` is right within 2 s, all postbacks that were answered 200
+are in the state, and SIGTERM ends each process.
 """
 
 import asyncio
@@ -21,24 +21,24 @@ from tests.support.pipelining import Pipelining
 from tests.support.proxy import Proxy, proxied
 from tests.support.site import Site, blocking
 
-ANSWER_LIMIT: Final = 5.0
-"""Seconds within which every request is answered, by the law."""
+RESPONSE_LIMIT: Final = 5.0
+"""Seconds within which every request must be answered."""
 
-TRUTH_LIMIT: Final = 2.0
-"""Seconds after which `/readyz` has to tell the truth."""
+READINESS_LIMIT: Final = 2.0
+"""Seconds after which `/readyz` must be right."""
 
-SETTLE: Final = 60.0
-"""Seconds in which something more has to arrive, until all is there."""
+PROGRESS_LIMIT: Final = 60.0
+"""Seconds without a new postback in the state after which the rest counts as missing."""
 
-LOOK_AT: Final = 500
-"""Postbacks that are looked for together."""
+CHUNK: Final = 500
+"""Postbacks that are looked for at once."""
 
-SLOW: Final = 0.05
-"""Seconds that everything takes longer that goes to a slow server, either way."""
+DELAY: Final = 0.05
+"""Seconds of delay of a slow server, in each direction."""
 
-WHO: Final = ("ingest", "worker", "rabbitmq", "redis", "all")
+PAUSED: Final = ("ingest", "worker", "rabbitmq", "redis", "all")
 SHORT: Final = [
-    ("ingest", 6.0, "rabbitmq"),  # longer than an answer may take, with postbacks that wait
+    ("ingest", 6.0, "rabbitmq"),  # longer than the response limit, with waiting postbacks
     ("rabbitmq", 3.0, "spool"),
     ("redis", 3.0, "redis"),
     ("all", 0.5, "rabbitmq"),
@@ -46,10 +46,10 @@ SHORT: Final = [
 LONG: Final = [
     *(
         each
-        for each in itertools.product(WHO, (0.5, 6.0), ("spool", "rabbitmq", "redis"))
+        for each in itertools.product(PAUSED, (0.5, 6.0), ("spool", "rabbitmq", "redis"))
         if each not in SHORT
     ),
-    *itertools.product(WHO, (30.0,), ("rabbitmq",)),
+    *itertools.product(PAUSED, (30.0,), ("rabbitmq",)),
 ]
 
 
@@ -57,7 +57,7 @@ LONG: Final = [
 async def slow_site(site: Site, slow: str) -> AsyncIterator[tuple[Service, Service, Proxy]]:
     """An ingress, a worker, and the proxy before RabbitMQ; one of their servers is slow.
 
-    A slow spool is of use only while it is used: RabbitMQ cannot be reached then.
+    With a slow spool RabbitMQ is unreachable, so that the spool is used.
     """
     async with (
         proxied(URL(site.rabbit.url).port or 0) as to_rabbitmq,
@@ -70,9 +70,9 @@ async def slow_site(site: Site, slow: str) -> AsyncIterator[tuple[Service, Servi
         ingress = await (site.slow_ingest(0.1) if slow == "spool" else site.ingest())
         worker = await site.worker()
         if slow == "rabbitmq":
-            to_rabbitmq.slow(SLOW)
+            to_rabbitmq.slow(DELAY)
         elif slow == "redis":
-            to_redis.slow(SLOW)
+            to_redis.slow(DELAY)
         else:
             to_rabbitmq.refuse()
         try:
@@ -82,13 +82,13 @@ async def slow_site(site: Site, slow: str) -> AsyncIterator[tuple[Service, Servi
 
 
 @pytest.mark.parametrize(
-    ("who", "seconds", "slow"),
+    ("paused", "seconds", "slow"),
     [*SHORT, *(pytest.param(*each, marks=pytest.mark.long) for each in LONG)],
 )
-async def test_a_pause(site: Site, who: str, seconds: float, slow: str) -> None:
+async def test_a_pause(site: Site, paused: str, seconds: float, slow: str) -> None:
     stop = asyncio.Event()
     async with slow_site(site, slow) as (ingress, worker, to_rabbitmq):
-        load = Pipelining(site.settings.ingest_port, seconds + 2 * ANSWER_LIMIT)
+        load = Pipelining(site.settings.ingest_port, seconds + 2 * RESPONSE_LIMIT)
         children: dict[str, Sequence[Child]] = {
             "ingest": [ingress],
             "worker": [worker],
@@ -100,21 +100,21 @@ async def test_a_pause(site: Site, who: str, seconds: float, slow: str) -> None:
             group.create_task(load.run(stop))
             try:
                 await asyncio.sleep(1.5)
-                for child in children[who]:
+                for child in children[paused]:
                     child.pause()
-                if who in {"rabbitmq", "redis", "worker"} and seconds > TRUTH_LIMIT:
-                    await asyncio.sleep(TRUTH_LIMIT)
-                    await tells_the_truth(ingress, load)
-                    if who != "worker":
-                        await worker_tells_the_truth(worker, able=False)
-                    await asyncio.sleep(seconds - TRUTH_LIMIT)
+                if paused in {"rabbitmq", "redis", "worker"} and seconds > READINESS_LIMIT:
+                    await asyncio.sleep(READINESS_LIMIT)
+                    await ingress_readiness_is_right(ingress, load)
+                    if paused != "worker":
+                        await worker_readiness_is(worker, ready=False)
+                    await asyncio.sleep(seconds - READINESS_LIMIT)
                 else:
                     await asyncio.sleep(seconds)
-                for child in children[who]:
+                for child in children[paused]:
                     child.resume()
-                await asyncio.sleep(TRUTH_LIMIT)
-                await tells_the_truth(ingress, load)
-                await worker_tells_the_truth(worker, able=slow != "spool")
+                await asyncio.sleep(READINESS_LIMIT)
+                await ingress_readiness_is_right(ingress, load)
+                await worker_readiness_is(worker, ready=slow != "spool")
                 to_rabbitmq.heal()
                 await asyncio.sleep(1.0)
             finally:
@@ -129,14 +129,14 @@ async def test_a_pause(site: Site, who: str, seconds: float, slow: str) -> None:
         for service in (ingress, worker):
             began = time.monotonic()
             await blocking(service.stop)
-            assert time.monotonic() - began < Child.stop_limit  # else it was killed
+            assert time.monotonic() - began < Child.stop_limit  # it was not killed
             assert "stopped" in service.log()
             assert "Traceback" not in service.log(), service.log()
 
 
-async def tells_the_truth(ingress: Service, load: Pipelining) -> None:
-    """`/readyz` is 200 exactly when a postback is answered 200, unless that changes just then."""
-    async with asyncio.timeout(4 * ANSWER_LIMIT):
+async def ingress_readiness_is_right(ingress: Service, load: Pipelining) -> None:
+    """`/readyz` is 200 if and only if a postback is answered 200; try again if it just changes."""
+    async with asyncio.timeout(4 * RESPONSE_LIMIT):
         while True:
             before, _ = await blocking(ingress.ask, "/readyz")
             assert before != 0  # it answers
@@ -147,19 +147,19 @@ async def tells_the_truth(ingress: Service, load: Pipelining) -> None:
                 return
 
 
-async def worker_tells_the_truth(worker: Service, *, able: bool) -> None:
-    """Its `/readyz` is 200 exactly when it can process: both its servers answer it."""
-    async with asyncio.timeout(4 * ANSWER_LIMIT):
+async def worker_readiness_is(worker: Service, *, ready: bool) -> None:
+    """`/readyz` of the worker becomes 200 if both its servers answer, else not."""
+    async with asyncio.timeout(4 * RESPONSE_LIMIT):
         while True:
             status, _ = await blocking(worker.ask, "/readyz")
             assert status != 0  # it answers
-            if (status == 200) == able:
+            if (status == 200) == ready:
                 return
             await asyncio.sleep(0.1)
 
 
 async def eventually_all_ready(*services: Service) -> bool:
-    async with asyncio.timeout(SETTLE):
+    async with asyncio.timeout(PROGRESS_LIMIT):
         for service in services:
             while not await blocking(service.ready):
                 await asyncio.sleep(0.1)
@@ -167,21 +167,21 @@ async def eventually_all_ready(*services: Service) -> bool:
 
 
 async def missing(site: Site, durable: set[str]) -> set[str]:
-    """What was answered 200 and does not come into the state: none of it came for `SETTLE`.
+    """The postbacks that were answered 200 and are not in the state after `PROGRESS_LIMIT`.
 
-    Looks at some at a time: asking for all again and again would cost more than what is tested.
+    They are looked for in chunks, so that looking costs less than the processes under test.
     """
     left = sorted(durable)
-    deadline = time.monotonic() + SETTLE
+    deadline = time.monotonic() + PROGRESS_LIMIT
     async with redis.asyncio.Redis.from_url(site.redis.url) as state:
         while left and time.monotonic() < deadline:
-            some = left[:LOOK_AT]
+            some = left[:CHUNK]
             async with state.pipeline(transaction=False) as pipeline:
                 for each in some:
                     pipeline.exists(f"mms:message:{{default/{each}}}")
                 there = await pipeline.execute()
             if any(there):
-                deadline = time.monotonic() + SETTLE
+                deadline = time.monotonic() + PROGRESS_LIMIT
             else:
                 await asyncio.sleep(0.1)
             known = {each for each, known in zip(some, there, strict=True) if known}

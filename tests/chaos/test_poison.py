@@ -1,4 +1,4 @@
-"""Bodies made to break a decoder, among good postbacks. Each ends in the dead letters, alone."""
+"""Bodies that are made to break a decoder, among good postbacks. Only they become dead letters."""
 
 import asyncio
 import json
@@ -25,7 +25,7 @@ OUTSIDE = (
 
 
 def poison() -> Iterator[bytes]:
-    """What nobody should send."""
+    """Bodies that cannot be decoded."""
     for _ in range(20):
         yield BOMB
         yield OUTSIDE

@@ -1,4 +1,4 @@
-"""RabbitMQ dies, hangs, refuses, forgets."""
+"""RabbitMQ is killed, hangs, has alarms, refuses messages, or loses its topology."""
 
 import asyncio
 from collections.abc import Callable
@@ -32,7 +32,7 @@ async def test_kill_9_and_restart(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_black_hole(site: Site, holds: Holds) -> None:
-    """It answers nothing and closes nothing."""
+    """RabbitMQ neither answers nor closes a connection."""
     await site.ingest()
     await site.worker()
     async with site.load() as load:
@@ -58,7 +58,7 @@ async def test_stop_app(site: Site, holds: Holds) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", ALARMS)
 async def test_alarm(site: Site, holds: Holds, name: str) -> None:
-    """RabbitMQ reads no more from who publishes. Lasts longer than any of our time limits."""
+    """RabbitMQ stops reading from publishers, for longer than all of our time limits."""
     command, alarming, normal = ALARMS[name]
     site.change(delivery_limit=4)
     await site.ingest()
@@ -77,7 +77,7 @@ async def test_alarm(site: Site, holds: Holds, name: str) -> None:
 
 @pytest.mark.long
 async def test_queue_at_its_limit(site: Site, holds: Holds) -> None:
-    """No worker takes anything; the queue refuses what comes until one does."""
+    """No worker runs, so the queue becomes full and refuses messages until one starts."""
     site.change(queue_max_bytes=Bytes(100_000))
     await site.ingest()
     async with site.load() as load:
@@ -89,7 +89,7 @@ async def test_queue_at_its_limit(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_binding_deleted(site: Site, holds: Holds) -> None:
-    """Every second, so that some batches reach the archive alone; a rebuild brings them in."""
+    """Some batches reach only the archive; a rebuild merges them."""
     await site.ingest()
     await site.worker()
     async with (
@@ -125,7 +125,7 @@ async def test_queue_deleted(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_a_subscriber_refuses(site: Site, holds: Holds) -> None:
-    """Its own queue is full; the log has what it missed."""
+    """The subscriber's queue is full; the event log has the missed events."""
     await site.ingest()
     await site.worker()
     async with (

@@ -1,4 +1,4 @@
-"""Redis dies, hangs, refuses, forgets."""
+"""Redis is killed, hangs, refuses writes, loses its data, or is slow."""
 
 import asyncio
 import re
@@ -40,10 +40,10 @@ async def test_black_hole(site: Site, holds: Holds) -> None:
 async def test_a_long_outage_costs_a_batch_one_delivery(
     site: Site, holds: Holds, fault: str
 ) -> None:
-    """Much longer than the workers' patience and RabbitMQ's, with eight workers.
+    """The outage is much longer than the limits of the workers and of RabbitMQ; eight workers run.
 
-    The limit is 2, not 1: a batch that RabbitMQ delivers just when a worker stops consuming goes
-    back to the queue by itself, and that counts too.
+    The delivery limit is 2, not 1: RabbitMQ requeues a batch that it delivers just when a worker
+    stops consuming, and that counts as a delivery too.
     """
     timeout = "application:set_env(rabbit, consumer_timeout, {})."
     await blocking(site.rabbit.ctl, "eval", timeout.format(15_000))  # of channels opened from now
@@ -92,7 +92,7 @@ async def test_scripts_forgotten(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_read_only_replica(site: Site, holds: Holds) -> None:
-    """As after a failover that went to the other node. Its master is not there, its data stays."""
+    """As after a failover to the other node. The master does not exist; the data stays."""
     await site.ingest()
     await site.worker()
     async with site.load() as load, site.state() as state:
@@ -117,7 +117,7 @@ async def test_out_of_memory(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_slow(site: Site, holds: Holds) -> None:
-    """Each command it gets to takes it a second: `DEBUG SLEEP` again and again."""
+    """Redis is busy for a second, several times, with `DEBUG SLEEP`."""
     await site.ingest()
     await site.worker()
     async with site.load() as load, site.state() as state:
@@ -129,7 +129,7 @@ async def test_slow(site: Site, holds: Holds) -> None:
 
 @pytest.mark.long
 async def test_loading(site: Site, holds: Holds, fresh_redis: Callable[..., Redis]) -> None:
-    """It is there, but answers LOADING while it reads its data, slowed down to some seconds."""
+    """Redis answers LOADING while it reads its data, which is slowed down to some seconds."""
     site.redis = fresh_redis(arguments=("--enable-debug-command", "local"))
     site.change(redis_url=site.redis.url)
     await site.ingest()

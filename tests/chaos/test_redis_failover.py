@@ -1,6 +1,6 @@
-"""A Redis Cluster and a Sentinel lose a master. What a lagging replica never got is rebuilt.
+"""A Redis Cluster and a Redis with Sentinel lose a master; a rebuild restores lost changes.
 
-And what `mms-admin doctor` says of such a Redis, well and not.
+`mms-admin doctor` checks such a Redis, with and without faults.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ async def test_the_doctor_examines_a_cluster(site: Site, cluster: list[Redis]) -
     examined = await blocking(Examined, site.settings)
     assert examined.wrong == [f"redis {HOST}:{primaries[1].port} appendfsync"]
 
-    for node in (*replicas, primaries[1]):  # nobody is left for a third of the slots
+    for node in (*replicas, primaries[1]):  # a third of the slots has no node
         await blocking(node.kill)
     assert await blocking(until, lambda: says(primaries[0], "cluster_state:fail"))
     examined = await blocking(Examined, site.settings)

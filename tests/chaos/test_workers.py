@@ -1,4 +1,4 @@
-"""Workers die: at random, at each step, all of them in turn."""
+"""Workers are killed: at random, at each step, all in turn."""
 
 import asyncio
 import random
@@ -34,7 +34,7 @@ async def test_killed_at_random(site: Site, holds: Holds) -> None:
     ],
 )
 async def test_killed_at_a_step(site: Site, holds: Holds, step: str) -> None:
-    """Others take over what it had in hand."""
+    """Other workers process its unacknowledged batches."""
     await site.ingest()
     async with site.load() as load:
         with load.fault():

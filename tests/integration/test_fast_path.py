@@ -13,7 +13,7 @@ from ingest.http import connections
 from shared.settings import password
 from shared.settings.settings import Settings
 from shared.settings.sources import BasicAuthUser, Rule
-from tests.support.answering import BATCH, PATIENCE, Answering, answering
+from tests.support.answering import BATCH, TIME_LIMIT, Answering, answering
 
 POST = "POST /postbacks HTTP/1.1\r\nHost: x\r\n"
 
@@ -37,7 +37,7 @@ class Client:
 
     async def response(self) -> tuple[int, dict[str, str], bytes]:
         """The next response: status, headers, body."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIME_LIMIT):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
             status, *lines = head.rstrip().split("\r\n")
             headers = dict(line.split(": ", 1) for line in lines)
@@ -50,7 +50,7 @@ class Client:
 
     async def ended(self) -> bool:
         """Whether the server closes the connection without another response."""
-        async with asyncio.timeout(PATIENCE):
+        async with asyncio.timeout(TIME_LIMIT):
             return await self.reader.read() == b""
 
 
@@ -69,7 +69,7 @@ def usual_path(server: Answering) -> int:
 
 
 async def until_committed(server: Answering, count: int) -> None:
-    async with asyncio.timeout(PATIENCE):
+    async with asyncio.timeout(TIME_LIMIT):
         while len(server.arrivals) < count:
             await asyncio.sleep(0.01)
 

@@ -333,7 +333,7 @@ async def _logged(settings: Settings, subjects: set[str]) -> None:
         await channel.set_qos(prefetch_count=100)
         queue = await channel.get_queue(EVENT_LOG)
         await queue.consume(take, arguments={"x-stream-offset": "first"})
-        await asyncio.wait_for(done.wait(), running.PATIENCE)
+        await asyncio.wait_for(done.wait(), running.TIME_LIMIT)
 
 
 async def test_a_failure_after_what_release_0_1_0_took_for_a_delivery_has_its_event(

@@ -1,4 +1,4 @@
-"""The ingress's HTTP side alone, on a real socket: what it lets in is kept, not published."""
+"""The HTTP server of the ingress alone, on a real socket: accepted postbacks go to a list."""
 
 import asyncio
 import contextlib
@@ -16,24 +16,25 @@ from ingest.http.server import Server
 from shared.postback.envelope import Arrival
 from shared.settings.settings import Settings
 
-PATIENCE = 10.0
+TIME_LIMIT = 10.0
 
 
 SLOW: Final = b"slow"
-"""A batch with a body that begins so takes a while."""
+"""A batch with a body that starts like this takes `COMMIT_TIME`."""
 
-A_WHILE: Final = 0.003
+COMMIT_TIME: Final = 0.003
+"""Seconds."""
 
 BATCH: Final = "0123456789abcdef"
 """The id of every batch."""
 
 
 class Answering(NamedTuple):
-    """A server that answers.
+    """A running server.
 
     Attributes:
-        arrivals: what was let in.
-        complaints: what its event loop said of exceptions that nobody caught.
+        arrivals: the accepted postbacks.
+        complaints: the event loop's reports of exceptions that were not caught.
     """
 
     port: int
@@ -42,8 +43,8 @@ class Answering(NamedTuple):
     complaints: list[str]
 
     async def says(self, *requests: bytes) -> bytes:
-        """Send raw bytes and read until it closes; what it says."""
-        async with asyncio.timeout(PATIENCE):
+        """Send raw bytes; return all that it sends until it closes the connection."""
+        async with asyncio.timeout(TIME_LIMIT):
             reader, writer = await asyncio.open_connection(HOST, self.port)
             try:
                 for request in requests:
@@ -56,13 +57,13 @@ class Answering(NamedTuple):
                 writer.close()
 
     async def post(self, path: str = "/postbacks", body: bytes = b"x", **headers: str) -> bytes:
-        """POST once; the whole answer."""
+        """POST once; return the whole response."""
         lines = [f"{name.replace('_', '-')}: {value}\r\n" for name, value in headers.items()]
         head = f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{''.join(lines)}"
         return await self.says(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
     async def status(self, path: str = "/postbacks", body: bytes = b"x", **headers: str) -> int:
-        """POST once; the answer's status."""
+        """POST once; return the status of the response."""
         return int((await self.post(path, body, **headers)).split()[1])
 
 
@@ -75,13 +76,13 @@ async def answering(
     send_buffer: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Answering]:
-    """A server of these settings for as long as the context lasts, on a port of its own.
+    """A server with these settings on its own port, for as long as the context lasts.
 
     Args:
-        durable: nothing is, before this is set.
+        durable: no postback is durable before this is set.
         aiohttp_alone: the same handler and limits, without our connections.
-        send_buffer: bytes that the kernel keeps of what a client does not read; 0: as usual.
-        tls: speak HTTPS.
+        send_buffer: size in bytes of the kernel's send buffer; 0: the default.
+        tls: use HTTPS.
     """
     arrivals: list[Arrival] = []
     complaints: list[str] = []
@@ -90,7 +91,7 @@ async def answering(
         if durable is not None:
             await durable.wait()
         if any(arrival.body.startswith(SLOW) for arrival in batch):
-            await asyncio.sleep(A_WHILE)
+            await asyncio.sleep(COMMIT_TIME)
         arrivals.extend(batch)
         return BATCH
 

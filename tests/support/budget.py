@@ -1,11 +1,11 @@
-"""How long to fuzz: some seconds with `make test`, minutes with `make fuzz`."""
+"""The number of fuzzing examples: some seconds in `make test`, minutes in `make fuzz`."""
 
 import os
 
 from hypothesis import HealthCheck, settings
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "200"))
-"""Inputs that each test draws."""
+"""Examples of each test."""
 
 fuzzed = settings(
     max_examples=EXAMPLES,

@@ -1,4 +1,4 @@
-"""Certificates for tests, made with openssl: an authority and what it signs."""
+"""Certificates for tests, made with openssl: an authority and the certificates that it signs."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ class Signed(NamedTuple):
 
 
 class Authority:
-    """An authority of its own, which nobody trusts unless told to.
+    """A certificate authority that is trusted only where it is configured.
 
     Attributes:
         cert: PEM file of its certificate.
@@ -34,8 +34,8 @@ class Authority:
         """A certificate for a server.
 
         Args:
-            name: of its files.
-            names: what it is for, as openssl writes it.
+            name: the name of its files.
+            names: its subject alternative names in openssl's notation.
         """
         signed = Signed(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         _openssl(

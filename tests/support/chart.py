@@ -1,6 +1,6 @@
-"""The Helm chart as Helm itself renders it.
+"""The Helm chart as Helm renders it.
 
-Helm's engine (its Go library, from a wheel) runs in a process of its own: it brings its runtime.
+Helm's engine (its Go library, from a wheel) runs in a separate process, because it has a runtime.
 """
 
 import json
@@ -21,12 +21,12 @@ with helm_python.Chart.load(sys.argv[1]) as chart:
 
 
 def lint() -> Any:
-    """What Helm finds wrong with the chart."""
+    """The problems that Helm finds in the chart."""
     return _helm(LINT)
 
 
 def rendered(values: Mapping[str, Any]) -> dict[str, str]:
-    """What Helm makes of the chart, by template."""
+    """The manifests that Helm renders, by template."""
     manifests: dict[str, str] = _helm(RENDER, json.dumps(values))
     return {Path(name).stem: text for name, text in manifests.items()}
 

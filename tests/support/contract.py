@@ -1,4 +1,4 @@
-"""The contract's tables, written down a second time: a slip in the code's own cannot hide here."""
+"""The contract's tables, written a second time, so that an error in the code's tables is found."""
 
 from typing import Final
 
@@ -27,7 +27,7 @@ CODES: Final[dict[str, tuple[str, str]]] = {
 """Each code's track and default outcome."""
 
 REFINED: Final = {"N102", "N202", "E102", "E202", "N502", "E502"}
-"""The codes whose status text has the last word."""
+"""The codes whose outcome the status text decides."""
 
 STATUSES: Final[dict[str, str]] = {
     "Message Sent": "sent",
@@ -54,7 +54,7 @@ STATUSES: Final[dict[str, str]] = {
     "Deferred": "deferred",
     "Forwarded": "sent",
 }
-"""Each status text, in both wordings, and the outcome it says."""
+"""The outcome of each status text, in both wordings."""
 
 WORDINGS: Final = {
     "Message Sent": "Sent",
@@ -67,7 +67,7 @@ WORDINGS: Final = {
     "Message Deferred": "Deferred",
     "Message Sent/Indeterminate": "indeterminate",
 }
-"""The same status as XML and as JSON word it."""
+"""The wording of a status in XML and in JSON."""
 
 NOT_TERMINAL: Final = {"accepted", "sent", "deferred"}
 
@@ -103,7 +103,7 @@ LEGACY: Final = {name: name.replace("-", "").upper() for name in FIELDS} | {
 
 
 def expected_outcome(code: str, status: str | None) -> str:
-    """What a code and a status text say, by the contract."""
+    """The outcome of a code and a status text by the contract."""
     _, default = CODES[code]
     if code not in REFINED or not status:
         return default
@@ -111,7 +111,7 @@ def expected_outcome(code: str, status: str | None) -> str:
 
 
 def phase(track: str, outcome: str) -> int:
-    """Where an outcome stands in the order of a rank, from 0."""
+    """The position of an outcome in the order of ranks, from 0."""
     if track == "template":
         return ["ready", "failed"].index(outcome)
     order = {"accepted": 0, "sent": 1, "deferred": 1, "delivered": 3}

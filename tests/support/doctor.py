@@ -1,4 +1,4 @@
-"""`mms-admin doctor`, run as a person runs it, and what it found."""
+"""`mms-admin doctor`, run as a command, and its findings."""
 
 import json
 import os

@@ -1,5 +1,6 @@
-"""A worker that kills itself with SIGKILL at a step of its n-th window: the real process, really
-dead, at exactly the instruction that a random kill hardly ever meets.
+"""A worker that kills itself with SIGKILL at a step of its n-th window.
+
+It is the real process, killed at an instruction that a random kill rarely hits.
 
     python -m tests.support.dying <step> <window>
 """
@@ -22,7 +23,7 @@ T = TypeVar("T")
 def dying(
     step: Callable[P, Awaitable[T]], window: int, *, before: bool
 ) -> Callable[P, Awaitable[T]]:
-    """The same step, and death before or after its n-th call."""
+    """The same step, which kills the process before or after its n-th call."""
     calls = itertools.count(1)
 
     async def run(*args: P.args, **kwargs: P.kwargs) -> T:

@@ -1,7 +1,7 @@
-"""Requests made to break an ingress or a worker, byte for byte as they are sent.
+"""Requests that are made to break an ingress or a worker, as the bytes that are sent.
 
-Each has a name, and what of it is kept if it is answered 200: its body, unpacked and put together.
-Where a body can be read as a postback, its tracking-id begins with `hostile-`.
+Each has a name and the decoded body that must be kept if it is answered 200. The tracking-id of a
+body that is a postback begins with `hostile-`.
 """
 
 import bz2
@@ -18,10 +18,10 @@ class Hostile(NamedTuple):
     """One request.
 
     Attributes:
-        name: its kind, a colon, and what is hostile about it.
-        wire: what is sent.
-        body: what has to be kept if the answer is 200.
-        tracking_id: of the record or the event that it may become; empty: a dead letter.
+        name: its kind, a colon, and the hostile property.
+        wire: the bytes to send.
+        body: what must be kept if the response is 200.
+        tracking_id: of its record or event; empty: it becomes a dead letter.
     """
 
     name: str
@@ -71,7 +71,7 @@ def _xml(declaration: str, text: str, encoding: str) -> bytes:
 
 
 def _bodies() -> Iterator[tuple[str, bytes]]:
-    """Bodies in an ordinary request: encodings, nesting, sizes, texts that are no texts."""
+    """Bodies in an ordinary request: encodings, nesting, sizes, invalid texts."""
     minimal = "<origin>MMS_MT</origin><code>N101</code>"
     yield "zeros", b"\0" * 1000
     yield "one byte", b"\xff"
@@ -127,7 +127,7 @@ def _bomb() -> bytes:
 
 
 def _postbacks() -> Iterator[tuple[str, Callable[[str], bytes]]]:
-    """Bodies that can be read; what they hold is hostile. Each is made for a tracking-id."""
+    """Bodies that can be decoded, with hostile fields. Each is made for a tracking-id."""
     yield "an unknown code", lambda key: good(key, code="N999")
     yield "a huge exponent", lambda key: good(key).replace(b'"N101"', b"1e999999")
     yield "a code of 10,000 characters", lambda key: good(key, code="N" * 10_000)
@@ -171,7 +171,7 @@ def _headers() -> Iterator[tuple[str, dict[bytes, bytes]]]:
 
 
 def _codings() -> Iterator[tuple[str, bytes, bytes, bytes]]:
-    """The coding's name, what is sent, what it says when it is unpacked."""
+    """A name, the encoded bytes, the content coding, the decoded body."""
     text = good("hostile-coding", code="N999")
     yield "gzip", gzip.compress(text), b"gzip", text
     yield "gzip of 60 MB", gzip.compress(b"\0" * 60_000_000), b"gzip", b""
@@ -188,7 +188,7 @@ def _codings() -> Iterator[tuple[str, bytes, bytes, bytes]]:
 
 
 def _wires() -> Iterator[tuple[str, bytes, bytes]]:
-    """What only bytes can say: chunks, lengths, methods, paths, and no HTTP at all."""
+    """Requests as raw bytes: chunks, lengths, methods, paths, and bytes that are not HTTP."""
     body = b"<broken"
     yield "one byte a chunk", chunked(body * 300, 1), body * 300
     yield "chunk extensions", chunked(body, 3, extension=b";a=" + b"x" * 500), body

@@ -1,4 +1,4 @@
-"""A command that runs until Ctrl-C and says what it does, as a person at a terminal has it."""
+"""A command that runs until Ctrl-C and prints what it does, as at a terminal."""
 
 import os
 import queue
@@ -42,7 +42,7 @@ class Live:
         self._reader.start()
 
     def line(self, pattern: str, within: float = START_LIMIT) -> str:
-        """The next line it prints in which the pattern is found."""
+        """Wait for the next printed line that matches the pattern."""
         end = time.monotonic() + within
         while True:
             try:
@@ -53,7 +53,7 @@ class Live:
                 return line
 
     def interrupt(self) -> int:
-        """Ctrl-C; its exit status."""
+        """Send Ctrl-C; return the exit status."""
         self._process.send_signal(signal.SIGINT)
         return self.wait()
 

@@ -1,4 +1,4 @@
-"""Bytes that are nearly right: what a mutation-based fuzzer makes of valid ones."""
+"""Nearly valid bytes: valid ones after the edits of a mutation-based fuzzer."""
 
 from hypothesis import strategies as st
 

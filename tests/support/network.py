@@ -1,7 +1,7 @@
-"""A network of its own for each node of a cluster, so that one can be cut off for real.
+"""A separate network for each node of a cluster, so that a node can be cut off.
 
-Linux network namespaces, one a node, joined by a bridge; taking a node's link down is a partition:
-packets vanish, nobody is told. Needs root and a kernel that allows it.
+Each node has a Linux network namespace, and a bridge connects them. Taking a node's link down is a
+partition: packets are dropped without an error. This needs root and a kernel that allows it.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ def join_again(node: int) -> None:
 
 @contextlib.contextmanager
 def places(count: int) -> Iterator[list[Place]]:
-    """So many places with a network each, which reach each other and are reached from here.
+    """So many places, each with its own network. They reach each other and are reached from here.
 
     Raises:
         subprocess.CalledProcessError, OSError: namespaces are not allowed here.

@@ -1,6 +1,6 @@
-"""Clients that pipeline: each writes many requests at once and then reads their answers in order.
+"""Clients that pipeline: each writes many requests at once and then reads the responses in order.
 
-A connection that ends, or an answer that is not 200, is no failure: the provider would come again.
+A closed connection or a response other than 200 is not a failure, because the provider resends.
 """
 
 import asyncio
@@ -13,23 +13,23 @@ from typing import Final
 HOST: Final = "127.0.0.1"
 CLIENTS: Final = 24
 DEPTH: Final = 20
-"""Requests that a client has under way, at most; how many is random, so that some wait for a batch
-while others are in one."""
+"""The maximum of requests in progress of a client. The number is random, so that some wait for a
+batch while others are in one."""
 
-PACE: Final = 0.4
-"""Seconds, at most, between the last answer of a client's requests and its next ones."""
+MAX_PAUSE: Final = 0.4
+"""Seconds, at most, between a client's last response and its next requests."""
 
 
 class Pipelining:
     """Load on one ingress.
 
     Args:
-        patience: seconds without an answer or the end of its connection after which a client
+        patience: seconds without a response or the end of its connection after which a client
             counts as stuck.
 
     Attributes:
-        durable: the tracking-ids of what was answered 200.
-        statuses: of all answers.
+        durable: the tracking-ids of the postbacks that were answered 200.
+        statuses: the statuses of all responses.
         stuck: how often a client waited longer than `patience`.
     """
 
@@ -48,7 +48,7 @@ class Pipelining:
                 clients.create_task(self._client(stop))
 
     async def post(self) -> int:
-        """Send one more postback on a connection of its own; its status, 0 if there is none."""
+        """Send one more postback on its own connection; the status, 0 without a response."""
         async with asyncio.timeout(self._patience):
             with contextlib.suppress(OSError, EOFError):
                 reader, writer = await asyncio.open_connection(HOST, self._port)
@@ -69,17 +69,17 @@ class Pipelining:
                     while not stop.is_set():
                         ids = [self._next() for _ in range(random.randint(1, DEPTH))]
                         await self._exchange(reader, writer, ids)
-                        await asyncio.sleep(random.uniform(0, PACE))
+                        await asyncio.sleep(random.uniform(0, MAX_PAUSE))
                 except TimeoutError:
                     self.stuck += 1
                 finally:
                     writer.transport.abort()
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(MAX_PAUSE)
 
     async def _exchange(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, ids: list[str]
     ) -> int:
-        """Write all, read all answers; the last one's status."""
+        """Write all requests, read all responses; the status of the last one."""
         writer.write(b"".join(map(_request, ids)))
         status = 0
         for tracking_id in ids:

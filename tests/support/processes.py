@@ -1,4 +1,4 @@
-"""The real commands as processes, and waiting for what they do."""
+"""The real commands as processes, and functions that wait for them."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -41,10 +41,10 @@ def metric(service: Service, name: str, **labels: str) -> float:
 
 
 class Processes:
-    """Starts `mms-ingest` and `mms-worker`; the fixture of this kind stops what a test leaves.
+    """Starts `mms-ingest` and `mms-worker`; the fixture stops those that a test leaves.
 
-    What it returns has `kill`, `stop`, `pause`, `resume`, `restart`, `is_alive`, `log` (its output)
-    and `ask` (a path of its admin port).
+    The services have `kill`, `stop`, `pause`, `resume`, `restart`, `is_alive`, `log` (the output)
+    and `ask` (a path of the admin port).
     """
 
     def __init__(self, directory: Path) -> None:
@@ -54,13 +54,13 @@ class Processes:
     def start_ingest(
         self, settings: Settings, *arguments: str, wait: bool = True, admin_port: int = 0
     ) -> Service:
-        """One ingress on `settings.ingest_port`; returns when it is ready, unless told not to."""
+        """Start an ingress on `settings.ingest_port` and wait until it is ready, if `wait`."""
         return self._start("mms-ingest", settings, arguments, admin_port, wait=wait)
 
     def start_worker(
         self, settings: Settings, *arguments: str, wait: bool = True, admin_port: int = 0
     ) -> Service:
-        """One worker; returns when it is ready (it consumes), unless told not to."""
+        """Start a worker and wait until it is ready (it consumes), if `wait`."""
         return self._start("mms-worker", settings, arguments, admin_port, wait=wait)
 
     def stop(self) -> None:

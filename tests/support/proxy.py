@@ -1,4 +1,4 @@
-"""A TCP proxy that can be told to fail: reset, stall, slow down, refuse."""
+"""A TCP proxy that can fail: reset, stall, delay, refuse."""
 
 import asyncio
 import contextlib
@@ -10,10 +10,10 @@ CHUNK = 64 * 1024
 
 
 class Proxy:
-    """Forwards from a port of its own to another one on this machine.
+    """Forwards from its own port to another port of this machine.
 
     Attributes:
-        port: where to connect to.
+        port: the port to connect to.
     """
 
     def __init__(self, target: int) -> None:
@@ -26,11 +26,11 @@ class Proxy:
         self.port = 0
 
     def stall(self) -> None:
-        """Forward nothing any more, and keep every connection open: a black hole."""
+        """Stop forwarding and keep every connection open, like a black hole."""
         self._flowing.clear()
 
     def slow(self, delay: float) -> None:
-        """Hold up every chunk for this many seconds."""
+        """Delay every chunk by this many seconds."""
         self._delay = delay
 
     def reset(self) -> None:
@@ -43,12 +43,12 @@ class Proxy:
             writer.transport.abort()
 
     def refuse(self) -> None:
-        """Cut every connection, and every new one at once."""
+        """Cut every connection, and each new one immediately."""
         self._refusing = True
         self.reset()
 
     def heal(self) -> None:
-        """Forward everything at once again."""
+        """Forward everything without delay again."""
         self._delay = 0.0
         self._refusing = False
         self._flowing.set()

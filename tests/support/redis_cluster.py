@@ -1,4 +1,4 @@
-"""A private Redis Cluster: three primaries and, if wanted, a replica of each."""
+"""A private Redis Cluster: three primaries and, optionally, replicas of each."""
 
 import contextlib
 import subprocess
@@ -38,7 +38,7 @@ def redis_cluster(
         addresses = [f"{HOST}:{node.port}" for node in nodes]
         create = ("--cluster", "create", *addresses, "--cluster-replicas", str(replicas))
         subprocess.run((f"{REDIS}-cli", *create, "--cluster-yes"), check=True, capture_output=True)
-        # Some nodes hear of the others a moment later.
+        # Some nodes learn of the others a moment later.
         assert until(lambda: all(says(node, "cluster_state:ok") for node in nodes))
         yield nodes
 
@@ -54,6 +54,6 @@ def says(node: Redis, state: str) -> bool:
 
 
 def ask(node: Redis, *command: str) -> str:
-    """What a node answers to a command."""
+    """The reply of a node to a command."""
     line = (f"{REDIS}-cli", "-p", str(node.port), *command)
     return subprocess.run(line, check=True, capture_output=True, text=True).stdout

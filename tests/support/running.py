@@ -1,4 +1,4 @@
-"""Run the real ingress and the real worker inside a test's own event loop."""
+"""The real ingress and the real worker in the event loop of a test."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from shared.settings.settings import Settings
 from workers.main import WorkerProcess
 
 T = TypeVar("T")
-PATIENCE = 20.0
+TIME_LIMIT = 20.0
 
 
 @contextlib.asynccontextmanager
@@ -44,8 +44,8 @@ async def answers(url: str) -> bool:
         return False
 
 
-async def until(condition: Callable[[], Awaitable[T]], within: float = PATIENCE) -> T:
-    """Ask again and again until the answer is true; the answer."""
+async def until(condition: Callable[[], Awaitable[T]], within: float = TIME_LIMIT) -> T:
+    """Call a condition repeatedly until its result is true; return the result."""
     async with asyncio.timeout(within):
         while not (answer := await condition()):
             await asyncio.sleep(0.02)
@@ -82,7 +82,7 @@ async def post(settings: Settings, *bodies: bytes, source: str = "default") -> N
 
 
 class Subscriber:
-    """A queue of one's own bound to `mms.events`."""
+    """A queue that is bound to `mms.events`."""
 
     def __init__(self, queue: aio_pika.abc.AbstractQueue) -> None:
         self._queue = queue
@@ -125,7 +125,7 @@ async def subscriber(settings: Settings, pattern: str = "#") -> AsyncIterator[Su
 
 
 async def dead_letters(settings: Settings, count: int) -> list[DeadLetter]:
-    """Take this many dead letters."""
+    """Wait for this many dead letters and take them."""
     async with channel(settings) as opened:
         queue = await opened.get_queue(DEAD)
         dead_letters: list[DeadLetter] = []

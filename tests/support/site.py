@@ -1,7 +1,7 @@
-"""One private installation to break: servers, processes, load, and the verdict on what came of it.
+"""A private installation to break: servers, processes, load, and the check of the result.
 
-The load comes from the provider's simulator, in the background, at a steady rate that leaves the
-machine room to show what a fault does. Everything is real: servers, processes, signals, sockets.
+The simulated provider sends the load in the background at a steady rate, low enough that a fault
+shows its effect. Everything is real: servers, processes, signals, sockets.
 """
 
 import asyncio
@@ -39,24 +39,24 @@ RESEND_AFTER = 3.0
 SETTLE = 90.0
 """Seconds that everything may take to arrive once the load has ended."""
 
-# A server is killed by the kernel when the thread that started it ends, so that nothing is left
-# behind; this one lives as long as the tests.
+# The kernel kills a server when the thread that started it ends, so that no server is left behind.
+# This thread lives as long as the tests.
 _starter = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starter")
 
 
 async def blocking(call: Callable[..., T], *arguments: object) -> T:
-    """Wait for a call that starts or stops something, without holding up the load."""
+    """Run a blocking call that starts or stops something, while the load continues."""
     return await asyncio.get_running_loop().run_in_executor(_starter, call, *arguments)
 
 
 class Row(NamedTuple):
-    """What became of everything that was sent while something was broken.
+    """The result of one fault.
 
     Attributes:
-        recovered: answered 200 while it was broken, and there in the end.
-        longest: seconds of the longest answer.
-        findings: what is behind `lost` and `unexpected`.
-        late: requests that had no answer within the law's 5 s, though the process was there.
+        recovered: postbacks answered 200 during the fault and in the state at the end.
+        longest: seconds of the longest response time.
+        findings: the findings of `lost` and `unexpected`.
+        late: requests that a running process did not answer within 5 s.
     """
 
     fault: str
@@ -72,7 +72,7 @@ class Row(NamedTuple):
 
 
 class Site:
-    """Servers that live as long as the tests, processes and load that live as long as one."""
+    """Servers for all tests, and the processes and the load of one test."""
 
     def __init__(self, directory: Path, rabbit: RabbitMQ, state: Redis) -> None:
         self.directory = directory
@@ -87,7 +87,7 @@ class Site:
         self._started: list[Service] = []
 
     def change(self, **changes: Any) -> None:
-        """Change settings, for what is started from now on."""
+        """Change the settings of processes that are started later."""
         self.settings = msgspec.structs.replace(self.settings, **changes)
 
     async def ingest(self, **changes: Any) -> Service:
@@ -149,16 +149,16 @@ class Site:
         subprocess.run(("umount", str(where)), check=True)
 
     async def dead(self) -> int:
-        """How many dead letters there are."""
+        """The number of dead letters."""
         async with await aio_pika.connect(self.rabbit.url) as connection:
             channel = await connection.channel()
             queue = await channel.declare_queue(topology.DEAD, passive=True)
             return queue.declaration_result.message_count or 0
 
     async def clear(self) -> None:
-        """No queue, no key: as it was before the first postback."""
+        """Remove all queues and keys, and restart Redis with its configuration."""
         await blocking(self.rabbit.start)
-        await blocking(self.redis.kill)  # with whatever it was told to do at run time
+        await blocking(self.redis.kill)  # it forgets settings that a test changed
         await blocking(self.redis.start)
         await delete_topology(self.rabbit.url)
         async with self.state() as state:
@@ -195,7 +195,7 @@ class Site:
 
 
 class Load:
-    """Traffic, and what became of it."""
+    """The traffic of a test, and its check."""
 
     def __init__(self, site: Site, ports: tuple[int, ...], rate: float) -> None:
         self._site = site
@@ -210,7 +210,7 @@ class Load:
         self._during = 0
 
     async def send(self) -> None:
-        """Send until told to stop."""
+        """Send until `stop` is called."""
         await provider.send(
             self._urls, self.messages, self._options, ledger=self.ledger, stop=self._stopping
         )
@@ -220,7 +220,7 @@ class Load:
 
     @contextlib.contextmanager
     def fault(self) -> Iterator[None]:
-        """Something is broken as long as this lasts."""
+        """Count the postbacks that are answered 200 during a fault, as `recovered`."""
         before = self.ledger.answered
         yield
         self._during += self.ledger.answered - before

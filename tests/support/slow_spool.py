@@ -11,7 +11,7 @@ from ingest.spool.spool_file import SpoolFile
 
 
 def main() -> None:
-    """Slow the spool down and run the ingress."""
+    """Delay the writes of the spool and run the ingress."""
     seconds = float(sys.argv[1])
     sys.argv = ["mms-ingest"]
     insert = SpoolFile.insert

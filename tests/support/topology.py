@@ -1,4 +1,4 @@
-"""A clean slate: none of our exchanges, queues and streams."""
+"""Removes all of our exchanges, queues and streams from RabbitMQ."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ from shared.rabbitmq import topology
 
 
 async def delete_topology(url: str) -> None:
-    """Delete all that `topology.declare` makes, with what is in it."""
+    """Delete everything that `topology.declare` declares, with its messages."""
     async with asyncio.timeout(30), await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         for queue in (

@@ -1,4 +1,4 @@
-"""What `make matrix` reads and prints; that it works shows when it runs."""
+"""The input and output of `make matrix`."""
 
 import pytest
 
@@ -23,11 +23,11 @@ SECURITY = "Types: deb\nURIs: http://mirror.example/debian-security\n"
         (["# deb http://mirror.example/debian bookworm main\n"], []),
     ],
 )
-def test_the_archive_is_the_one_that_apt_uses(sources: list[str], wanted: list[str]) -> None:
+def test_the_mirror_is_that_of_apt(sources: list[str], wanted: list[str]) -> None:
     assert matrix.mirror(sources) == wanted
 
 
-def test_pip_asks_the_same_indexes_but_no_folder_of_this_machine() -> None:
+def test_pip_uses_the_same_indexes_without_local_folders() -> None:
     listed = """:env:.find-links='/opt/wheels'
 :env:.default-timeout='180'
 global.index-url='https://index.example/simple'
@@ -54,21 +54,21 @@ ERROR tests/unit/test_c.py
         (0, "=== 12 passed, 1 skipped in 9.01s ===\n", "12 passed, 1 skipped"),
         (2, LOG, "FAILED (1 failed, 12 passed, 1 skipped, 1 error)"),
         (2, "make: *** [Makefile:24: test] Error 1\n", "FAILED (no test ran to its end)"),
-        (None, "tests/unit/test_a.py::test_b", "not done in time"),
+        (None, "tests/unit/test_a.py::test_b", "time limit reached"),
     ],
 )
-def test_the_result_in_words(status: int | None, log: str, wanted: str) -> None:
+def test_a_result_is_described_in_words(status: int | None, log: str, wanted: str) -> None:
     assert matrix.outcome(status, log) == wanted
 
 
-def test_what_failed_is_named() -> None:
+def test_failed_tests_are_listed() -> None:
     assert matrix.failures(LOG) == [
         "FAILED tests/unit/test_a.py::test_b - AssertionError",
         "ERROR tests/unit/test_c.py",
     ]
 
 
-def test_the_table() -> None:
+def test_the_table_is_aligned() -> None:
     row = matrix.Row(
         "debian13", "3.13.5", "4.0.5", "Redis 8.0.2", "3.14.4", "12 passed", passed=True
     )

@@ -1,4 +1,4 @@
-"""No secret is in the files that git keeps: keys, tokens of well-known forms, passwords in URLs."""
+"""The tracked files contain no secrets: keys, tokens of well-known forms, passwords in URLs."""
 
 import re
 import subprocess
@@ -28,11 +28,11 @@ FORMS = {
 }
 
 HARMLESS = {"guest", "password", "secret", "secret-word", "hush", "hu#sh-hush", "…"}
-"""Passwords that everybody knows, and words that stand for one."""
+"""Default passwords and placeholders."""
 
 
 def found(text: str) -> list[str]:
-    """What looks like a secret, by its form; the secret itself is not repeated."""
+    """The kinds and lines of possible secrets, without the secrets themselves."""
     return [
         f"{form} in line {text.count(chr(10), 0, match.start()) + 1}"
         for form, pattern in FORMS.items()
@@ -41,7 +41,7 @@ def found(text: str) -> list[str]:
     ]
 
 
-def test_what_git_keeps() -> None:
+def test_no_tracked_file_contains_a_secret() -> None:
     listed = subprocess.run(
         ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False, timeout=30
     )
@@ -70,7 +70,7 @@ def test_what_git_keeps() -> None:
         "scrypt.14.8.1." + "a" * 22 + "." + "b" * 43,
     ],
 )
-def test_it_would_be_found(text: str) -> None:
+def test_a_secret_is_found(text: str) -> None:
     assert found(f"one\n{text}\n")[0].endswith("in line 2")
     assert text not in str(found(text))
 
@@ -85,5 +85,5 @@ def test_it_would_be_found(text: str) -> None:
         'token = "<16 characters or more>"',
     ],
 )
-def test_it_would_not(text: str) -> None:
+def test_a_harmless_text_is_not_found(text: str) -> None:
     assert not found(text)

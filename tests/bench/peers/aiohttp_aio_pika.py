@@ -1,9 +1,9 @@
 """Plain aiohttp and aio-pika: one publish and one confirm for each request.
 
-As aio-pika's documentation shows it: one robust connection, one channel with publisher confirms
-(its default) opened when the application starts, persistent messages, `mandatory`, to a durable
-quorum queue. Requests are concurrent, so several confirms are under way at once on the channel.
-uvloop, no access log, as aiohttp's documentation on deployment advises.
+As aio-pika's documentation shows: one robust connection, one channel with publisher confirms (its
+default) opened when the application starts, persistent messages, `mandatory`, to a durable quorum
+queue. Requests are concurrent, so the channel waits for several confirms at once. uvloop and no
+access log, as aiohttp's documentation on deployment advises.
 """
 
 import argparse

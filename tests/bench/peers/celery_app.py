@@ -1,15 +1,15 @@
-"""Celery's side: the task that does a worker's work for one postback, and the settings.
+"""Celery: the task that does the work of a worker for one postback, and the settings.
 
     celery -A tests.bench.peers.celery_app worker --concurrency 1 ...
 
 Settings that differ from Celery's own, each from its documentation:
   task_default_queue_type quorum, worker_detect_quorum_queues: the same guarantee as ours.
-  confirm_publish (kombu): a publish returns when RabbitMQ has it.
+  confirm_publish (kombu): a publish returns after RabbitMQ's confirm.
   task_acks_late, task_reject_on_worker_lost: a task is acknowledged when it is done.
-  task_ignore_result, no result backend; no task events: nothing that nobody reads is stored.
+  task_ignore_result, no result backend, no task events: nothing unused is stored.
   worker_prefetch_multiplier 64: "if you have many short tasks, 50 or 150 may be better".
-  broker_pool_limit: as many connections as FastAPI has threads, so that none waits for one.
-And on the command line --without-gossip --without-mingle --without-heartbeat: less talk.
+  broker_pool_limit: as many connections as FastAPI has threads, so that no thread waits for one.
+On the command line --without-gossip --without-mingle --without-heartbeat: fewer messages.
 """
 
 from typing import Final
@@ -26,8 +26,8 @@ from tests.bench.peers.common import (
     INDEX,
     MERGE,
     REDIS_URL,
-    told,
-    understand,
+    due_event,
+    prepare,
 )
 
 THREADS: Final = 40
@@ -55,15 +55,15 @@ _events = Exchange(topology.EVENTS, type="topic", durable=True)
 
 @app.task
 def take(body: str) -> None:
-    """Decode, merge, tell; Celery acknowledges when this returns."""
-    update = understand(body.encode())
+    """Decode, merge, publish the event; Celery acknowledges when this returns."""
+    update = prepare(body.encode())
     pipeline = _redis.pipeline(transaction=False)
     key, arguments = update.merge
     pipeline.evalsha(_sha(MERGE), 1, key, *arguments)
     if update.reference:
         key, arguments = update.reference
         pipeline.evalsha(_sha(INDEX), 1, key, *arguments)
-    if event := told(update, pipeline.execute()[0]):
+    if event := due_event(update, pipeline.execute()[0]):
         with app.producer_pool.acquire(block=True) as producer:
             producer.publish(
                 event.encode(),
@@ -79,7 +79,7 @@ def take(body: str) -> None:
 
 
 def _sha(script: bytes) -> str:
-    """Loaded once for each process, which spares the round trip that redis-py's `Script` makes."""
+    """Load a script once for each process, without the round trip of redis-py's `Script`."""
     if script not in _shas:
         _shas[script] = _redis.script_load(script)
     return _shas[script]

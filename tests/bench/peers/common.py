@@ -1,4 +1,4 @@
-"""Where the servers are, what the peers' queues are called, and the work itself, one at a time."""
+"""The servers' addresses, the peers' queues, and the work for one postback."""
 
 import os
 import time
@@ -30,7 +30,7 @@ INDEX: Final = (_LUA / "index.lua").read_bytes()
 
 
 class Update(NamedTuple):
-    """One postback on its way into Redis: the same two script calls that our worker makes.
+    """The merge of one postback into Redis: the same two script calls as in our worker.
 
     Attributes:
         merge: key and arguments for `merge.lua`.
@@ -42,8 +42,8 @@ class Update(NamedTuple):
     reference: tuple[str, tuple[str | bytes | int, ...]] | None
 
 
-def understand(body: bytes) -> Update:
-    """Decode one postback of the source `default`, and say how Redis is to be changed."""
+def prepare(body: bytes) -> Update:
+    """Decode one postback of the source `default`, and prepare the changes in Redis."""
     normalised = decode("default", body)
     received_at = time.time_ns() // 1000
     notify = "1" if normalised.rank.terminal else "0"
@@ -60,11 +60,11 @@ def understand(body: bytes) -> Update:
     )
 
 
-def told(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
-    """The event that is due after the merge, if one is.
+def due_event(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
+    """The event that is due after the merge, None if there is none.
 
     Args:
-        reply: what `merge.lua` returned.
+        reply: the result of `merge.lua`.
     """
     result, flat = reply
     if result != b"N" or not update.normalised.rank.terminal:

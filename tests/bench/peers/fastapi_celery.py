@@ -1,8 +1,8 @@
 """FastAPI and Celery's `delay`, one confirmed publish for each request.
 
-`delay` blocks, so the handler is a plain `def`, which FastAPI runs in its pool of 40 threads as its
-documentation advises; the body is read by an async dependency. See `celery_app` for Celery's
-settings. uvicorn with uvloop and httptools, one process, no access log.
+`delay` blocks, so the handler is a plain `def`, which FastAPI runs in its pool of 40 threads, as
+its documentation advises. An async dependency reads the body. `celery_app` has Celery's settings.
+uvicorn with uvloop and httptools, one process, no access log.
 """
 
 import argparse
@@ -24,7 +24,7 @@ async def raw(request: Request) -> bytes:
 
 @app.post("/postbacks")
 def take(body: Annotated[bytes, Depends(raw)]) -> Response:
-    """Confirmed, then answered."""
+    """Answer after the confirm."""
     task.delay(body.decode())
     return Response()
 

@@ -1,8 +1,8 @@
 """FastAPI and FastStream: one publish and one confirm for each request.
 
-As FastStream's documentation shows it for FastAPI: the broker is started in the application's
-lifespan and published with from the handler. Publisher confirms are FastStream's default; `persist`
-and a quorum queue are asked for, `mandatory` is the default and made to raise. uvicorn with uvloop
+As FastStream's documentation shows for FastAPI: the broker starts in the application's lifespan,
+and the handler publishes with it. Publisher confirms and `mandatory` are FastStream's defaults. The
+peer also sets `persist`, a quorum queue, and an error for unroutable messages. uvicorn with uvloop
 and httptools, one process, no access log.
 """
 
@@ -21,7 +21,7 @@ broker = RabbitBroker(AMQP_URL, default_channel=Channel(on_return_raises=True), 
 
 @asynccontextmanager
 async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
-    """The broker is there before the first request."""
+    """Start the broker before the first request."""
     await broker.start()
     await broker.declare_queue(RabbitQueue(FASTSTREAM_QUEUE, queue_type=QueueType.QUORUM))
     yield
@@ -33,7 +33,7 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/postbacks")
 async def take(request: Request) -> Response:
-    """Confirmed, then answered."""
+    """Answer after the confirm."""
     body = await request.body()
     await broker.publish(body, FASTSTREAM_QUEUE, persist=True, timeout=5)
     return Response()

@@ -1,8 +1,8 @@
-"""A FastStream subscriber that does a worker's work for one postback at a time.
+"""A FastStream subscriber that does the work of a worker for one postback at a time.
 
-As FastStream's documentation shows it: a quorum queue, acknowledged when the handler is done (its
-default policy nacks on errors), a prefetch of 100, so that many handlers are under way at once.
-Typed as bytes, so that nothing is validated twice. uvloop, as it uses by itself when it is there.
+As FastStream's documentation shows: a quorum queue, acknowledged when the handler is done (its
+default policy nacks on errors), and a prefetch of 100, so that many handlers run concurrently. The
+body has the type bytes, so that nothing is validated twice. uvloop is its default when installed.
 """
 
 import redis.asyncio as redis
@@ -25,8 +25,8 @@ from tests.bench.peers.common import (
     INDEX,
     MERGE,
     REDIS_URL,
-    told,
-    understand,
+    due_event,
+    prepare,
 )
 
 PREFETCH = 100
@@ -42,14 +42,14 @@ _shas: dict[bytes, str] = {}
 
 @app.on_startup
 async def load_scripts() -> None:
-    """Once, which spares the round trip that redis-py's `Script` makes for each pipeline."""
+    """Load the scripts once, without the round trip of redis-py's `Script` for each pipeline."""
     for script in (MERGE, INDEX):
         _shas[script] = await _redis.script_load(script)
 
 
 @app.after_startup
 async def ready() -> None:
-    """Tell who started us."""
+    """Print that the worker is ready, for the benchmark."""
     print("ready", flush=True)  # noqa: T201
 
 
@@ -60,15 +60,15 @@ async def ready() -> None:
     no_reply=True,
 )
 async def take(body: bytes) -> None:
-    """Decode, merge, tell; FastStream acknowledges when this returns."""
-    update = understand(body)
+    """Decode, merge, publish the event; FastStream acknowledges when this returns."""
+    update = prepare(body)
     pipeline = _redis.pipeline(transaction=False)
     key, arguments = update.merge
     pipeline.evalsha(_shas[MERGE], 1, key, *arguments)
     if update.reference:
         key, arguments = update.reference
         pipeline.evalsha(_shas[INDEX], 1, key, *arguments)
-    if event := told(update, (await pipeline.execute())[0]):
+    if event := due_event(update, (await pipeline.execute())[0]):
         await broker.publish(
             event.encode(),
             exchange=events,

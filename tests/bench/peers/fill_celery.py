@@ -1,4 +1,4 @@
-"""Puts bodies, one a line on standard input, into Celery's queue. Not measured, not confirmed."""
+"""Publishes each line of standard input to Celery's queue, without confirms. It is not measured."""
 
 import sys
 

@@ -1,8 +1,8 @@
-"""The floor: aiohttp on the same event loop, which reads the body and answers 200. Keeps nothing.
+"""The floor: aiohttp on the same event loop reads the body and answers 200. It keeps nothing.
 
-The low-level server is what our ingress stands on, so it is the most that the ingress could do.
-`--application` is the same with aiohttp's usual `web.Application` and its router. No access log,
-as the documentation on deployment and performance advises.
+It is the low-level server on which our ingress is built. `--application` uses aiohttp's usual
+`web.Application` with its router instead. No access log, as the documentation on deployment and
+performance advises.
 """
 
 import argparse
