@@ -1,4 +1,4 @@
-"""Messages published together on a real RabbitMQ: each has an answer of its own."""
+"""Messages published together on a real RabbitMQ: each has a result of its own."""
 
 import asyncio
 import math
@@ -68,7 +68,7 @@ async def bodies(amqp: AbstractChannel, queue: str, count: int) -> list[bytes]:
     return [(await there.get(no_ack=True)).body for _ in range(count)]
 
 
-async def test_each_message_has_its_own_answer(
+async def test_each_message_has_its_own_result(
     session: Session, amqp: AbstractChannel, taking: str, full: str
 ) -> None:
     kinds = [taking, full, "nowhere", taking, "nowhere", full, taking]
@@ -95,7 +95,7 @@ async def test_each_message_has_its_own_answer(
     ids=["long", "surrogate", "number", "unknown type", "wrong type"],
 )
 @pytest.mark.parametrize("alone", [True, False])
-async def test_what_cannot_be_encoded_is_refused_for_good_and_alone(
+async def test_a_message_that_cannot_be_encoded_is_unpublishable_and_affects_no_other(
     session: Session, amqp: AbstractChannel, taking: str, broken: Basic.Properties, *, alone: bool
 ) -> None:
     bad = Message(b"bad", "", taking, broken)
@@ -110,25 +110,25 @@ async def test_what_cannot_be_encoded_is_refused_for_good_and_alone(
     assert await bodies(amqp, taking, len(expected)) == expected
 
 
-async def test_a_defect_of_ours_is_no_broken_connection(
+async def test_a_defect_of_ours_is_not_taken_for_a_lost_connection(
     session: Session, taking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It must not be tried again for ever."""
+    """Otherwise it would be retried for ever."""
     monkeypatch.setattr("shared.rabbitmq.confirms._Results", None)
     with pytest.raises(TypeError):
         await session.publish_all([message(taking)], LIMIT)
 
 
-async def test_what_rabbitmq_finds_too_large_is_never_tried_again(
+async def test_a_message_too_large_for_rabbitmq_is_never_sent_again(
     settings: Settings, fresh_rabbit: Callable[..., RabbitMQ]
 ) -> None:
-    """It closes the channel. Once its limit is known, what exceeds it is not sent."""
+    """RabbitMQ closes the channel. Once its limit is known, larger messages are not sent."""
     rabbit = fresh_rabbit(config=["max_message_size = 5000"])
     settings = msgspec.structs.replace(settings, amqp_url=rabbit.url)
     session = await open_session(settings, name="test")
     small, large = (message(STATE_QUEUE, b"x" * size) for size in (5000, 5001))
     assert session.largest == math.inf
-    with pytest.raises(PublishOutcomeUnknownError):  # what became of the small one nobody knows
+    with pytest.raises(PublishOutcomeUnknownError):  # the result of the small one is unknown
         await session.publish_all([small, large], LIMIT)
     assert session.largest == 5000
     await session.close()
@@ -140,7 +140,7 @@ async def test_what_rabbitmq_finds_too_large_is_never_tried_again(
     await session.close()
 
 
-async def test_one_that_rabbitmq_finds_too_large_says_so_at_once(
+async def test_a_single_message_too_large_for_rabbitmq_fails_at_once(
     settings: Settings, fresh_rabbit: Callable[..., RabbitMQ]
 ) -> None:
     rabbit = fresh_rabbit(config=["max_message_size = 5000"])
@@ -154,11 +154,11 @@ async def test_one_that_rabbitmq_finds_too_large_says_so_at_once(
     await session.close()
 
 
-async def test_none_at_all(session: Session) -> None:
+async def test_no_messages(session: Session) -> None:
     assert await session.publish_all([], LIMIT) == []
 
 
-async def test_many_messages_of_any_size_by_many(
+async def test_many_messages_of_any_size_from_several_publishers(
     session: Session, amqp: AbstractChannel, taking: str
 ) -> None:
     largest = session.channel.max_content_size
@@ -184,7 +184,7 @@ async def test_messages_are_persistent_and_have_an_id(
     assert mine.delivery_mode == another.delivery_mode == 2
 
 
-async def test_one_alone_is_published_or_says_why_not(
+async def test_a_single_message_is_published_or_the_error_says_why_not(
     session: Session, taking: str, full: str
 ) -> None:
     async def publish(queue: str) -> None:
@@ -199,7 +199,7 @@ async def test_one_alone_is_published_or_says_why_not(
         await publish("nowhere")
 
 
-async def test_no_answer_in_time(
+async def test_no_confirm_in_time(
     far_session: Session, proxy: Proxy, amqp: AbstractChannel, taking: str, full: str
 ) -> None:
     """The result is unknown, they may arrive later, and the count of confirms stays right."""
@@ -216,10 +216,10 @@ async def test_no_answer_in_time(
     assert not far_session.channel.message_id_delivery_tag
 
 
-async def test_given_up_before_it_was_sent(
+async def test_a_time_limit_before_the_message_is_sent(
     session: Session, taking: str, full: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What RabbitMQ never saw it does not count."""
+    """RabbitMQ does not count a message that it never received."""
 
     async def stuck(_: object) -> None:
         await asyncio.sleep(LIMIT)
@@ -236,7 +236,7 @@ async def test_given_up_before_it_was_sent(
     assert not session.channel.confirmations
 
 
-async def test_the_connection_breaks_in_between(
+async def test_the_connection_is_lost_before_the_confirm(
     far_session: Session, proxy: Proxy, taking: str
 ) -> None:
     proxy.stall()
@@ -251,7 +251,9 @@ async def test_the_connection_breaks_in_between(
         await far_session.publish_all([message(taking)], LIMIT)
 
 
-async def test_we_close_it_in_between(far_session: Session, proxy: Proxy, taking: str) -> None:
+async def test_the_session_is_closed_before_the_confirm(
+    far_session: Session, proxy: Proxy, taking: str
+) -> None:
     proxy.stall()
     messages = [message(taking) for _ in range(3)]
     publishing = asyncio.create_task(far_session.publish_all(messages, LIMIT))
@@ -261,9 +263,7 @@ async def test_we_close_it_in_between(far_session: Session, proxy: Proxy, taking
         await publishing
 
 
-async def test_a_task_that_is_told_to_stop_stops(
-    far_session: Session, proxy: Proxy, taking: str
-) -> None:
+async def test_a_cancelled_publish_ends(far_session: Session, proxy: Proxy, taking: str) -> None:
     proxy.stall()
     publishing = asyncio.create_task(far_session.publish_all([message(taking)], LIMIT))
     await asyncio.sleep(0.1)
@@ -272,7 +272,7 @@ async def test_a_task_that_is_told_to_stop_stops(
         await publishing
 
 
-async def test_an_exchange_that_is_gone(session: Session) -> None:
+async def test_an_exchange_that_does_not_exist(session: Session) -> None:
     """RabbitMQ closes the channel."""
     with pytest.raises(PublishOutcomeUnknownError, match="no exchange"):
         await session.publish_all([Message(b"", "gone", "", Basic.Properties())], LIMIT)

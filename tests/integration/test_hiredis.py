@@ -18,7 +18,7 @@ def state(settings: Settings) -> RedisClient:
     return client(settings.redis_url, LIMIT)
 
 
-async def test_errors_among_replies_that_come_in_pieces(state: RedisClient) -> None:
+async def test_errors_among_replies_that_arrive_in_pieces(state: RedisClient) -> None:
     large = b"x" * 300_000
     async with state.pipeline(transaction=False) as pipeline:
         for number in range(500):
@@ -37,7 +37,7 @@ async def test_errors_among_replies_that_come_in_pieces(state: RedisClient) -> N
     await state.aclose()
 
 
-async def test_a_redis_that_says_nothing(state: RedisClient, redis_server: Redis) -> None:
+async def test_a_redis_that_does_not_reply(state: RedisClient, redis_server: Redis) -> None:
     await state.set("key", 1)
     redis_server.pause()
     began = time.monotonic()
@@ -50,7 +50,7 @@ async def test_a_redis_that_says_nothing(state: RedisClient, redis_server: Redis
     await state.aclose()
 
 
-async def test_who_gives_up_leaves_no_reply_to_the_next(
+async def test_a_reply_to_a_cancelled_command_is_not_given_to_the_next(
     state: RedisClient, redis_server: Redis
 ) -> None:
     await state.set("key", 1)

@@ -1,4 +1,4 @@
-"""A stop reaches whoever connects, also when a library loses it."""
+"""A cancellation ends a publisher that connects, also when a library loses the cancellation."""
 
 import asyncio
 import contextlib
@@ -25,14 +25,14 @@ from shared.settings.settings import Settings
     [None, ConnectionRefusedError(), TimeoutError(), Exception(), ChannelInvalidStateError()],
     ids=["done", "refused", "timeout", "bare", "closed"],
 )
-async def test_a_stop_that_a_library_loses_is_not_lost(
+async def test_a_cancellation_that_a_library_loses_ends_the_publisher(
     monkeypatch: pytest.MonkeyPatch,
     settings: Settings,
     module: object,
     name: str,
     error: Exception | None,
 ) -> None:
-    """As `wait_for` of Python 3.11 does when it is cancelled just as its work is done."""
+    """`wait_for` of Python 3.11 loses one that comes just as its work is done."""
     monkeypatch.setattr(reconnect, "CHECK_INTERVAL", 0.05)
     reached = asyncio.Event()
     monkeypatch.setattr(module, name, _deaf(getattr(module, name), reached, error))
@@ -45,10 +45,10 @@ async def test_a_stop_that_a_library_loses_is_not_lost(
 
 
 @pytest.mark.parametrize("error", [asyncio.CancelledError(), Exception()])
-async def test_what_aiormq_raises_at_the_end_of_a_connection_is_no_stop_and_no_defect(
+async def test_errors_of_aiormq_at_the_end_of_a_connection_lead_to_a_new_one(
     monkeypatch: pytest.MonkeyPatch, settings: Settings, error: BaseException
 ) -> None:
-    """It rejects what waits with a `CancelledError` that nobody asked for, or a bare one."""
+    """aiormq fails pending calls with a `CancelledError` or with a bare `Exception`."""
     monkeypatch.setattr(reconnect, "CHECK_INTERVAL", 0.05)
     declare = topology.declare
     fail = [False, True, True, False]  # while it holds the session, and while it opens the next
@@ -70,8 +70,8 @@ async def test_what_aiormq_raises_at_the_end_of_a_connection_is_no_stop_and_no_d
     assert publishing.cancelled()
 
 
-def test_a_server_that_closes_each_connection_at_once_is_one_that_is_away() -> None:
-    """A balancer does that while no node is behind it. uvloop sees the end as early as we run."""
+def test_a_server_that_closes_each_connection_at_once_is_unavailable() -> None:
+    """A load balancer without a node does that. uvloop reports the end as early as possible."""
     with socket.create_server(("127.0.0.1", 0)) as balancer:
         url = f"amqp://guest:guest@127.0.0.1:{balancer.getsockname()[1]}/"
         threading.Thread(target=_close_each, args=(balancer,), daemon=True).start()

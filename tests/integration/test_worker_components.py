@@ -1,4 +1,4 @@
-"""The real `mms-worker`: a component that dies ends it, loudly; SIGTERM ends it always."""
+"""The real `mms-worker`: a component that ends ends the process, and SIGTERM always ends it."""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""Windows are bounded, and what is acknowledged is what was done with, in whatever order."""
+"""Windows are bounded, and exactly the processed batches are acknowledged, in any order."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,7 @@ from workers.consumer import WINDOW_BYTES, WINDOW_POSTBACKS, Consumer, Delivery
 
 
 class Broker:
-    """RabbitMQ's side of a channel: which deliveries are open."""
+    """RabbitMQ's side of a channel: which deliveries are unacknowledged."""
 
     def __init__(self, deliveries: int) -> None:
         self.open = set(range(1, deliveries + 1))
@@ -51,7 +51,9 @@ def window(*tags: int) -> list[Delivery]:
 
 
 @given(st.integers(1, 30).flatmap(lambda n: st.permutations(range(1, n + 1))), st.data())
-async def test_nothing_else_is_acknowledged(tags: list[int], data: st.DataObject) -> None:
+async def test_exactly_the_batches_of_a_window_are_acknowledged(
+    tags: list[int], data: st.DataObject
+) -> None:
     broker = Broker(len(tags))
     ours = consumer(broker)
     while tags:
@@ -61,16 +63,16 @@ async def test_nothing_else_is_acknowledged(tags: list[int], data: st.DataObject
         assert broker.open == set(tags)
 
 
-async def test_a_stop_that_was_lost_while_a_window_was_handled_ends_the_loop() -> None:
-    """As `wait_for` of Python 3.11, which redis-py sends with, may lose it."""
+async def test_a_cancellation_lost_while_a_window_is_processed_ends_the_loop() -> None:
+    """`wait_for` of Python 3.11, which redis-py uses, may lose it."""
     ours = consumer(Broker(0))
 
-    async def handle_windows() -> None:
+    async def process_windows() -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.Event().wait()
         await ours.window()
 
-    handling = asyncio.create_task(handle_windows())
+    handling = asyncio.create_task(process_windows())
     await asyncio.sleep(0)
     handling.cancel()
     await asyncio.wait([handling], timeout=5)
