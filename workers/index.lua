@@ -1,6 +1,6 @@
--- Remember under a customer's reference which tracking-ids carried it, the latest heard of last.
+-- Add tracking-ids to the index of a client reference; the latest arrivals are kept.
 --
--- KEYS[1]  the reference, a sorted set of tracking-ids by time of arrival
+-- KEYS[1]  the index of the reference, a sorted set of tracking-ids by time of arrival
 -- ARGV[1]  seconds to keep it
 -- ARGV[2]  how many tracking-ids to keep
 -- ARGV[3…] for each tracking-id the time of arrival in microseconds and the id

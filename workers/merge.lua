@@ -1,23 +1,29 @@
 -- Merge postbacks into one record: a grow-only set, so order and repetition do not matter.
 --
--- KEYS[1]  the record, a hash. A field is a postback: the track's letter and the rank, which sorts.
---          Its value begins with the time of arrival as 16 digits. One more field, `dropped`,
---          says that there were more than are kept.
+-- KEYS[1]  the record, a hash. Each postback is one field. Its name is one character for the track,
+--          then the rank, which sorts. Its value begins with the time of arrival as 16 digits. The
+--          field `dropped` says that postbacks were dropped, because there were more than are kept.
 -- ARGV[1]  seconds to keep the record after a change
 -- ARGV[2]  how many postbacks to keep
--- ARGV[3]  for each postback one digit, when to tell of it if it decides its track: 0 never, 1 when
---          it is new or the same arrival, 2 also when it is a duplicate (it was redelivered)
+-- ARGV[3]  notify: for each postback one digit, which says when its event is due if it decides its
+--          track: 0 never, 1 unless it is a duplicate, 2 always (its batch was redelivered)
 -- ARGV[4…] for each postback its field and its value
 --
--- Returns a string with one letter for each postback: n new, s known by this very arrival (a rebuild
--- or a batch published twice brought it in, and maybe told nobody), d a duplicate, which came at
--- another time; in capitals when it decides its track now. Then, if somebody is to be told, the
--- record; else an empty list. A record may have 64 postbacks of 64 KiB, and a window may be due to
--- tell of hundreds. So of one that is larger than LARGEST only the tracks to be told of come, what
--- decides them first, then their other postbacks from the highest rank down while they fit.
+-- Returns the verdicts and the record.
 --
--- Release 0.1.0 named some postbacks as deliveries that are none. What such a name is above may
--- decide its track, so the record is returned for whoever can read what the postbacks say.
+-- The verdicts are a string with one character for each postback:
+--   n  new
+--   s  same arrival: the record has this postback with this time of arrival. A rebuild or a batch
+--      that was published twice merged it, perhaps without an event.
+--   d  duplicate: the record has this postback from another arrival.
+--
+-- The record is an empty list when no event is due. A record may have 64 postbacks of 64 KiB, and a
+-- window may have hundreds of due events. So of a record that is larger than LARGEST only the tracks
+-- with a due event are returned: first the postbacks that decide them, then their other postbacks
+-- from the highest rank down, while they fit.
+--
+-- Release 0.1.0 ranked some postbacks as deliveries that are none. A postback below such a name may
+-- decide its track. So the record is returned then too, and the caller reads what the postbacks say.
 
 local LARGEST = 32768 -- bytes
 local DELIVERED = '4' -- the phase of a rank
@@ -32,8 +38,8 @@ local function hold(name)
   if not top[track] or name > top[track] then top[track] = name end
 end
 
--- Over the limit the lowest rank goes, but never what decides a track: what is kept stays a
--- function of the set.
+-- Over the limit the lowest rank is dropped, but never a postback that decides its track. So the
+-- postbacks that are kept stay a function of the set.
 local function drop_lowest()
   local lowest
   for name in pairs(held) do
@@ -52,21 +58,22 @@ for _, name in ipairs(redis.call('HKEYS', key)) do
   if name ~= 'dropped' then hold(name) end
 end
 
-local letters, changed = {}, false
+local verdicts, changed = {}, false
 for i = 4, #ARGV, 2 do
   local name, value = ARGV[i], ARGV[i + 1]
   if held[name] then
     local arrived = string.sub(value, 1, 16)
     local known = string.sub(redis.call('HGET', key, name), 1, 16)
-    letters[#letters + 1] = arrived == known and 's' or 'd'
+    verdicts[#verdicts + 1] = arrived == known and 's' or 'd'
     if arrived < known then redis.call('HSET', key, name, value) end
   else
     redis.call('HSET', key, name, value)
     hold(name)
     local first = count > keep and drop_lowest()
-    -- What goes at once, like others before it, has most likely been here and gone before.
+    -- If this postback is dropped at once, and others were dropped before, it was most likely
+    -- merged and dropped before.
     local new = held[name] or first
-    letters[#letters + 1] = new and 'n' or 'd'
+    verdicts[#verdicts + 1] = new and 'n' or 'd'
     changed = changed or new
   end
 end
@@ -99,20 +106,18 @@ local function highest_of(tracks)
   return found
 end
 
-local tell = {} -- tracks
-for i = 1, #letters do
+local due = {} -- tracks
+for i = 1, #verdicts do
   local name = ARGV[2 * i + 2]
   local track = string.sub(name, 1, 1)
-  local wish = string.sub(ARGV[3], i, i)
-  local due = wish == '2' or (wish == '1' and letters[i] ~= 'd')
-  if due and (top[track] == name or string.sub(top[track], 2, 2) == DELIVERED) then
-    tell[track] = true
+  local notify = string.sub(ARGV[3], i, i)
+  if notify == '2' or (notify == '1' and verdicts[i] ~= 'd') then
+    if top[track] == name or string.sub(top[track], 2, 2) == DELIVERED then due[track] = true end
   end
-  if top[track] == name then letters[i] = string.upper(letters[i]) end
 end
 
-local told = {}
-if next(tell) then
-  told = size() <= LARGEST and redis.call('HGETALL', key) or highest_of(tell)
+local record = {}
+if next(due) then
+  record = size() <= LARGEST and redis.call('HGETALL', key) or highest_of(due)
 end
-return {table.concat(letters), told}
+return {table.concat(verdicts), record}

@@ -8,7 +8,7 @@ from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.passthrough import PassthroughEvent
-from workers.store import Unmergeable
+from workers.verdicts import Unmergeable
 
 
 class Correlation(NamedTuple):
@@ -48,6 +48,6 @@ class Outbox(NamedTuple):
 def dead_letters_of(unmergeable: Unmergeable) -> list[DeadLetter]:
     """The dead letters of the postbacks that Redis refuses."""
     return [
-        dead_letter_of(received.arrival, Reason.UNDELIVERABLE, unmergeable.error, received.batch)
+        dead_letter_of(received.arrival, Reason.UNDELIVERABLE, unmergeable.error, received.batch_id)
         for received in unmergeable.received
     ]

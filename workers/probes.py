@@ -17,7 +17,8 @@ from shared.rabbitmq.reconnect import Report
 from shared.rabbitmq.session import Session
 from shared.rabbitmq.topology import STATE_QUEUE
 from shared.settings.settings import Settings
-from workers.store import Merged, Received, Store, Unmergeable
+from workers.store import Store
+from workers.verdicts import Merged, Received, Unmergeable
 
 PROBE_INTERVAL: Final = 0.5
 """Seconds between the answer to a probe and the next probe."""

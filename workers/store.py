@@ -1,7 +1,7 @@
-"""The state in Redis: merge what was received, read back what is known.
+"""The state in Redis: merge postbacks into their records, and read records.
 
-A whole window of postbacks is one pipeline with one script call for each record it touches. A
-script call is atomic for its record, so any number of workers may merge into the same one.
+A window of postbacks is one pipeline with one script call for each record. A script call is atomic
+for its record, so any number of workers can merge into the same record.
 """
 
 import contextlib
@@ -15,22 +15,22 @@ from redis.asyncio.cluster import RedisCluster
 from shared.errors import StateUnavailableError, UnreadableRecordError
 from shared.log import mask
 from shared.postback import record
-from shared.postback.envelope import Arrival
-from shared.postback.postback import Key, NormalisedPostback
+from shared.postback.postback import Key
 from shared.postback.record import Record
 from shared.redis.client import client, close
 from shared.redis.errors import is_temporary, redis_errors
 from shared.redis.version import check_version
 from shared.settings.settings import Settings
+from workers.verdicts import Merged, Received, Unmergeable, decode_verdicts, notify_digits
 
 TIME_LIMIT: Final = 3.0
 """Seconds that Redis may take to answer a pipeline, or to accept a connection."""
 
-CALLS: Final = 1000
-"""Script calls in one pipeline, so that each is done well within `TIME_LIMIT`."""
+MAX_CALLS: Final = 1000
+"""Script calls in one pipeline, so that each pipeline is done well within `TIME_LIMIT`."""
 
-REFERENCES: Final = 64
-"""Tracking-ids kept for one reference of the customer's: those heard of last."""
+MAX_TRACKING_IDS: Final = 64
+"""Tracking-ids kept for one client reference: those with the latest arrivals."""
 
 PROBE: Final = "mms:probe"
 """The key that is written to see whether Redis takes writes; of a cluster, `mms:probe:<number>`."""
@@ -38,55 +38,16 @@ PROBE: Final = "mms:probe"
 PROBE_TTL: Final = 60
 """Seconds after which Redis removes a probe's key."""
 
-PROBE_KEYS: Final = 1000
-"""Keys that are tried to find one for each primary of a cluster. Of 100 primaries of equal size all
-have one of them; a primary with very few slots may have none, and is only pinged."""
-
-
-class Received(NamedTuple):
-    """A postback that is to be merged.
-
-    Attributes:
-        arrival: as it came.
-        filing: what it means.
-        redelivered: whether its batch was delivered before, to somebody who may have died
-            between writing the state and telling of it.
-        batch: the id of its batch.
-    """
-
-    arrival: Arrival
-    normalised: NormalisedPostback
-    redelivered: bool
-    batch: str = ""
-
-
-class Merged(NamedTuple):
-    """What became of the postbacks of one record.
-
-    Attributes:
-        results: one letter for each postback, as `merge.lua` returns them.
-        record: the record after the merge, when a terminal postback that decides its track is to
-            be told of; else None. Of a large one only its highest-ranked postbacks, see
-            `merge.lua`.
-    """
-
-    received: Sequence[Received]
-    results: str
-    record: Record | None
-
-
-class Unmergeable(NamedTuple):
-    """Postbacks of one record that Redis refuses for a reason that waiting will not mend."""
-
-    received: Sequence[Received]
-    error: str
+MAX_PROBE_KEYS: Final = 1000
+"""Keys that are tried to find one for each primary of a cluster. That is enough for 100 primaries
+of equal size. A primary with very few slots may have none of the keys, and is only pinged."""
 
 
 class Store:
-    """Redis as the workers use it. Connects when it must; every call has a time limit.
+    """Redis as the workers use it. It connects on demand; every call has a time limit.
 
     Args:
-        limit: seconds for a connection and for an answer.
+        limit: seconds for a connection and for a reply.
     """
 
     def __init__(self, settings: Settings, limit: float = TIME_LIMIT) -> None:
@@ -98,39 +59,42 @@ class Store:
         self._shas: dict[str, str] = {}
 
     async def merge(self, window: Sequence[Received]) -> list[Merged | Unmergeable]:
-        """Add postbacks to their records; for each record what changed.
+        """Add postbacks to their records.
 
         Adding is idempotent: after an error the same window can be merged again.
 
+        Returns:
+            One result for each record.
+
         Raises:
-            StateUnavailableError: Redis is away, or there but cannot take writes now.
+            StateUnavailableError: Redis is away, or cannot take writes now.
         """
         records: dict[Key, list[Received]] = {}
         for received in window:
             records.setdefault(received.normalised.key, []).append(received)
-        calls = [self._merge_call(key, batch) for key, batch in records.items()]
+        calls = [self._merge_call(key, group) for key, group in records.items()]
         calls += self._index_calls(window)
         replies: list[object] = []
-        for start in range(0, len(calls), CALLS):
-            replies += await self._call(calls[start : start + CALLS])
+        for start in range(0, len(calls), MAX_CALLS):
+            replies += await self._call(calls[start : start + MAX_CALLS])
         return [
-            _merged(key, batch, reply)
-            for (key, batch), reply in zip(records.items(), replies, strict=False)
+            _merged(key, group, reply)
+            for (key, group), reply in zip(records.items(), replies, strict=False)
         ]
 
     async def record(self, key: Key) -> Record | None:
-        """What is known under a key, None when nothing is.
+        """The record of a key; None when there is none.
 
         Raises:
             StateUnavailableError: Redis is away.
-            UnreadableRecordError: a newer release wrote it.
+            UnreadableRecordError: it has an entry in a newer format, or one that is damaged.
         """
         with redis_errors():
             fields = await self._redis.hgetall(key.redis)
         return record.read_record(key, cast("dict[bytes, bytes]", fields))
 
     async def tracking_ids(self, source: str, client_reference: str) -> list[str]:
-        """The tracking-ids that carried a reference of the customer's, the latest first.
+        """The tracking-ids that carried a client reference, the latest arrival first.
 
         Raises:
             StateUnavailableError: Redis is away.
@@ -141,10 +105,10 @@ class Store:
         return [member.decode() for member in cast("list[bytes]", members)]
 
     async def check(self) -> None:
-        """Return if Redis answers and takes writes; of a cluster, if each of its primaries does.
+        """Return if Redis answers and takes writes; in a cluster, if each primary does.
 
         Raises:
-            StateUnavailableError: it does not; says why.
+            StateUnavailableError: it does not; the message has the reason.
         """
         with redis_errors():
             if isinstance(self._redis, RedisCluster):
@@ -157,10 +121,10 @@ class Store:
                 await self._redis.set(PROBE, b"", ex=PROBE_TTL)
 
     async def check_version(self) -> None:
-        """Return if this server's version is one that we support.
+        """Return if the server's version is supported.
 
         Raises:
-            UnsupportedRedisError: it is not; says what is there and what is needed.
+            UnsupportedRedisError: it is not; the message has the version and what is needed.
             StateUnavailableError: Redis is away.
         """
         await check_version(self._redis)
@@ -169,14 +133,16 @@ class Store:
         with contextlib.suppress(StateUnavailableError), redis_errors():
             await close(self._redis)
 
-    def _merge_call(self, key: Key, batch: Sequence[Received]) -> "_Call":
-        wishes = ""
-        arguments: list[str | bytes] = []
-        for arrival, normalised, redelivered, _ in batch:
-            wishes += "0" if not normalised.rank.terminal else "2" if redelivered else "1"
+    def _merge_call(self, key: Key, group: Sequence[Received]) -> "_Call":
+        arguments: list[str | bytes | int] = [
+            self._ttl,
+            record.MAX_POSTBACKS_KEPT,
+            notify_digits(group),
+        ]
+        for arrival, normalised, _, _ in group:
             arguments.append(record.entry_name(normalised))
             arguments.append(record.entry_value(arrival.received_at, normalised.postback))
-        return _Call("merge", key.redis, (self._ttl, record.MAX_POSTBACKS_KEPT, wishes, *arguments))
+        return _Call("merge", key.redis, arguments)
 
     def _index_calls(self, window: Sequence[Received]) -> "list[_Call]":
         references: dict[str, list[str | int]] = {}
@@ -186,29 +152,30 @@ class Store:
                 key = record.reference_key(normalised.key.source, reference)
                 references.setdefault(key, []).extend((arrival.received_at, normalised.key.id))
         return [
-            _Call("index", key, (self._ttl, REFERENCES, *members))
+            _Call("index", key, [self._ttl, MAX_TRACKING_IDS, *members])
             for key, members in references.items()
         ]
 
     async def _call(self, calls: "Sequence[_Call]") -> list[object]:
-        """One pipeline of script calls; each reply is a result or a `ResponseError` of its own."""
+        """One pipeline of script calls; each reply is a result, or a `ResponseError` of its own."""
         try:
-            return _refuse_passing(await self._replies(calls))
+            return _checked(await self._replies(calls))
         except StateUnavailableError:
-            await self.aclose()  # with a cluster or Sentinel also what is known about primaries
+            # With a cluster or Sentinel this also discards which servers are primaries.
+            await self.aclose()
             raise
 
     async def _replies(self, calls: "Sequence[_Call]") -> list[object]:
         if not self._shas:
             await self._load_scripts()
         replies = await self._pipeline(calls)
-        forgotten = [
+        without_script = [
             at for at, reply in enumerate(replies) if isinstance(reply, exceptions.NoScriptError)
         ]
-        if forgotten:  # Redis was restarted or its scripts were flushed
+        if without_script:  # Redis was restarted or its scripts were flushed
             await self._load_scripts()
-            again = await self._pipeline([calls[at] for at in forgotten])
-            for at, reply in zip(forgotten, again, strict=True):
+            again = await self._pipeline([calls[at] for at in without_script])
+            for at, reply in zip(without_script, again, strict=True):
                 replies[at] = reply
         return replies
 
@@ -222,7 +189,7 @@ class Store:
         return replies
 
     async def _load_scripts(self) -> None:
-        """All or none of them: a connection may be lost in between."""
+        """Load all scripts or none: the connection may be lost in between."""
         with redis_errors():
             self._shas = {
                 name: await self._redis.script_load(source)
@@ -233,18 +200,18 @@ class Store:
 class _Call(NamedTuple):
     script: str
     key: str
-    arguments: tuple[str | bytes | int, ...]
+    arguments: Sequence[str | bytes | int]
 
 
 def _probe_keys(cluster: RedisCluster) -> list[str]:
-    """A key of each primary: while one is full or read-only, the others take writes.
+    """A key for each primary: one can be full or read-only while the others take writes.
 
     Raises:
-        SlotNotCoveredError: redis-py's; no node has the slot of one of the keys tried.
+        SlotNotCoveredError: redis-py's; no node has the slot of a key that was tried.
     """
     primaries = {node.name for node in cluster.get_primaries()}
     keys: dict[str, str] = {}
-    for number in range(PROBE_KEYS):
+    for number in range(MAX_PROBE_KEYS):
         if primaries <= keys.keys():
             break
         key = f"{PROBE}:{number}"
@@ -253,20 +220,24 @@ def _probe_keys(cluster: RedisCluster) -> list[str]:
     return list(keys.values())
 
 
-def _merged(key: Key, batch: Sequence[Received], reply: object) -> Merged | Unmergeable:
+def _merged(key: Key, group: Sequence[Received], reply: object) -> Merged | Unmergeable:
     if not isinstance(reply, list):
-        return Unmergeable(batch, f"Redis refuses {key.kind} record: {mask(str(reply))}")
-    results, flat = reply
+        return Unmergeable(group, f"Redis refuses this {key.kind} record: {mask(str(reply))}")
+    verdicts, flat = reply
     try:
-        known = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+        after = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
     except UnreadableRecordError as error:
-        return Unmergeable(batch, f"the record cannot be read: {mask(str(error))}")
-    return Merged(batch, results.decode(), known)
+        return Unmergeable(group, f"the record cannot be read: {mask(str(error))}")
+    return Merged(group, decode_verdicts(verdicts), after)
 
 
-def _refuse_passing(replies: list[object]) -> list[object]:
-    """Raises: StateUnavailableError: one of them is Redis's own trouble, which will pass."""
+def _checked(replies: list[object]) -> list[object]:
+    """The replies, unless one of them is an error that will pass.
+
+    Raises:
+        StateUnavailableError: one is; Redis cannot take writes now.
+    """
     for reply in replies:
         if isinstance(reply, Exception) and is_temporary(reply):
-            raise StateUnavailableError(f"Redis takes no writes now: {mask(str(reply))}")
+            raise StateUnavailableError(f"Redis cannot take writes now: {mask(str(reply))}")
     return replies

@@ -14,7 +14,7 @@ from shared.process.tracing import Tracing
 from shared.rabbitmq.reconnect import Sessions, keep_topology
 from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
-from workers import pipeline, window_metrics
+from workers import merge, window_metrics
 from workers.consumer import Consumer, Delivery
 from workers.pipeline import process_window
 from workers.probes import RedisProbe, WatchedStore, probe_rabbitmq
@@ -165,7 +165,7 @@ class Worker:
             log.warning("stopped consuming: %s", self._redis.problem)
             await consumer.pause()
             try:
-                async with asyncio.timeout(pipeline.REDIS_WAIT_LIMIT):
+                async with asyncio.timeout(merge.REDIS_WAIT_LIMIT):
                     await self._redis.available()
             except TimeoutError as error:
                 raise StateUnavailableError(self._redis.problem) from error

@@ -19,7 +19,8 @@ from tests.bench.results import Section, Table
 from tests.bench.scale import Scale
 from tests.bench.site import Site, say
 from tests.bench.worker import BATCH
-from workers.store import Received, Store
+from workers.store import Store
+from workers.verdicts import Received
 
 PROCESSES: Final = (1, 2, 4)
 COMPUTED: Final = 50_000

@@ -436,7 +436,7 @@ KILLED_WITH_EVENTS_UNPUBLISHED = """
 import os
 import signal
 from workers.admin.restore import EventPublisher
-EventPublisher.tell = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+EventPublisher.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 

@@ -1,4 +1,4 @@
-"""The merge in Redis against its model in Python, and against the laws themselves."""
+"""The merge in Redis, compared with its model in Python and with the laws."""
 
 import asyncio
 import random
@@ -12,30 +12,16 @@ from hypothesis import strategies as st
 from deploy.local.servers import Redis
 from shared.postback import record
 from shared.postback.codes import Track
-from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.postback import NormalisedPostback
 from shared.postback.record import Record
 from shared.settings.settings import Settings
 from tests.support import strategies
-from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
-from workers.store import Merged, Received, Store
+from tests.support.model import Model, received
+from workers.store import Store
+from workers.verdicts import Merged, Received
 
 KEEPS = st.sampled_from([3, 5, 64])
-
-
-def received(merging: Merging) -> Received:
-    return Received(
-        Arrival(merging.received_at, "default", "", b""),
-        merging.normalised,
-        redelivered=merging.notify == NOTIFY_ALWAYS,
-    )
-
-
-def merging(normalised: NormalisedPostback, received_at: int, *, redelivered: bool) -> Merging:
-    """As the pipeline wishes it: only what is terminal is ever told of."""
-    notify = NOTIFY_ALWAYS if redelivered else NOTIFY_NEW
-    return Merging(normalised, received_at, notify if normalised.rank.terminal else NOTIFY_NEVER)
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +49,7 @@ def test_the_script_does_what_the_model_does(
         st.lists(
             st.lists(
                 st.builds(
-                    merging,
+                    received,
                     st.sampled_from(mine),
                     st.integers(1, 10**15),
                     redelivered=st.booleans(),
@@ -78,24 +64,21 @@ def test_the_script_does_what_the_model_does(
     asyncio.run(_compare(url, Model(key, keep), batches))
 
 
-async def _compare(url: str, model: Model, batches: list[list[Merging]]) -> None:
+async def _compare(url: str, model: Model, batches: list[list[Received]]) -> None:
     store = Store(Settings(redis_url=url))
     try:
         key = batches[0][0].normalised.key
         await store._redis.delete(key.redis)  # noqa: SLF001 (the test's own clean slate)
         for batch in batches:
-            letters, told = model.merge(batch)
-            (merged,) = await store.merge([received(each) for each in batch])
-            assert isinstance(merged, Merged)
-            assert merged.results == letters
-            assert merged.record == told
+            (merged,) = await store.merge(batch)
+            assert merged == model.merge(batch)
             assert await store.record(key) == model.record()
     finally:
         await store.aclose()
 
 
-async def test_over_the_limit_the_lowest_go_in_any_order(settings: Settings) -> None:
-    """A hundred distinct postbacks in three orders: the same 64, and 36 counted."""
+async def test_over_the_limit_the_lowest_ranks_are_dropped_in_any_order(settings: Settings) -> None:
+    """A hundred distinct postbacks in three orders: the same 64 are kept."""
     dice = random.Random(1)
     many = [
         msgspec.json.encode(
@@ -115,21 +98,16 @@ async def test_over_the_limit_the_lowest_go_in_any_order(settings: Settings) -> 
         normalised_postbacks = [decode("default", body) for body in many]
         for start in range(0, 100, 7):
             await store.merge(
-                [
-                    received(Merging(normalised, 1))
-                    for normalised in normalised_postbacks[start : start + 7]
-                ]
+                [received(normalised) for normalised in normalised_postbacks[start : start + 7]]
             )
         found = await store.record(normalised_postbacks[0].key)
         assert found is not None
         assert (len(found.entries), found.dropped) == (64, True)
         records.add(found)
-        again = await store.merge(
-            [received(Merging(normalised, 1)) for normalised in normalised_postbacks]
-        )
-        assert "n" not in "".join(one.results for one in again if isinstance(one, Merged)).lower()
+        again = await store.merge([received(normalised) for normalised in normalised_postbacks])
+        assert not [new for each in again if isinstance(each, Merged) for new in each.new()]
         assert await store.record(normalised_postbacks[0].key) == found, (
-            "what was dropped came again"
+            "a dropped postback was merged again"
         )
         await store._redis.flushall()  # noqa: SLF001 (the test's own clean slate)
     await store.aclose()
@@ -137,7 +115,7 @@ async def test_over_the_limit_the_lowest_go_in_any_order(settings: Settings) -> 
 
 
 LARGEST = 32 * 1024
-"""Bytes of a record that come back with a merge, beside what decides its tracks."""
+"""Bytes of a record that a merge returns, beside the postbacks that decide its tracks."""
 
 
 def _large(code: str, number: int, size: int) -> NormalisedPostback:
@@ -155,31 +133,29 @@ def _bytes(found: Record, track: Track) -> list[int]:
     return [len(record.entry_value(1, entry.postback)) for entry in found.of(track)]
 
 
-async def _told(store: Store, *normalised_postbacks: NormalisedPostback) -> Record:
-    (merged,) = await store.merge(
-        [received(Merging(normalised, 1)) for normalised in normalised_postbacks]
-    )
+async def _merged_record(store: Store, *normalised_postbacks: NormalisedPostback) -> Record:
+    (merged,) = await store.merge([received(normalised) for normalised in normalised_postbacks])
     assert isinstance(merged, Merged)
     assert merged.record is not None
     return merged.record
 
 
-async def test_of_a_large_record_so_much_comes_back_with_a_merge(settings: Settings) -> None:
-    """A window of small postbacks must not bring megabytes for each of them into a worker."""
+async def test_a_merge_returns_only_a_part_of_a_large_record(settings: Settings) -> None:
+    """A window of small postbacks must not return megabytes for each of them to a worker."""
     store = Store(settings)
     many = [_large("E101", number, 30) for number in range(40)]
-    await store.merge([received(Merging(normalised, 1, 0)) for normalised in many])
-    await store.merge([received(Merging(_large("E501", 1, 30), 1, 0))])
+    await store.merge([received(normalised) for normalised in many])
+    await store.merge([received(_large("E501", 1, 30))])
 
     small = _large("E101", 50, 0)
-    told = await _told(store, small)
-    assert [entry.rank for entry in told.of(Track.MESSAGE)] == [small.rank, many[-1].rank]
-    assert told.tracks() == [Track.MESSAGE]
+    returned = await _merged_record(store, small)
+    assert [entry.rank for entry in returned.of(Track.MESSAGE)] == [small.rank, many[-1].rank]
+    assert returned.tracks() == [Track.MESSAGE]
 
     both = _large("E101", 51, 30), _large("E501", 51, 30)
-    told = await _told(store, *both)
+    returned = await _merged_record(store, *both)
     for normalised in both:
-        assert told.of(normalised.track)[0].rank == normalised.rank, "what decides is always there"
+        assert returned.of(normalised.track)[0].rank == normalised.rank, "it decides"
 
     whole = await store.record(small.key)
     assert whole is not None
@@ -187,10 +163,10 @@ async def test_of_a_large_record_so_much_comes_back_with_a_merge(settings: Setti
     await store.aclose()
 
 
-async def test_a_record_below_the_limit_comes_back_whole(settings: Settings) -> None:
+async def test_a_merge_returns_the_whole_record_below_the_limit(settings: Settings) -> None:
     store = Store(settings)
     many = [_large("N101", number, 1) for number in range(25)]
-    told = await _told(store, *many, _large("N102", 59, 1))
-    assert sum(_bytes(told, Track.MESSAGE)) < LARGEST
-    assert len(told.entries) == 26
+    returned = await _merged_record(store, *many, _large("N102", 59, 1))
+    assert sum(_bytes(returned, Track.MESSAGE)) < LARGEST
+    assert len(returned.entries) == 26
     await store.aclose()

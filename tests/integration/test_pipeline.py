@@ -23,7 +23,8 @@ from shared.settings.units import Seconds
 from tests.support import running
 from workers.consumer import Consumer, Delivery
 from workers.pipeline import process_window
-from workers.store import Received, Store
+from workers.store import Store
+from workers.verdicts import Received
 
 TRACKING_ID = "T-1"
 MESSAGE = Key("message", "default", TRACKING_ID)

@@ -14,7 +14,8 @@ from shared.settings.settings import Settings
 from tests.support.redis_cluster import ask, redis_cluster, url
 from workers.admin.doctor.finding import ok
 from workers.admin.doctor.redis_checks import check_redis
-from workers.store import Merged, Received, Store
+from workers.store import Store
+from workers.verdicts import Merged, Received
 
 
 def received(number: int) -> Received:

@@ -32,7 +32,8 @@ from tests.support import contract
 from tests.support.strategies import as_json
 from workers.consumer import Delivery
 from workers.pipeline import process_window
-from workers.store import Received, Store
+from workers.store import Store
+from workers.verdicts import Received
 
 Result = TypeVar("Result")
 

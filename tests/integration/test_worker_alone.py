@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import AsyncIterator, Callable
+from types import ModuleType
 
 import msgspec
 import pytest
@@ -19,12 +20,13 @@ from shared.postback.postback import Key
 from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
-from workers import pipeline
+from workers import decode, merge
 from workers.consumer import Delivery
 from workers.outbox import Outbox
 from workers.pipeline import process_window
 from workers.publish import publish_outbox
-from workers.store import Received, Store
+from workers.store import Store
+from workers.verdicts import Received
 
 GOOD = range(20)
 BAD = "T-bad"
@@ -197,18 +199,20 @@ async def test_an_event_larger_than_rabbitmq_takes(
     assert dead_letter.body == bad.body
 
 
-@pytest.mark.parametrize("step", ["decode", "due_events"])
+@pytest.mark.parametrize(
+    ("module", "step"), [(decode, "decode"), (merge, "due_events")], ids=["decode", "due_events"]
+)
 async def test_a_postback_that_a_defect_of_ours_fails_on(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, step: str
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, module: ModuleType, step: str
 ) -> None:
-    usual = getattr(pipeline, step)
+    usual = getattr(module, step)
 
     def failing(*given: object) -> object:
         if BAD in str(given):
             raise ZeroDivisionError(BAD)
         return usual(*given)
 
-    monkeypatch.setattr(pipeline, step, failing)
+    monkeypatch.setattr(module, step, failing)
     bad = arrival(BAD)
     subjects, (dead_letter,) = await process(settings, bad)
     assert subjects == ALL

@@ -24,11 +24,12 @@ from shared.settings.settings import Settings
 from tests.integration.test_redis_away import OldRedis
 from tests.support import running
 from tests.support.processes import Processes, metric, until
-from workers import pipeline
+from workers import merge
 from workers.consumer import Consumer
 from workers.outbox import Outbox
 from workers.publish import publish_outbox
-from workers.store import Merged, Received, Store, Unmergeable
+from workers.store import Store
+from workers.verdicts import Merged, Received, Unmergeable
 
 TRUTH = 2.0
 """Seconds within which `/readyz` is true."""
@@ -229,10 +230,10 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
     batches: int,
 ) -> None:
     """Eight workers hold batches, or some of them none; the limit is the one delivery."""
-    monkeypatch.setattr(pipeline, "REDIS_WAIT_LIMIT", 3.0)
+    monkeypatch.setattr(merge, "REDIS_WAIT_LIMIT", 3.0)
     deliveries: list[object] = []  # what RabbitMQ had counted before each of them
     broken = asyncio.Event()
-    take, merge = Consumer._take, Store.merge  # noqa: SLF001
+    take, merge_window = Consumer._take, Store.merge  # noqa: SLF001
 
     async def counting(self: Consumer, message: DeliveredMessage) -> None:
         deliveries.append((message.header.properties.headers or {}).get("x-delivery-count", 0))
@@ -240,7 +241,7 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
 
     async def merging(self: Store, window: Sequence[Received]) -> list[Merged | Unmergeable]:
         await broken.wait()
-        return await merge(self, window)
+        return await merge_window(self, window)
 
     async def delivered() -> bool:
         return len(deliveries) == batches
@@ -258,7 +259,7 @@ async def test_an_outage_of_redis_costs_a_batch_one_delivery(
         broken.set()
         await running.until(lambda: all_wait(settings, batches))
         await asyncio.sleep(
-            2 * pipeline.REDIS_WAIT_LIMIT
+            2 * merge.REDIS_WAIT_LIMIT
         )  # a long outage: whoever took them gave up again
         assert deliveries == [0] * batches
         await asyncio.to_thread(MEND[fault], redis)

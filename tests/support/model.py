@@ -1,37 +1,32 @@
-"""The law of merging as a small model in Python; what `merge.lua` does must equal it.
+"""The law of merging as a small model in Python; `merge.lua` must do the same.
 
-A record is a set of postbacks that only grows, with at most `keep` in it. Over that the lowest
-rank goes, but never one that decides its track, and the record says that there were more. (What
-goes at once, when others went before, counts as a duplicate; nobody remembers which ones went.)
+A record is a set of postbacks that only grows, with at most `keep` postbacks. Over that number the
+lowest rank is dropped, but never a postback that decides its track, and the record says that
+postbacks were dropped. (A new postback that is dropped at once, when others were dropped before,
+counts as a duplicate: the record does not remember which postbacks it dropped.)
 """
 
 from collections.abc import Sequence
-from typing import Final, NamedTuple
 
 from shared.postback.codes import Track
+from shared.postback.envelope import Arrival
 from shared.postback.postback import Key, NormalisedPostback, Postback, Rank
 from shared.postback.record import Entry, Record
+from workers.verdicts import Merged, Received, Verdict
 
-NOTIFY_NEVER: Final = 0
-NOTIFY_NEW: Final = 1
-NOTIFY_ALWAYS: Final = 2
-
-DELIVERED: Final = 4
+DELIVERED = 4
 """The phase of a delivery."""
 
 
-class Merging(NamedTuple):
-    """A postback that is to be merged.
+def received(
+    normalised: NormalisedPostback, received_at: int = 1, *, redelivered: bool = False
+) -> Received:
+    """A postback to merge.
 
-    Attributes:
-        received_at: microseconds since the Unix epoch; the earliest stays.
-        wish: when somebody is to be told, provided that it decides its track: never, when it is
-            new or known by the same arrival, or also when it is a duplicate (it was redelivered).
+    Args:
+        received_at: its time of arrival, microseconds since the Unix epoch.
     """
-
-    normalised: NormalisedPostback
-    received_at: int
-    notify: int = NOTIFY_NEW
+    return Received(Arrival(received_at, "default", "", b""), normalised, redelivered)
 
 
 class Model:
@@ -43,28 +38,25 @@ class Model:
         self._held: dict[tuple[Track, Rank], tuple[int, Postback]] = {}
         self._dropped = False
 
-    def merge(self, batch: Sequence[Merging]) -> tuple[str, Record | None]:
+    def merge(self, batch: Sequence[Received]) -> Merged:
         """Add postbacks.
 
         Returns:
-            One letter for each: n new, s the same arrival again, d duplicate; in capitals when it
-            decides its track now. And the record when somebody is to be told of it, or may have to
-            be: what counts as delivered may be an older release's mistake.
+            A verdict on each postback, and the record if an event may be due: a terminal postback
+            decides its track, or is below a delivery, which may be a mistake of release 0.1.0; and
+            it is no duplicate, or was redelivered.
         """
-        added = [self._add(each) for each in batch]
-        letters = "".join(  # what decides shows when all are in
-            letter.upper() if self._decides(each) else letter
-            for letter, each in zip(added, batch, strict=True)
+        verdicts = [self._add(each) for each in batch]
+        due = any(
+            each.normalised.rank.terminal
+            and (each.redelivered or verdict is not Verdict.DUPLICATE)
+            and (self._decides(each) or self._highest(each.normalised.track).phase == DELIVERED)
+            for verdict, each in zip(verdicts, batch, strict=True)
         )
-        told = any(
-            (letter.isupper() or self._highest(each.normalised.track).phase == DELIVERED)
-            and (each.notify == NOTIFY_ALWAYS or (letter in "NSns" and each.notify == NOTIFY_NEW))
-            for letter, each in zip(letters, batch, strict=True)
-        )
-        return letters, self.record() if told else None
+        return Merged(batch, verdicts, self.record() if due else None)
 
     def record(self) -> Record:
-        """What is known now."""
+        """The record now."""
         entries = [
             Entry(track=track, rank=rank, received_at=received_at, postback=postback)
             for (track, rank), (received_at, postback) in self._held.items()
@@ -73,27 +65,27 @@ class Model:
             self._key, tuple(sorted(entries, key=lambda entry: str(entry.rank))), self._dropped
         )
 
-    def _add(self, merging: Merging) -> str:
-        normalised, received_at, _ = merging
+    def _add(self, received: Received) -> Verdict:
+        normalised, received_at = received.normalised, received.arrival.received_at
         name = (normalised.track, normalised.rank)
         if name in self._held:
             earliest, postback = self._held[name]
             self._held[name] = (min(earliest, received_at), postback)
-            return "s" if received_at == earliest else "d"
+            return Verdict.SAME_ARRIVAL if received_at == earliest else Verdict.DUPLICATE
         self._held[name] = (received_at, normalised.postback)
         first = len(self._held) > self._keep and self._drop_lowest()
-        return "n" if name in self._held or first else "d"
+        return Verdict.NEW if name in self._held or first else Verdict.DUPLICATE
 
     def _drop_lowest(self) -> bool:
-        """Drop one; whether it is the first."""
+        """Drop one postback; whether it is the first that is dropped."""
         others = [(str(rank), track) for track, rank in self._held if rank != self._highest(track)]
         lowest, track = min(others)
         del self._held[track, Rank.parse(lowest)]
         first, self._dropped = not self._dropped, True
         return first
 
-    def _decides(self, merging: Merging) -> bool:
-        return self._highest(merging.normalised.track) == merging.normalised.rank
+    def _decides(self, received: Received) -> bool:
+        return self._highest(received.normalised.track) == received.normalised.rank
 
     def _highest(self, track: Track) -> Rank:
         return max((rank for its, rank in self._held if its is track), key=str)

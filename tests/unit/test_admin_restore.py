@@ -1,4 +1,4 @@
-"""What a rebuild publishes when Redis fails in the middle of it."""
+"""The events that a rebuild publishes, also when Redis fails during a merge."""
 
 import asyncio
 import json
@@ -13,13 +13,13 @@ from shared.settings.settings import Settings
 from tests.unit.test_pipeline import ModelStore
 from workers.admin.restore import EventPublisher, Restorer, Summary
 from workers.outbox import Outbox
-from workers.store import Merged, Received, Unmergeable
+from workers.verdicts import Merged, Received, Unmergeable
 
 AT = 1_795_486_200_000_000
 
 
-class Forgetful(ModelStore):
-    """Merges, but the first answers are lost with the connection."""
+class LosingStore(ModelStore):
+    """Merges a half and loses the connection, some times."""
 
     def __init__(self, lost: int) -> None:
         super().__init__()
@@ -38,10 +38,10 @@ class Recorder(EventPublisher):
 
     def __init__(self) -> None:
         super().__init__(Settings())
-        self.told: list[Outbox] = []
+        self.published: list[Outbox] = []
 
-    async def tell(self, outbox: Outbox) -> None:
-        self.told.append(outbox)
+    async def publish(self, outbox: Outbox) -> None:
+        self.published.append(outbox)
 
 
 def batch(count: int) -> bytes:
@@ -62,33 +62,33 @@ def batch(count: int) -> bytes:
 
 async def rebuild(store: ModelStore, body: bytes, earliest: int = 0) -> list[str]:
     """The subjects of the events that a rebuild of one batch publishes."""
-    teller = Recorder()
-    restorer = Restorer(store, Summary(), teller, earliest)
+    publisher = Recorder()
+    restorer = Restorer(store, Summary(), publisher, earliest)
     await restorer.take(body, 0)
     await restorer.flush()
-    return [event.subject for told in teller.told for event in told.events]
+    return [event.subject for outbox in publisher.published for event in outbox.events]
 
 
 @pytest.mark.parametrize("lost", [0, 1, 2])
-async def test_every_change_is_published_though_redis_failed_after_it(
+async def test_every_change_is_published_when_redis_failed_after_the_merge(
     lost: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def at_once(*_: object, **__: object) -> None:
         await asyncio.sleep(0)
 
-    monkeypatch.setattr("workers.admin.restore.backoff", at_once)
-    subjects = await rebuild(Forgetful(lost), batch(20))
+    monkeypatch.setattr("workers.merge.backoff", at_once)
+    subjects = await rebuild(LosingStore(lost), batch(20))
     assert subjects == [f"T-{number}" for number in range(20)]
 
 
-async def test_what_was_known_is_not_published_again() -> None:
-    store = Forgetful(0)
+async def test_known_postbacks_are_not_published_again() -> None:
+    store = LosingStore(0)
     assert len(await rebuild(store, batch(20))) == 20
     assert await rebuild(store, batch(20)) == []
 
 
-async def test_what_came_too_long_ago_is_merged_and_not_published() -> None:
-    store = Forgetful(0)
+async def test_old_postbacks_are_merged_and_not_published() -> None:
+    store = LosingStore(0)
     assert await rebuild(store, batch(20), AT + 15) == [f"T-{number}" for number in range(15, 20)]
     assert len(store.models) == 20
 
@@ -96,10 +96,10 @@ async def test_what_came_too_long_ago_is_merged_and_not_published() -> None:
 async def test_postbacks_of_other_origins_are_published_again() -> None:
     bodies = [b'{"origin":"SMS_MO","code":"N401","tracking-id":"T-%d"}' % n for n in range(20)]
     arrivals = [Arrival(AT + number, "acme", "", body) for number, body in enumerate(bodies)]
-    teller, summary = Recorder(), Summary()
-    restorer = Restorer(Forgetful(0), summary, teller, AT + 15)
+    publisher, summary = Recorder(), Summary()
+    restorer = Restorer(LosingStore(0), summary, publisher, AT + 15)
     await restorer.take(envelope.encode(arrivals), 0)
     await restorer.flush()
-    (told,) = teller.told
-    assert [event.subject for event in told.passthrough] == [f"T-{n}" for n in range(15, 20)]
+    (outbox,) = publisher.published
+    assert [event.subject for event in outbox.passthrough] == [f"T-{n}" for n in range(15, 20)]
     assert (summary.passthrough, summary.events) == (20, 5)

@@ -1,4 +1,4 @@
-"""A decided fate as a CloudEvent."""
+"""A terminal outcome as a CloudEvent."""
 
 import json
 import re
@@ -14,7 +14,7 @@ from shared.postback.normalise import decode
 from shared.postback.postback import NormalisedPostback
 from shared.postback.record import Record
 from tests.support import contract
-from tests.support.model import Merging, Model
+from tests.support.model import Model, received
 from tests.support.strategies import as_json, normalised_postbacks, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
@@ -51,7 +51,7 @@ DATA = [
 
 def record(*normalised_postbacks_: NormalisedPostback) -> Record:
     model = Model(normalised_postbacks_[0].key)
-    model.merge([Merging(normalised, AT) for normalised in normalised_postbacks_])
+    model.merge([received(normalised, AT) for normalised in normalised_postbacks_])
     return model.record()
 
 
@@ -63,10 +63,10 @@ def delivered(source: str = "acme", **fields: str) -> NormalisedPostback:
 def test_an_event_is_a_cloudevent_in_structured_json() -> None:
     normalised = delivered()
     event = event_of(record(normalised), Track.MESSAGE)
-    told = json.loads(event.encode())
-    data = told.pop("data")
-    assert told.pop("id")
-    assert told == {
+    encoded = json.loads(event.encode())
+    data = encoded.pop("data")
+    assert encoded.pop("id")
+    assert encoded == {
         "specversion": "1.0",
         "type": "mms.message.delivered",
         "source": "/mms-postbacks/acme",
@@ -80,7 +80,7 @@ def test_an_event_is_a_cloudevent_in_structured_json() -> None:
     assert (data["from"], data["corrects"]) == ("28444", None)
 
 
-def test_without_the_providers_time_an_event_bears_the_time_of_arrival() -> None:
+def test_without_the_providers_time_an_event_has_the_time_of_arrival() -> None:
     event = event_of(record(delivered(timestamp="")), Track.MESSAGE)
     assert event.time == event.data.completed_at == "2026-11-24T10:00:00Z"
 
@@ -112,14 +112,14 @@ def test_no_carrier_can_change_the_shape_of_a_routing_key(operator: str) -> None
 
 
 @given(postback_fields())
-def test_an_event_is_read_back_as_it_was(fields: dict[str, str]) -> None:
+def test_an_event_is_decoded_as_it_was_encoded(fields: dict[str, str]) -> None:
     normalised = decode("acme", as_json(fields))
     event = event_of(record(normalised), normalised.track)
     assert decode_event(event.encode()) == event
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"\xff", b'{"type":"mms.message.delivered"}'])
-def test_what_is_no_event_of_ours_is_refused(body: bytes) -> None:
+def test_a_body_that_is_no_event_is_refused(body: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         decode_event(body)
 
@@ -135,7 +135,7 @@ def test_the_id_depends_on_key_track_and_deciding_postback_alone(
         assert same_id == decides
 
 
-def test_key_track_and_postback_each_make_another_id() -> None:
+def test_another_key_track_or_postback_gives_another_id() -> None:
     normalised_postbacks_ = [
         delivered(),
         delivered("other"),
@@ -173,8 +173,8 @@ def test_every_terminal_outcome_of_the_contract_has_its_type() -> None:
     assert types == expected | {"mms.template.ready", "mms.template.failed"}
 
 
-def test_an_event_of_the_release_before_is_read() -> None:
-    """It has a `version` in its data and no `sequence`: any other event stands above it."""
+def test_an_event_of_release_0_1_0_is_read() -> None:
+    """It has a `version` in its data and no `sequence`: every other event supersedes it."""
     event = event_of(record(delivered()), Track.MESSAGE)
     fields = json.loads(event.encode())
     del fields["sequence"]

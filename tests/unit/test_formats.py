@@ -1,7 +1,7 @@
-"""What an earlier release has written is read, and what a later one writes does no harm.
+"""Data of an earlier release is read, and data of a later release does no harm.
 
-`samples/format-<n>` holds bytes as a release wrote them. They are never made anew: a test that
-fails here says that a queue, an archive, a spool or a Redis somewhere can no longer be read.
+`samples/format-<n>` holds bytes as a release wrote them. They are never generated again: a test
+that fails here means that existing queues, archives, spools or Redis data cannot be read any more.
 """
 
 import contextlib
@@ -21,8 +21,9 @@ from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.postback import Key, Postback
 from workers.consumer import Delivery
-from workers.pipeline import _decode
-from workers.store import Merged, Received, Unmergeable, _merged
+from workers.decode import Decoded, decode_batch
+from workers.store import _merged
+from workers.verdicts import Merged, Received, Unmergeable
 
 SAMPLES = Path(__file__).parent / "samples" / "format-1"
 BATCH = (SAMPLES / "batch.msgpack").read_bytes()
@@ -60,10 +61,10 @@ def test_a_record_of_format_1() -> None:
 
 
 def test_identities_and_ranks_are_those_of_format_1() -> None:
-    """Else a postback that is resent after the upgrade would be a new one, and emit again.
+    """Otherwise a postback that is resent after the upgrade would be new, and publish an event.
 
-    But one with an unknown field that has a hyphen is: in legacy XML it never had one, and so had
-    another identity.
+    Only a postback with a hyphen in the name of an unknown field has a new identity. Legacy XML
+    wrote such names without the hyphen, so it had two identities before.
     """
     written = {}
     for arrival in envelope.decode(BATCH)[:3]:
@@ -80,17 +81,17 @@ def test_identities_and_ranks_are_those_of_format_1() -> None:
 
 
 def shorter(fields: list[object]) -> list[object]:
-    """As a release wrote it that did not have the last field yet."""
+    """As an earlier release wrote it, without the last field."""
     return fields[:-1]
 
 
 def longer(fields: list[object]) -> list[object]:
-    """As a release writes it that has two fields more."""
+    """As a later release may write it, with two more fields."""
     return [*fields, "new", {"more": [1]}]
 
 
 @pytest.mark.parametrize("change", [shorter, longer])
-def test_fields_come_at_the_end(change: Change) -> None:
+def test_a_record_with_fewer_or_more_fields_at_the_end(change: Change) -> None:
     changed = {
         name: value
         if name == b"dropped"
@@ -107,8 +108,8 @@ def test_a_batch_with_more_fields() -> None:
     assert envelope.decode(msgspec.msgpack.encode(arrays)) == envelope.decode(BATCH)
 
 
-def test_what_is_stored_keeps_its_order() -> None:
-    """A field in another place would read every stored postback wrong."""
+def test_stored_fields_keep_their_order() -> None:
+    """With a field in another place, every stored postback would be decoded wrongly."""
     assert Postback.__struct_fields__[:20] == (
         *("code", "status", "status_details", "sent_as", "mms_id", "from_", "to"),
         *("operator_id", "operator_name", "timestamp", "handset", "client_reference"),
@@ -126,11 +127,13 @@ NEWER = bytes([formats.MARK, formats.FORMAT + 1]) + b"whatever"
 
 
 def test_a_batch_of_a_newer_format_is_kept_as_a_dead_letter() -> None:
-    window = [Delivery(1, envelope.CONTENT_TYPE, NEWER, redelivered=False)]
-    (letter,) = _decode(window, envelope.decode).dead
-    assert letter.body == NEWER
-    assert letter.content_type == envelope.CONTENT_TYPE
-    assert "newer than this release reads" in letter.error
+    decoded = Decoded([], [], [])
+    delivery = Delivery(1, envelope.CONTENT_TYPE, NEWER, redelivered=False)
+    assert decode_batch(delivery, decoded) is None
+    (dead_letter,) = decoded.dead
+    assert dead_letter.body == NEWER
+    assert dead_letter.content_type == envelope.CONTENT_TYPE
+    assert "newer than this release reads" in dead_letter.error
 
 
 @pytest.mark.parametrize(
@@ -145,10 +148,10 @@ def test_a_record_of_a_newer_release_does_not_stop_the_worker(entry: bytes) -> N
         record.read_record(KEY, held)
     arrival = envelope.decode(BATCH)[1]
     received = Received(arrival, decode("default", arrival.body), redelivered=False)
-    result = _merged(KEY, [received], [b"N", [each for pair in held.items() for each in pair]])
+    result = _merged(KEY, [received], [b"n", [each for pair in held.items() for each in pair]])
     assert isinstance(result, Unmergeable)
     assert "cannot be read" in result.error
-    fine = _merged(KEY, [received], [b"N", [each for pair in RECORD.items() for each in pair]])
+    fine = _merged(KEY, [received], [b"n", [each for pair in RECORD.items() for each in pair]])
     assert isinstance(fine, Merged)
 
 
@@ -159,7 +162,7 @@ async def test_a_spool_of_the_first_release_and_of_a_newer_one(tmp_path: Path) -
     await first.aclose()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as database:
         assert database.execute("PRAGMA user_version").fetchone() == (formats.FORMAT,)
-        database.execute("PRAGMA user_version = 0")  # 0.1.0 did not write it
+        database.execute("PRAGMA user_version = 0")  # release 0.1.0 did not write it
     database.close()
     second = Spool(path, 2**20)
     assert [each.encoded for each in await second.oldest(9)] == [BATCH]

@@ -1,4 +1,4 @@
-"""A window's way through the worker, on the model in the place of Redis."""
+"""A window's way through the worker, with the model instead of Redis."""
 
 from collections.abc import Sequence
 from random import Random
@@ -14,11 +14,12 @@ from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.settings.settings import Settings
 from tests.support.contract import CODES
-from tests.support.model import NOTIFY_ALWAYS, NOTIFY_NEVER, NOTIFY_NEW, Merging, Model
+from tests.support.model import Model
 from tests.support.strategies import DIALECTS
 from workers.consumer import Delivery
 from workers.pipeline import process_window
-from workers.store import Merged, Received, Store, Unmergeable
+from workers.store import Store
+from workers.verdicts import Merged, Received, Unmergeable
 
 if TYPE_CHECKING:
     from shared.postback.postback import Key
@@ -27,10 +28,10 @@ NO_BATCHES = [b"", b"\xc1", b"{}"]
 
 
 class ModelStore(Store):
-    """The state as the model has it, one model for each key."""
+    """The state in models, one for each key."""
 
     def __init__(self) -> None:
-        # A client that never connects; `merge` is all that absorbing asks for.
+        # A client that never connects: processing a window only calls `merge`.
         super().__init__(Settings())
         self.models: dict[Key, Model] = {}
         self.received: list[Arrival] = []
@@ -43,16 +44,8 @@ class ModelStore(Store):
         merged: list[Merged | Unmergeable] = []
         for key, group in groups.items():
             model = self.models.setdefault(key, Model(key))
-            letters, known = model.merge([_merging(each) for each in group])
-            merged.append(Merged(group, letters, known))
+            merged.append(model.merge(group))
         return merged
-
-
-def _merging(received: Received) -> Merging:
-    notify = NOTIFY_ALWAYS if received.redelivered else NOTIFY_NEW
-    if not received.normalised.rank.terminal:
-        notify = NOTIFY_NEVER
-    return Merging(received.normalised, received.arrival.received_at, notify)
 
 
 def _later(delivery: Delivery) -> Delivery:
@@ -116,15 +109,15 @@ async def test_every_postback_ends_in_the_state_or_in_the_dead_letters_or_in_an_
     passed = [arrival for arrival in arrivals if result(arrival) == "passed on"]
     assert len(outbox.passthrough) == len(passed)
     assert outbox.postbacks == len(store.received) + len(outbox.dead_letters) + len(passed)
-    from_batches = [letter for letter in outbox.dead_letters if letter.source]
-    assert [(letter.received_at, letter.source, letter.body) for letter in from_batches] == [
+    from_batches = [each for each in outbox.dead_letters if each.source]
+    assert [(each.received_at, each.source, each.body) for each in from_batches] == [
         (arrival.received_at, arrival.source, arrival.body)
         for arrival in arrivals
         if result(arrival) == "dead"
     ]
-    whole = [letter.body for letter in outbox.dead_letters if not letter.source]
+    whole = [each.body for each in outbox.dead_letters if not each.source]
     assert whole == [delivery.body for delivery in window if delivery.body in NO_BATCHES]
-    assert all(letter.error for letter in outbox.dead_letters)
+    assert all(each.error for each in outbox.dead_letters)
 
 
 @given(st.lists(_deliveries, max_size=5), st.randoms(use_true_random=False))
@@ -143,7 +136,7 @@ async def test_windows_in_any_order_and_again_give_the_same_state(
 
 
 @given(st.lists(_deliveries, max_size=5))
-async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
+async def test_a_batch_that_comes_again_publishes_the_same_events_only_if_it_is_redelivered(
     deliveries: list[Delivery],
 ) -> None:
     store = ModelStore()
@@ -160,28 +153,28 @@ async def test_what_comes_again_tells_the_same_only_if_it_is_redelivered(
 
 
 @given(st.lists(_deliveries, min_size=1, max_size=6), st.integers(0, 5))
-async def test_what_a_dead_worker_did_not_tell_is_told_when_its_batches_come_again(
+async def test_events_that_a_dead_worker_did_not_publish_are_published_after_redelivery(
     deliveries: list[Delivery], died_with: int
 ) -> None:
     store = ModelStore()
-    told = {}
+    published = {}
     lost = deliveries[died_with % len(deliveries)]
-    await process_window(store, [lost])  # merged, and dead before a word of it was told
+    await process_window(store, [lost])  # merged; the worker dies before it publishes
     for each in [*deliveries, lost._replace(redelivered=True)]:
         if each is not lost:
             for event in (await process_window(store, [each])).events:
                 track = event.type.split(".")[1]
-                told[event.source, event.subject, track] = event.data.outcome
+                published[event.source, event.subject, track] = event.data.outcome
     expected = {
         (f"/mms-postbacks/{key.source}", key.id, str(track)): model.record().known(track).outcome
         for key, model in store.models.items()
         for track in model.record().tracks()
         if model.record().of(track)[0].rank.terminal
     }
-    assert told == expected
+    assert published == expected
 
 
-async def test_beside_what_is_new_a_plain_duplicate_still_tells_nothing() -> None:
+async def test_a_plain_duplicate_publishes_nothing_beside_a_new_postback() -> None:
     store = ModelStore()
     found, delivered = (
         Delivery(
@@ -200,8 +193,8 @@ async def test_beside_what_is_new_a_plain_duplicate_still_tells_nothing() -> Non
     assert [event.type for event in outbox.events] == ["mms.message.delivered"]
 
 
-async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> None:
-    """A rebuild tells nobody. The postback's own batch, still in the queue then, has to."""
+async def test_a_postback_that_a_rebuild_merged_before_its_worker_has_its_event() -> None:
+    """A rebuild publishes nothing. The postback's own batch, which is still queued, has to."""
     store = ModelStore()
     body = b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1"}'
     arrival = Arrival(7, "acme", "", body)
@@ -213,7 +206,7 @@ async def test_what_a_rebuild_merged_before_its_worker_came_to_it_is_told() -> N
     assert not (await process_window(store, [_later(delivery)])).events
 
 
-async def test_a_status_text_in_no_table_is_passed_on_with_its_code() -> None:
+async def test_an_unknown_status_text_is_reported_with_its_code() -> None:
     bodies = [
         b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1","status":"Held"}',
         b'{"origin":"MMS_MT","code":"N102","tracking-id":"T1","status":"Deferred"}',

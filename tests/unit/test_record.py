@@ -11,7 +11,7 @@ from shared.postback.codes import Track
 from shared.postback.normalise import decode
 from shared.postback.postback import Key, NormalisedPostback
 from shared.postback.record import Record, entry_name, entry_value, read_record, reference_key
-from tests.support.model import Merging, Model
+from tests.support.model import Model, received
 from tests.support.strategies import as_json, normalised_postbacks, postback_fields
 
 AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
@@ -21,7 +21,7 @@ BASE = {"origin": "MMS_MT", "tracking-id": "T1"}
 def record(*postbacks: dict[str, str]) -> Record:
     """A record of these, received a second apart."""
     merged = [
-        Merging(decode("acme", as_json(BASE | fields)), AT + number * 1_000_000)
+        received(decode("acme", as_json(BASE | fields)), AT + number * 1_000_000)
         for number, fields in enumerate(postbacks)
     ]
     model = Model(merged[0].normalised.key)
@@ -148,7 +148,7 @@ def test_a_hash_is_read_back_as_the_model_has_it(
 ) -> None:
     key = batch[0].key
     model = Model(key)
-    model.merge([Merging(normalised, AT) for normalised in batch])
+    model.merge([received(normalised, AT) for normalised in batch])
     stored = {entry_name(each).encode(): entry_value(AT, each.postback) for each in batch}
     if dropped:
         stored[b"dropped"] = b"1"

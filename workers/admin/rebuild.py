@@ -1,8 +1,8 @@
-"""`mms-admin rebuild`: the archive into Redis again, beside live traffic or into an empty one.
+"""`mms-admin rebuild`: replay the archive into Redis, with live traffic or into an empty Redis.
 
-Merging is idempotent and knows no order, so replaying all that was ever archived gives the records
-that were there, whatever is there now and whoever else is writing. Nothing is published, unless it
-is asked for with `--emit`: for batches that reached only the archive.
+Merging is idempotent and independent of order. So replaying the archive gives the records that were
+there, whatever Redis holds now and whatever else writes to it. Nothing is published without
+`--emit`, which is for batches that reached only the archive.
 """
 
 import asyncio
@@ -28,29 +28,29 @@ from workers.store import Store
 
 @click.command()
 @click.option(
-    "--since", type=console.Since(), help="Begin there: 90s, 30m, 1h, 7d or an ISO 8601 time."
+    "--since", type=console.Since(), help="Start there: 90s, 30m, 1h, 7d or an ISO 8601 time."
 )
-@click.option("--dry-run", is_flag=True, help="Read and count; Redis is not touched.")
-@click.option("--emit", "emitting", is_flag=True, help="Also publish what it changes.")
+@click.option("--dry-run", is_flag=True, help="Read and count; do not use Redis.")
+@click.option("--emit", "emitting", is_flag=True, help="Also publish the events of changes.")
 @console.json_option
 def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: bool) -> None:
     """Replay the archive of all batches into Redis.
 
-    For a Redis that lost its last writes, or everything: afterwards every record is what it was.
-    Runs beside live traffic and workers, and may be run again or stopped at any time. It ends where
-    the archive ended when it began. --since counts from when a batch reached RabbitMQ, which may be
-    later than when it was received.
+    Use it when Redis lost its last writes, or everything. Afterwards every record is what it was.
+    It can run with live traffic and workers, and can be stopped or run again at any time. It ends
+    at the batch that was the last of the archive when it started. --since means the time when a
+    batch reached RabbitMQ, which may be later than the time when it was received.
 
-    With --emit the events of what it changes are published, and a dead letter for each postback
-    that cannot be decoded: for batches that only the archive saw. Into an empty Redis that would be
-    every event of the archive's time. The archive may reach back further than records are kept;
-    what came before MMS_STATE_TTL is only published if --since is given. Postbacks of other origins
-    and those that cannot be decoded have no record, so each is published again by every run: dead
-    letters that were replayed or purged come back, too. When a run is killed, or Redis or RabbitMQ
-    stays away for a minute, the next one with --emit begins with publishing what that run may have
-    left; events that were published come once more then, with the same ids.
+    --emit is for batches that reached only the archive. It publishes the events of what it changes,
+    and a dead letter for each postback that cannot be decoded. With an empty Redis that is every
+    event of the whole archive. The archive may be longer than records are kept: events of postbacks
+    that are older than MMS_STATE_TTL are published only with --since. Postbacks of other origins
+    and postbacks that cannot be decoded have no record. So every run publishes them again, also
+    dead letters that were replayed or purged. If a run is killed, or Redis or RabbitMQ stays away
+    for a minute, some events may be unpublished. The next run with --emit publishes them first. It
+    may publish some events again, with the same ids.
 
-    Exit status 1 when it was stopped, or Redis refused some records.
+    Exit status 1 when it was stopped, or when Redis refused some records.
 
     \b
     Examples:
@@ -68,7 +68,7 @@ def rebuild(since: datetime | None, *, dry_run: bool, emitting: bool, as_json: b
         ]
         console.print_table("rebuild", ["", ""], rows)
     if not summary.finished:
-        console.say("Stopped before the end; run it again.")
+        console.say("Stopped before the end of the archive; run it again.")
     if summary.refused or not summary.finished:
         raise SystemExit(1)
 
@@ -99,7 +99,7 @@ async def _replay(
 ) -> None:
     async with (
         contextlib.aclosing(Store(loaded)) as store,
-        contextlib.aclosing(EventPublisher(loaded)) as teller,
+        contextlib.aclosing(EventPublisher(loaded)) as publisher,
         contextlib.aclosing(Unpublished(loaded)) as unpublished,
     ):
         if not summary.dry_run:
@@ -107,14 +107,14 @@ async def _replay(
         emitting = emitting and not summary.dry_run
         if emitting:
             for noted, span in (await unpublished.found()).items():
-                if span.last <= last:  # else the archive was made anew
-                    await _publish_again(loaded, summary, store, teller, span)
+                if span.last <= last:  # else the archive was deleted and declared again
+                    await _publish_again(loaded, summary, store, publisher, span)
                 await unpublished.forget(noted)
         earliest = 0 if place != "first" else time.time_ns() // 1000 - round(loaded.state_ttl * 1e6)
         restorer = Restorer(
             store,
             summary,
-            teller if emitting else None,
+            publisher if emitting else None,
             earliest,
             unpublished=unpublished if emitting else None,
         )
@@ -124,11 +124,11 @@ async def _replay(
 
 
 async def _publish_again(
-    loaded: Settings, summary: Summary, store: Store, teller: EventPublisher, span: Span
+    loaded: Settings, summary: Summary, store: Store, publisher: EventPublisher, span: Span
 ) -> None:
-    """Publish what a run before merged and perhaps did not publish: it was killed."""
+    """Publish the events of a window that an earlier run merged and may not have published."""
     counts = Summary()
-    restorer = Restorer(store, counts, teller, span.earliest, again=True)
+    restorer = Restorer(store, counts, publisher, span.earliest, again=True)
     await _read(loaded, restorer, span.first, span.last, asyncio.Event())
     summary.events += counts.events
     summary.dead_letters += counts.dead_letters
@@ -137,7 +137,7 @@ async def _publish_again(
 async def _read(
     loaded: Settings, restorer: Restorer, place: StreamOffset, last: int, stop: asyncio.Event
 ) -> bool:
-    """Restore the archive from a place on; whether it came to `last` before it was stopped."""
+    """Restore the archive from a place to `last`; False when it was stopped before."""
     session = await archive.open_archive(loaded)
     try:
         async with contextlib.aclosing(archive.messages(session, place, last)) as messages:
@@ -167,7 +167,7 @@ async def _each(
 
 
 def _progress() -> Progress:
-    """A bar on standard error; nothing when that is no terminal."""
+    """A progress bar on standard error; none when that is no terminal."""
     errors = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),

@@ -1,42 +1,34 @@
-"""Archived batches into Redis, window by window, and what that changed."""
+"""Decode and merge archived batches window by window; publish the events of what changed."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
 from shared.backoff import backoff
-from shared.errors import (
-    BrokerUnavailableError,
-    OtherOriginError,
-    PublishOutcomeUnknownError,
-    StateUnavailableError,
-    UndecodableError,
-)
+from shared.errors import BrokerUnavailableError, PublishOutcomeUnknownError
 from shared.postback import envelope
-from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unreadable_batch
-from shared.postback.envelope import Arrival
-from shared.postback.normalise import decode
-from shared.postback.passthrough import PassthroughEvent, passthrough_of
 from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
+from workers.consumer import Delivery
+from workers.decode import Decoded, decode_batch
+from workers.merge import REDIS_WAIT_LIMIT, merge_or_wait
 from workers.outbox import Outbox, dead_letters_of
 from workers.publish import publish_outbox
-from workers.store import Merged, Received, Store, Unmergeable
-from workers.verdicts import due_events
+from workers.store import Store
+from workers.verdicts import Merged, Received, Unmergeable, due_events
 
-WINDOW: Final = 1500
+WINDOW_POSTBACKS: Final = 1500
 """Postbacks that are merged together."""
 
-REDIS_WAIT_LIMIT: Final = 10.0
-"""Seconds to wait for Redis before giving up; what is merged stays merged."""
+PUBLISH_WAIT_LIMIT: Final = 60.0
+"""Seconds to wait for Redis or RabbitMQ when events are published. After that the run ends, and
+the next run publishes the events."""
 
-EMIT_PATIENCE: Final = 60.0
-"""Seconds to wait for Redis or RabbitMQ with events unpublished; the next run publishes them."""
-
-EXACT: Final = 1_000_000
-"""Up to how many records are told apart; remembering more would take too much memory."""
+MAX_COUNTED_RECORDS: Final = 1_000_000
+"""Records that are counted; remembering more would take too much memory."""
 
 
 class Summary(msgspec.Struct):
@@ -44,12 +36,12 @@ class Summary(msgspec.Struct):
 
     Attributes:
         undecodable: postbacks that are dead letters, and messages that are no batch.
-        dead_letters: dead letters that were published: what is undecodable or refused.
+        dead_letters: dead letters that were published: undecodable or refused.
         passthrough: postbacks of other origins, which are events and no part of the state.
-        refused: postbacks that Redis will not take however long we wait.
-        expired: events not published because what decides them came too long ago.
-        records: records that the postbacks belong to; counted no further than `EXACT`.
-        finished: whether it came to the archive's end.
+        refused: postbacks that Redis refuses now and would refuse again.
+        expired: events that were not published, because their postbacks came too long ago.
+        records: records of the postbacks, at most `MAX_COUNTED_RECORDS`.
+        finished: whether the run reached the end of the archive.
     """
 
     batches: int = 0
@@ -70,20 +62,21 @@ class Summary(msgspec.Struct):
 
 
 class Restorer:
-    """Decodes and merges batches, counting; in a dry run it leaves Redis alone.
+    """Decodes, merges and counts archived batches; in a dry run it does not use Redis.
 
     Args:
-        teller: publishes the events and dead letters that are due; None: they are not published.
-        earliest: microseconds since the Unix epoch; nothing of what came before is published.
-        unpublished: where windows are noted before they are merged; None: nowhere.
-        again: whether a run that was killed may have merged what comes, and not published it.
+        publisher: publishes the events and dead letters that are due; None: none is published.
+        earliest: microseconds since the Unix epoch; of earlier postbacks nothing is published.
+        unpublished: where windows are noted before they are merged; None: they are not noted.
+        again: whether an earlier run, which was killed, may have merged these batches without
+            publishing their events.
     """
 
     def __init__(
         self,
         store: Store,
         summary: Summary,
-        teller: "EventPublisher | None",
+        publisher: "EventPublisher | None",
         earliest: int = 0,
         *,
         unpublished: Unpublished | None = None,
@@ -92,139 +85,112 @@ class Restorer:
         self._earliest = earliest
         self._store = store
         self._summary = summary
-        self._teller = teller
+        self._publisher = publisher
         self._unpublished = unpublished
         self._again = again
-        self._window: list[Received] = []
-        self._passed: list[PassthroughEvent] = []
-        self._dead: list[DeadLetter] = []
+        self._window = Decoded([], [], [])
         self._first: int | None = None
         self._last = 0
         self._seen: set[int] = set()
 
     async def take(self, body: bytes, offset: int) -> None:
-        """Add one archived batch; merges when a window is full.
+        """Add one archived batch; when the window is full, merge and publish it.
 
         Args:
-            offset: its place in the archive.
+            offset: the batch's place in the archive.
 
         Raises:
-            StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`, with events to
-                publish longer than `EMIT_PATIENCE`.
-            BrokerUnavailableError, PublishOutcomeUnknownError: events could not be told within
-                `EMIT_PATIENCE`.
+            StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`; when events are
+                published, longer than `PUBLISH_WAIT_LIMIT`.
+            BrokerUnavailableError, PublishOutcomeUnknownError: events could not be published within
+                `PUBLISH_WAIT_LIMIT`.
         """
         self._summary.batches += 1
         self._first = offset if self._first is None else self._first
         self._last = offset
-        try:
-            batch = envelope.decode(body)
-        except msgspec.DecodeError as error:
-            self._bury(
-                unreadable_batch(body, envelope.CONTENT_TYPE, str(error), envelope.batch_id(body))
-            )
-            batch = []
-        for arrival in batch:
-            self._summary.postbacks += 1
-            self._decode(arrival, body)
-        if len(self._window) + len(self._passed) + len(self._dead) >= WINDOW:
+        decoded = Decoded([], [], [])
+        delivery = Delivery(
+            0, envelope.CONTENT_TYPE, body, self._again, batch_id=envelope.batch_id(body)
+        )
+        self._summary.postbacks += len(decode_batch(delivery, decoded) or ())
+        self._add(decoded)
+        if self._window.postbacks >= WINDOW_POSTBACKS:
             await self.flush()
 
-    def _decode(self, arrival: Arrival, batch: bytes) -> None:
-        try:
-            try:
-                normalised = decode(arrival.source, arrival.body)
-            except OtherOriginError as other:
-                self._pass_on(arrival, passthrough_of(arrival, other.fields))
-                return
-        except UndecodableError as error:
-            self._bury(dead_letter_of(arrival, error.reason, str(error), envelope.batch_id(batch)))
-            return
-        except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
-            why = f"processing it failed: {type(error).__name__}"
-            self._bury(dead_letter_of(arrival, Reason.UNDELIVERABLE, why, envelope.batch_id(batch)))
-            return
-        self._window.append(Received(arrival, normalised, redelivered=self._again))
-        if len(self._seen) < EXACT:
-            self._seen.add(hash(normalised.key))
-
-    def _pass_on(self, arrival: Arrival, event: PassthroughEvent) -> None:
-        """No record says whether its event was published, so it is published again."""
-        self._summary.passthrough += 1
-        if self._teller is not None and arrival.received_at >= self._earliest:
-            self._passed.append(event)
-
-    def _bury(self, dead_letter: DeadLetter) -> None:
-        """Nothing says whether it was published, so it is published again."""
-        self._summary.undecodable += 1
-        if self._teller is not None and (dead_letter.received_at or 0) >= self._earliest:
-            self._dead.append(dead_letter)
+    def _add(self, decoded: Decoded) -> None:
+        self._summary.undecodable += len(decoded.dead)
+        self._summary.passthrough += len(decoded.passed)
+        self._window.received.extend(decoded.received)
+        for received in decoded.received:
+            if len(self._seen) < MAX_COUNTED_RECORDS:
+                self._seen.add(hash(received.normalised.key))
+        if self._publisher is not None:
+            # These have no record, so nothing shows whether an earlier run published them. Every
+            # run publishes them again.
+            self._window.passed.extend(
+                each for each in decoded.passed if each.arrival.received_at >= self._earliest
+            )
+            self._window.dead.extend(
+                each for each in decoded.dead if (each.received_at or 0) >= self._earliest
+            )
 
     async def flush(self) -> None:
-        """Merge what is waiting, then publish what is due.
+        """Merge the postbacks of the window, then publish the events and dead letters of it.
 
         Raises:
             PostbacksError: as `take`.
         """
-        window, self._window = self._window, []
-        passed, self._passed = self._passed, []
-        dead, self._dead = self._dead, []
+        (received, dead, passed), self._window = self._window, Decoded([], [], [])
         first, self._first = self._first, None
         self._summary.records = len(self._seen)
         if self._summary.dry_run or first is None:
             return
         events = []
         span = Span(first, self._last, self._earliest)
-        for result in await self._merge(window, span) if window else ():
+        for result in await self._merge(received, span) if received else ():
             if isinstance(result, Unmergeable):
                 self._summary.refused += len(result.received)
                 dead += dead_letters_of(result)
                 continue
-            new = result.results.lower().count("n")
+            new = len(result.new())
             self._summary.new += new
             self._summary.duplicates += len(result.received) - new
-            for event, received in due_events(result, replayed=True):
-                if received.arrival.received_at >= self._earliest:
+            for event, last in due_events(result, replayed=True):
+                if last.arrival.received_at >= self._earliest:
                     events.append(event)
-                elif self._teller is not None:
+                elif self._publisher is not None:
                     self._summary.expired += 1
-        if self._teller is not None and (events or passed or dead):
-            await self._teller.tell(Outbox(events, dead, passthrough=passed))
+        if self._publisher is not None and (events or passed or dead):
+            await self._publisher.publish(
+                Outbox(events, dead, passthrough=[each.event for each in passed])
+            )
             self._summary.events += len(events) + len(passed)
             self._summary.dead_letters += len(dead)
 
-    async def _merge(self, window: list[Received], span: Span) -> list[Merged | Unmergeable]:
-        patience = REDIS_WAIT_LIMIT if self._teller is None else EMIT_PATIENCE
-        deadline = asyncio.get_running_loop().time() + patience
-        attempt = 0
-        while True:
-            try:
-                if self._unpublished is not None:
-                    await self._unpublished.note(span)
-                return await self._store.merge(window)
-            except StateUnavailableError:
-                if asyncio.get_running_loop().time() >= deadline:
-                    raise
-                # Part of it may have been done: what decides is then told of though it is known.
-                window = [each._replace(redelivered=True) for each in window]
-                await backoff(attempt, longest=2.0)
-                attempt += 1
+    async def _merge(self, received: Sequence[Received], span: Span) -> list[Merged | Unmergeable]:
+        async def note_and_merge(window: Sequence[Received]) -> list[Merged | Unmergeable]:
+            if self._unpublished is not None:
+                await self._unpublished.note(span)
+            return await self._store.merge(window)
+
+        limit = REDIS_WAIT_LIMIT if self._publisher is None else PUBLISH_WAIT_LIMIT
+        return await merge_or_wait(note_and_merge, received, limit)
 
 
 class EventPublisher:
-    """Publishes events, on the next session when one is lost."""
+    """Publishes events and dead letters; opens a new session when the session is lost."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._session: Session | None = None
 
-    async def tell(self, outbox: Outbox) -> None:
+    async def publish(self, outbox: Outbox) -> None:
         """Publish all; return when they are confirmed.
 
         Raises:
-            BrokerUnavailableError, PublishOutcomeUnknownError: not within `EMIT_PATIENCE`.
+            BrokerUnavailableError, PublishOutcomeUnknownError: not within `PUBLISH_WAIT_LIMIT`.
         """
-        deadline = asyncio.get_running_loop().time() + EMIT_PATIENCE
+        deadline = asyncio.get_running_loop().time() + PUBLISH_WAIT_LIMIT
         attempt = 0
         while True:
             try:

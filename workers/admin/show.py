@@ -1,4 +1,4 @@
-"""`mms-admin show`: what is known about a message, and how it came to be known."""
+"""`mms-admin show`: the record of a message, and what each postback changed."""
 
 import contextlib
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from workers.store import Store
 
 @click.command()
 @click.argument("tracking_id", required=False)
-@click.option("--ref", metavar="CLIENT-REFERENCE", help="Find it by the customer's own reference.")
+@click.option("--ref", metavar="CLIENT-REFERENCE", help="Find it by its client reference.")
 @click.option("--template", metavar="MMS-ID", help="Show a template (a saved MMS) instead.")
-@click.option("--source", help="Provider account; without it all of MMS_SOURCES are asked.")
+@click.option("--source", help="Provider account. Without it, all of MMS_SOURCES are searched.")
 @console.json_option
 @console.raw_option
 def show(
@@ -36,8 +36,8 @@ def show(
 ) -> None:
     """Show what is known about a message, and what each postback changed.
 
-    Exit status 1 when nothing is known: it was never heard of, or it was longer ago than
-    MMS_STATE_TTL. One client reference may stand for several messages; all are shown.
+    Exit status 1 when there is no record: no postback arrived, or the last one arrived longer ago
+    than MMS_STATE_TTL. A client reference may stand for several messages; all are shown.
 
     \b
     Examples:
@@ -85,7 +85,7 @@ def _sources(loaded: Settings, source: str | None) -> Sequence[str]:
 
 
 def _masked(record: Record) -> Record:
-    """The same record with no phone number in it."""
+    """The same record with phone numbers masked."""
     entries = []
     for entry in record.entries:
         postback = entry.postback

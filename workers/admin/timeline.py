@@ -1,7 +1,6 @@
-"""A record's timeline: its postbacks in the order in which they came, and what each one changed.
+"""A record's timeline: its postbacks in the order of arrival, and what each one changed.
 
-The record itself knows no order; this is the only place where the order of arrival is looked at,
-and only to tell the story.
+A record does not depend on the order of arrival. Only this file uses it, to show the history.
 """
 
 import msgspec
@@ -11,11 +10,11 @@ from shared.postback.record import Entry, Record
 
 
 class Step(msgspec.Struct, frozen=True):
-    """One postback, and what it did to its track.
+    """One postback, and its effect on its track.
 
     Attributes:
-        before: the track's outcome until then; None when this postback began it.
-        decided: whether it outranked everything of its track that had come before.
+        before: the track's outcome until then; None when this postback is its first.
+        decided: whether it outranked all earlier arrivals of its track.
     """
 
     entry: Entry
@@ -24,7 +23,7 @@ class Step(msgspec.Struct, frozen=True):
 
     @property
     def change(self) -> str:
-        """What it changed, for people."""
+        """The change, for people."""
         track, outcome = self.entry.track, self.entry.postback.outcome
         if self.before is None:
             return f"{track}: → {outcome}"

@@ -1,4 +1,4 @@
-"""AMQP's topic matching on our side, for events that come from the log and not from a binding."""
+"""Topic matching as RabbitMQ does it, for events that are read from the log without a binding."""
 
 from collections.abc import Sequence
 
@@ -17,7 +17,7 @@ def _words(text: str) -> list[str]:
 
 
 def _matches(pattern: Sequence[str], words: Sequence[str]) -> bool:
-    """Row by row: which beginnings of `words` does the pattern so far match?"""
+    """Dynamic programming: `reached[n]` says whether the pattern so far matches `words[:n]`."""
     reached = [True] + [False] * len(words)
     for wanted in pattern:
         if wanted == "#":

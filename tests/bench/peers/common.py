@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from shared.postback import record
-from shared.postback.event import Event, event_of
+from shared.postback.envelope import Arrival
+from shared.postback.event import Event
 from shared.postback.normalise import decode
-from shared.postback.postback import NormalisedPostback
+from workers.verdicts import Merged, Received, decode_verdicts, due_events, notify_digits
 
 AMQP_URL: Final = os.environ.get("MMS_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
 REDIS_URL: Final = os.environ.get("MMS_REDIS_URL", "redis://127.0.0.1:6379/0")
@@ -37,7 +38,7 @@ class Update(NamedTuple):
         reference: key and arguments for `index.lua`.
     """
 
-    normalised: NormalisedPostback
+    received: Received
     merge: tuple[str, tuple[str | bytes | int, ...]]
     reference: tuple[str, tuple[str | bytes | int, ...]] | None
 
@@ -46,7 +47,8 @@ def prepare(body: bytes) -> Update:
     """Decode one postback of the source `default`, and prepare the changes in Redis."""
     normalised = decode("default", body)
     received_at = time.time_ns() // 1000
-    notify = "1" if normalised.rank.terminal else "0"
+    received = Received(Arrival(received_at, "default", "", body), normalised, redelivered=False)
+    notify = notify_digits([received])
     name = record.entry_name(normalised)
     value = record.entry_value(received_at, normalised.postback)
     index = None
@@ -54,7 +56,7 @@ def prepare(body: bytes) -> Update:
         key = record.reference_key("default", reference)
         index = (key, (TTL, _REFERENCES, received_at, normalised.key.id))
     return Update(
-        normalised,
+        received,
         (normalised.key.redis, (TTL, record.MAX_POSTBACKS_KEPT, notify, name, value)),
         index,
     )
@@ -66,9 +68,8 @@ def due_event(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
     Args:
         reply: the result of `merge.lua`.
     """
-    result, flat = reply
-    if result != b"N" or not update.normalised.rank.terminal:
-        return None
+    verdicts, flat = reply
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    known = record.read_record(update.normalised.key, fields)
-    return event_of(known, update.normalised.track) if known else None
+    after = record.read_record(update.received.normalised.key, fields)
+    due = due_events(Merged([update.received], decode_verdicts(verdicts), after))
+    return due[0].event if due else None

@@ -1,0 +1,100 @@
+"""Decode batches: each postback by itself, so that a bad one becomes a dead letter alone."""
+
+import logging
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from shared.errors import OtherOriginError, UndecodableError
+from shared.postback import envelope
+from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unreadable_batch
+from shared.postback.envelope import Arrival
+from shared.postback.normalise import decode
+from shared.postback.passthrough import PassthroughEvent, passthrough_of
+from shared.rate_limited_log import RateLimitedLog
+from workers import metrics
+from workers.consumer import Delivery
+from workers.verdicts import Received
+
+Read = Callable[[bytes], Sequence[Arrival]]
+"""Reads the arrivals from the body of a batch: `envelope.decode` or `envelope.decode_traced`."""
+
+log: Final = logging.getLogger(__name__)
+_limited_log: Final = RateLimitedLog(log)
+
+
+class PassedOn(NamedTuple):
+    """A postback of another origin, and the event that is published for it."""
+
+    event: PassthroughEvent
+    arrival: Arrival
+    batch_id: str
+
+
+class Decoded(NamedTuple):
+    """The postbacks of some batches, by what they are."""
+
+    received: list[Received]
+    dead: list[DeadLetter]
+    passed: list[PassedOn]
+
+    @property
+    def postbacks(self) -> int:
+        """The number of postbacks; a message that is no batch counts as one."""
+        return len(self.received) + len(self.dead) + len(self.passed)
+
+
+def decode_batch(
+    delivery: Delivery, decoded: Decoded, read: Read = envelope.decode
+) -> Sequence[Arrival] | None:
+    """Decode one batch.
+
+    Args:
+        decoded: the batch's postbacks are added here.
+
+    Returns:
+        The batch's arrivals; None when the message is no batch, which is then a dead letter.
+    """
+    batch_id = delivery.batch_id
+    try:
+        arrivals = read(delivery.body)
+    except msgspec.DecodeError as error:
+        decoded.dead.append(
+            unreadable_batch(delivery.body, delivery.content_type, str(error), batch_id)
+        )
+        return None
+    for arrival in arrivals:
+        try:
+            try:
+                normalised = decode(arrival.source, arrival.body)
+            except OtherOriginError as other:
+                event = passthrough_of(arrival, other.fields)
+                decoded.passed.append(PassedOn(event, arrival, batch_id))
+                continue
+        except UndecodableError as error:
+            decoded.dead.append(dead_letter_of(arrival, error.reason, str(error), batch_id))
+        except Exception as error:  # noqa: BLE001 - nothing but this body can be the cause
+            decoded.dead.append(failed_postback(arrival, batch_id, error))
+        else:
+            decoded.received.append(Received(arrival, normalised, delivery.redelivered, batch_id))
+    return arrivals
+
+
+def failed_postback(arrival: Arrival, batch_id: str, error: Exception) -> DeadLetter:
+    """The dead letter of a postback whose processing raised an unexpected error: a defect of ours.
+
+    Args:
+        batch_id: the id of the batch it was in.
+    """
+    metrics.FAILED.inc()
+    kind = type(error).__name__
+    # The error's text and its traceback could hold a part of the postback.
+    place = traceback.extract_tb(error.__traceback__)[-1:]
+    where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in place)
+    _limited_log.warning(kind, "a postback failed with %s at %s; it is a dead letter", kind, where)
+    return dead_letter_of(
+        arrival, Reason.UNDELIVERABLE, f"processing it failed: {kind} at {where}", batch_id
+    )
