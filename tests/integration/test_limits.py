@@ -180,10 +180,10 @@ async def test_a_malformed_chunk_gets_400(caplog: pytest.LogCaptureFixture) -> N
 
 async def test_more_connections_than_allowed_are_closed(caplog: pytest.LogCaptureFixture) -> None:
     async with answering(msgspec.structs.replace(LIMITED, max_connections=3)) as server:
-        open_ones = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
+        connected = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
         for _ in range(5):
             assert await server.post() == b""
-        for _, writer in open_ones:
+        for _, writer in connected:
             writer.close()
             await writer.wait_closed()
         await asyncio.sleep(0.1)
@@ -519,7 +519,7 @@ async def test_more_postbacks_than_may_wait_get_503() -> None:
     async with answering(settings, durable) as server:
         answers = [asyncio.create_task(server.post()) for _ in range(12)]
         done, _ = await asyncio.wait(answers, timeout=0.5)
-        assert len(done) >= 12 - 2 - 4  # two wait, two commits are under way
+        assert len(done) >= 12 - 2 - 4  # two wait, two commits are in progress
         for answer in done:
             assert b" 503 " in await answer
             assert b"\r\nRetry-After: " in await answer
