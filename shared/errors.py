@@ -107,7 +107,7 @@ class OverloadedError(PostbacksError):
 
 
 class BodyTooLargeError(PostbacksError):
-    """The body is larger than MMS_MAX_BODY, or would be once it is unpacked."""
+    """The body is larger than MMS_MAX_BODY, compressed or decompressed."""
 
 
 class BodyIncompleteError(PostbacksError):

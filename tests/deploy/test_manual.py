@@ -108,8 +108,8 @@ def test_the_statuses_of_responses() -> None:
 
 
 LIMITS = {
-    "body, packed and unpacked": f"{DEFAULTS.max_body // 1024} KiB",
-    "members of a packed body; time to unpack it": (
+    "body, compressed and decompressed": f"{DEFAULTS.max_body // 1024} KiB",
+    "members of a compressed body; time to decompress it": (
         f"{content_coding.MAX_MEMBERS}; {content_coding.TIME_LIMIT:g} s"
     ),
     "headers of a request": (
