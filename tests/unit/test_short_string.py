@@ -6,7 +6,10 @@ from pamqp import encode
 
 from shared.postback.short_string import SHORT_STRING, fit
 
-ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=600)
+ANY_TEXT = st.text(max_size=600) | st.text(
+    st.sampled_from("aé\U0001f600\ud800\0\n\x9b"), min_size=100, max_size=300
+)
+"""Also longer than AMQP allows, with control characters, or no Unicode."""
 
 
 @given(ANY_TEXT, st.integers(1, 600))
