@@ -67,7 +67,7 @@ class TopologyConflictError(PostbacksError):
 
 
 class DeadLettersInUseError(PostbacksError):
-    """Another mms-admin goes through mms.dead; wait until it has finished, or end it."""
+    """Another mms-admin reads mms.dead; wait until it finishes, or end it."""
 
 
 class UpgradeError(PostbacksError):

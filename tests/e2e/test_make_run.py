@@ -115,7 +115,7 @@ def test_a_failure_shows_the_log(start: Start, settings: Settings, tmp_path: Pat
 
 
 async def test_the_data_of_the_release_before(start: Start, tmp_path: Path) -> None:
-    """Its `mms.dead` has other arguments; it is made anew, and the dead letters stay."""
+    """Its `mms.dead` has other arguments; it is created again, and the dead letters stay."""
     server = RabbitMQ(tmp_path / "var" / "rabbitmq")
     with running(server):
         async with channel(Settings(amqp_url=server.url)) as opened:

@@ -230,7 +230,7 @@ async def test_events_live(settings: Settings) -> None:
     assert b"expired" not in out.split(b"corrects")[0]
 
 
-async def test_dead_letters_are_listed_and_shown_safely(settings: Settings) -> None:
+async def test_dead_letters_are_listed_and_shown_masked_and_escaped(settings: Settings) -> None:
     evil = arrival(b"<x>\x1b[31m +15550001111", source="acme")
     unknown = arrival(body("T-1", "X999", "what"), at=1)
     await through(settings, [SENT, evil, unknown])
@@ -247,7 +247,9 @@ async def test_dead_letters_are_listed_and_shown_safely(settings: Settings) -> N
     assert len((await admin(settings, "dead", "list", "--json")).lines) == 2
 
 
-async def test_replay_sends_what_decodes_and_keeps_the_rest(settings: Settings) -> None:
+async def test_replay_publishes_what_decodes_and_keeps_the_rest(
+    settings: Settings,
+) -> None:
     """This release decodes a postback that an earlier release did not know."""
     async with opened(settings) as session:
         await bury(session, [DELIVERED], Reason.UNKNOWN_CODE)
@@ -268,7 +270,7 @@ async def test_replay_sends_what_decodes_and_keeps_the_rest(settings: Settings) 
         assert left["reason"] == "malformed"
 
 
-async def test_a_batch_that_no_worker_finished_is_taken_apart(settings: Settings) -> None:
+async def test_a_batch_that_no_worker_finished_is_split(settings: Settings) -> None:
     async with opened(settings) as session:
         batch = [SENT, arrival(b"<killer", at=7, source="acme"), DELIVERED]
         await publish(session, batch)
@@ -321,7 +323,7 @@ async def test_purge_and_export(settings: Settings, tmp_path: Path) -> None:
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert {base64.b64decode(line["body_base64"]) for line in lines} == {b"<x", b"\xff\x00"}
         assert file.stat().st_mode & 0o077 == 0
-        assert (await admin(settings, "dead", "purge")).status == 1  # nobody there to say yes
+        assert (await admin(settings, "dead", "purge")).status == 1  # nobody answers
         assert len((await admin(settings, "dead", "list", "--json")).lines) == 3
         purged = await admin(settings, "dead", "purge", "--reason", "malformed", "--yes")
         assert purged.out == "2 dead letters removed\n"
