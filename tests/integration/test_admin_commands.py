@@ -430,8 +430,8 @@ async def test_rebuild_emits_what_only_the_archive_saw(settings: Settings) -> No
         await session.channel.queue_purge(topology.STATE_QUEUE)
     summary = (await admin(settings, "rebuild", "--emit", "--json")).lines[0]
     assert (summary["new"], summary["duplicates"], summary["events"]) == (1, 2, 1)
-    told = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
-    assert [event["type"] for event in told] == ["mms.message.failed", "mms.message.delivered"]
+    published = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
+    assert [event["type"] for event in published] == ["mms.message.failed", "mms.message.delivered"]
 
 
 KILLED_WITH_EVENTS_UNPUBLISHED = """
@@ -453,8 +453,8 @@ async def test_what_a_killed_rebuild_left_unpublished_the_next_one_publishes(
     assert killed.status == -signal.SIGKILL
     summary = (await admin(settings, "rebuild", "--since", "0s", "--emit", "--json")).lines[0]
     assert (summary["new"], summary["events"]) == (0, 1)
-    told = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
-    assert [event["type"] for event in told] == ["mms.message.failed", "mms.message.delivered"]
+    published = (await admin(settings, "events", "--since", "1h", "--limit", "2", "--json")).lines
+    assert [event["type"] for event in published] == ["mms.message.failed", "mms.message.delivered"]
     again = (await admin(settings, "rebuild", "--emit", "--json")).lines[0]
     assert (again["new"], again["events"]) == (0, 0)
     async with redis.Redis.from_url(settings.redis_url) as client:
