@@ -4,7 +4,8 @@ BOOTSTRAP = @deploy/local/bootstrap.sh
 PYTHON = .venv/bin/python
 VAR = var
 # The tests wait more than they compute: three processes, each with servers of its own.
-PARALLEL = --numprocesses 3 --dist loadfile
+# tests/support/scheduling.py says how the tests are spread.
+PARALLEL = --numprocesses 3 --dist loadscope
 LOCK = env -u PIP_FIND_LINKS uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 

@@ -13,9 +13,16 @@ from deploy.local.servers import RabbitMQ, Redis
 from shared.settings.settings import Settings
 from shared.settings.units import Bytes
 from tests.support.processes import Processes
+from tests.support.scheduling import Scheduling
 from tests.support.topology import delete_topology
 
 SMALL = Bytes(64 * 2**20)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    """Spread the tests over processes; pytest-xdist calls this."""
+    return Scheduling(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -16,7 +16,7 @@ from shared.rabbitmq import topology
 from tests.support.hostile import Hostile, good, table
 from tests.support.site import Site
 
-NEIGHBOURS: Final = 100
+NEIGHBOURS: Final = 40
 DEADLINE: Final = 10.0
 """Seconds within which later good postbacks must be in the state."""
 
