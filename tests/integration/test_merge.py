@@ -36,7 +36,7 @@ def url(redis_server: Redis) -> str:
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 @given(data=st.data(), keep=KEEPS)
-def test_the_script_does_what_the_model_does(
+def test_the_script_equals_the_model(
     url: str, monkeypatch: pytest.MonkeyPatch, data: st.DataObject, keep: int
 ) -> None:
     monkeypatch.setattr(record, "MAX_POSTBACKS_KEPT", keep)

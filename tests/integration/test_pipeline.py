@@ -128,7 +128,7 @@ async def test_a_template(settings: Settings) -> None:
     await stored(settings, Key("template", "default", "35674"), version=1)
 
 
-async def test_an_event_tells_what_is_known(settings: Settings) -> None:
+async def test_an_event_has_all_that_is_known(settings: Settings) -> None:
     async with (
         running.ingest(settings),
         running.worker(running.beside(settings)),
@@ -211,10 +211,10 @@ async def test_a_message_that_is_no_batch_is_a_dead_letter(settings: Settings) -
     assert dead_letter.body == b"\xc1 no msgpack"
 
 
-async def test_a_batch_whose_worker_died_after_the_state_is_told_by_the_next(
+async def test_the_next_worker_publishes_the_events_of_a_worker_that_died_after_the_merge(
     settings: Settings,
 ) -> None:
-    """The state is written, nobody was told: the redelivery is the outbox."""
+    """The state is written and no event is published: the redelivery is the outbox."""
     store = Store(settings)
     session = await open_session(settings, name="dies", prefetch=10)
     await _publish(settings, [Arrival(1, "default", "", DELIVERED)])
@@ -229,7 +229,7 @@ async def test_a_batch_whose_worker_died_after_the_state_is_told_by_the_next(
     assert [event.id] == [each.id for each in outbox.events]
 
 
-async def test_a_redelivered_batch_that_was_done_tells_the_same_event_again(
+async def test_a_redelivered_batch_publishes_the_same_event_again(
     settings: Settings,
 ) -> None:
     session = await open_session(settings, name="holds it back", prefetch=1)
@@ -249,10 +249,10 @@ async def test_a_redelivered_batch_that_was_done_tells_the_same_event_again(
     assert len(record.entries) == 1
 
 
-async def test_what_a_rebuild_merged_before_the_worker_came_to_it_is_told(
+async def test_a_postback_that_a_rebuild_merged_before_the_worker_has_its_event(
     settings: Settings,
 ) -> None:
-    """A rebuild tells nobody; beside a backlog it must not silence the worker."""
+    """A rebuild publishes nothing. With a backlog, the worker must still publish the events."""
     session = await open_session(settings, name="test")
     arrival = Arrival(1, "default", "", DELIVERED)
     await _publish(settings, [arrival])
@@ -264,7 +264,7 @@ async def test_what_a_rebuild_merged_before_the_worker_came_to_it_is_told(
         assert (await subscriber.event()).subject == TRACKING_ID
 
 
-async def test_a_plain_duplicate_tells_nobody(settings: Settings) -> None:
+async def test_a_plain_duplicate_publishes_nothing(settings: Settings) -> None:
     async with running.worker(settings), running.subscriber(settings) as subscriber:
         for received_at in (1, 2, 3):
             await _publish(settings, [Arrival(received_at, "default", "", DELIVERED)])
@@ -272,7 +272,9 @@ async def test_a_plain_duplicate_tells_nobody(settings: Settings) -> None:
         assert await subscriber.silent(0.6)
 
 
-async def test_a_subscriber_that_refuses_stops_nobody(settings: Settings) -> None:
+async def test_a_subscriber_that_refuses_events_does_not_stop_the_worker(
+    settings: Settings,
+) -> None:
     """The other subscriber and the log have the event, and the worker goes on."""
     async with running.worker(settings), running.channel(settings) as channel:
         full = await channel.declare_queue(
@@ -287,7 +289,7 @@ async def test_a_subscriber_that_refuses_stops_nobody(settings: Settings) -> Non
         await _logged(settings, {"F-0", "F-1", "F-2"})
 
 
-async def test_the_reference_of_the_customers_finds_the_tracking_id(settings: Settings) -> None:
+async def test_a_client_reference_finds_the_tracking_ids(settings: Settings) -> None:
     store = Store(settings)
     async with running.worker(settings):
         for number in range(3):
@@ -321,7 +323,7 @@ async def _publish(settings: Settings, batch: Sequence[Arrival]) -> None:
 
 
 async def _logged(settings: Settings, subjects: set[str]) -> None:
-    """Return when the event log has told of all of these."""
+    """Return when the event log has an event for each of these subjects."""
     missing = set(subjects)
     done = asyncio.Event()
 
@@ -337,10 +339,10 @@ async def _logged(settings: Settings, subjects: set[str]) -> None:
         await asyncio.wait_for(done.wait(), running.TIME_LIMIT)
 
 
-async def test_a_failure_after_what_release_0_1_0_took_for_a_delivery_has_its_event(
+async def test_a_failure_below_a_wrong_delivery_of_release_0_1_0_has_its_event(
     settings: Settings,
 ) -> None:
-    """That release ranked every status text that it did not know as a delivery."""
+    """That release ranked every unknown status text as a delivery."""
     deferred = decode("default", postback("N102", "Deferred", timestamp="2026-11-24T10:00:00Z"))
     name = b"m4" + entry_name(deferred)[2:].encode()
     expired = decode("default", EXPIRED)

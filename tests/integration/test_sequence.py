@@ -1,9 +1,9 @@
-"""The law of `sequence`: who keeps the highest has the right outcome, whatever happens to Redis.
+"""The law of `sequence`: the event with the highest one has the right outcome in spite of faults.
 
-Workers take batches in any order and die between the state and their events; the provider sends
-again; records expire, Redis is emptied, the archive is replayed into it, in whole or in part. The
-subscriber keeps, for each source, subject and track, the event with the highest `sequence`. In the
-end it must have what the set of all postbacks says, as `tests.support.contract` orders them.
+Workers take batches in any order and die between the merge and the publish. The provider resends.
+Records expire, Redis is emptied, the archive is replayed, in whole or in part. The subscriber
+keeps, for each source, subject and track, the event with the highest `sequence`. In the end it must
+have the outcome of the set of all postbacks, in the order of `tests.support.contract`.
 """
 
 import asyncio
@@ -164,7 +164,7 @@ def site(redis_server: Redis) -> type[Site]:
 
 
 @pytest.mark.timeout(300)  # 40 lives of a site; a slow machine needs more than the usual time
-def test_who_keeps_the_highest_sequence_has_the_right_outcome(site: type[Site]) -> None:
+def test_the_event_with_the_highest_sequence_has_the_right_outcome(site: type[Site]) -> None:
     run_state_machine_as_test(
         site,
         settings=settings(

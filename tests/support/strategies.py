@@ -1,4 +1,4 @@
-"""What Hypothesis draws: a postback's fields, and the ways in which the provider writes them.
+"""Hypothesis strategies: a postback's fields, and the ways in which the provider writes them.
 
 The renderers know the dialects from the contract alone, not from the code that reads them.
 """
@@ -121,7 +121,7 @@ _OPTIONAL: Final[dict[str, st.SearchStrategy[str]]] = {
 
 
 def postback_fields() -> st.SearchStrategy[dict[str, str]]:
-    """The fields of a postback that can be filed, under their canonical names."""
+    """The fields of a postback that has a key, under their canonical names."""
     return st.fixed_dictionaries(
         {
             "origin": st.just("MMS_MT"),

@@ -1,4 +1,4 @@
-"""What each postback of a record changed, told in the order of arrival."""
+"""The change that each postback of a record made, in the order of arrival."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_a_life_in_order() -> None:
     ]
 
 
-def test_what_comes_late_changes_nothing() -> None:
+def test_a_late_postback_changes_nothing() -> None:
     assert changes(DELIVERED, SENT, FAILED) == [
         "message: → delivered",
         "no change (late)",
@@ -68,9 +68,11 @@ def test_tracks_do_not_touch_each_other() -> None:
 
 
 @given(st.permutations([SENT, FAILED, DELIVERED, DELIVERED_AGAIN, DISCOVERED]))
-def test_the_last_that_decided_is_what_the_record_says(arrived: list[NormalisedPostback]) -> None:
-    told = record(*arrived)
-    steps = timeline(told)
+def test_the_last_deciding_step_has_the_outcome_of_the_record(
+    arrived: list[NormalisedPostback],
+) -> None:
+    arrived_record = record(*arrived)
+    steps = timeline(arrived_record)
     assert [step.entry.received_at for step in steps] == list(range(len(arrived)))
     for track in (Track.MESSAGE, Track.DISCOVERY):
         mine = [step for step in steps if step.entry.track is track]
@@ -78,4 +80,4 @@ def test_the_last_that_decided_is_what_the_record_says(arrived: list[NormalisedP
         for step in mine:
             assert step.before is outcomes[-1]
             outcomes.append(step.entry.postback.outcome if step.decided else step.before)
-        assert outcomes[-1] is told.known(track).outcome
+        assert outcomes[-1] is arrived_record.known(track).outcome

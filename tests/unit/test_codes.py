@@ -1,4 +1,4 @@
-"""What a code and a status text stand for: the contract's whole table."""
+"""The outcome of each code and status text: the whole table of the contract."""
 
 from collections.abc import Callable
 
@@ -45,7 +45,7 @@ def test_the_outcome_of_every_code_with_every_status_text(code: str) -> None:
 
 @pytest.mark.parametrize("code", contract.CODES)
 @pytest.mark.parametrize("status", [None, ""])
-def test_without_a_status_the_codes_default_stands(code: str, status: str | None) -> None:
+def test_without_a_status_the_outcome_is_the_codes_default(code: str, status: str | None) -> None:
     _, default = contract.CODES[code]
     assert outcome_of(code, status) == default
     assert not unknown_status(code, status)
@@ -76,7 +76,7 @@ def test_both_wordings_of_a_status_have_one_spelling(in_xml: str, in_json: str) 
     assert len(spellings) == 1
 
 
-def test_what_decides_differently_is_spelled_differently() -> None:
+def test_texts_with_different_outcomes_have_different_spellings() -> None:
     decided = {canonical_status(text): said for text, said in contract.STATUSES.items()}
     assert all(decided[canonical_status(text)] == said for text, said in contract.STATUSES.items())
 

@@ -1,4 +1,4 @@
-"""Bytes to fields: every dialect, and the provider's odd ways of writing them."""
+"""From bytes to fields: every dialect, and the provider's variants of it."""
 
 import contextlib
 import itertools
@@ -82,7 +82,7 @@ def test_every_code_means_the_same_in_every_dialect_with_every_status(
 
 
 @given(postback_fields())
-def test_whatever_the_fields_hold_all_dialects_read_the_same(fields: dict[str, str]) -> None:
+def test_all_dialects_give_the_same_fields(fields: dict[str, str]) -> None:
     for name, render in DIALECTS.items():
         assert parse(render(fields)) == fields, name
 
@@ -117,7 +117,7 @@ XML_BODIES: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("wrap", XML_BODIES.values(), ids=XML_BODIES)
-def test_how_the_xml_is_packed_changes_nothing(wrap: Callable[[bytes], bytes]) -> None:
+def test_the_encoding_of_the_xml_changes_nothing(wrap: Callable[[bytes], bytes]) -> None:
     assert parse(wrap(as_xml(FIELDS))) == FIELDS
 
 
@@ -154,7 +154,7 @@ INSIDE = f"<origin>MMS_MT</origin>{CODE}<tracking-id>T1</tracking-id>"
         ("<handset>0</handset>", {"handset": "0"}),
     ],
 )
-def test_what_an_element_holds(inside: str, added: dict[str, str]) -> None:
+def test_the_text_of_an_element(inside: str, added: dict[str, str]) -> None:
     assert parse(xml(inside + INSIDE)) == SMALL | added
     assert parse(xml(INSIDE + inside)) == SMALL | added
 
@@ -198,7 +198,7 @@ def test_an_unquoted_number_is_the_same_postback_as_a_quoted_one(number: str, na
 
 @pytest.mark.parametrize("nothing", ["null", '""', '"  \\t"'])
 @pytest.mark.parametrize("name", [name for name in contract.FIELDS if name not in SMALL])
-def test_empty_and_null_are_as_if_absent(name: str, nothing: str) -> None:
+def test_empty_and_null_fields_are_left_out(name: str, nothing: str) -> None:
     body = f'{{"origin":"MMS_MT","code":"N101","tracking-id":"T1","{name}":{nothing}}}'
     assert parse(body.encode()) == SMALL
 
@@ -208,14 +208,14 @@ def test_every_spelling_of_the_tracking_id(name: str) -> None:
     assert parse(as_json({"origin": "MMS_MT", "code": "N101", name: "T1"})) == SMALL
 
 
-def test_of_duplicate_json_keys_the_last_stands() -> None:
+def test_the_last_of_duplicate_json_keys_counts() -> None:
     body = b'{"origin":"MMS_MT","code":"E999","tracking-id":"T1","code":"N101"}'
     assert parse(body) == SMALL
 
 
 @pytest.mark.parametrize("nothing", ["", " "])
 @pytest.mark.parametrize("spelling", ["code", "CODE"])
-def test_of_a_repeated_field_the_last_stands_in_every_dialect(nothing: str, spelling: str) -> None:
+def test_the_last_of_a_repeated_field_counts_in_every_dialect(nothing: str, spelling: str) -> None:
     for last, fields in (("N102", SMALL | {"code": "N102"}), (nothing, without_code(SMALL))):
         pairs = [*SMALL.items(), (spelling, last)]
         members = ",".join(f"{json.dumps(name)}:{json.dumps(text)}" for name, text in pairs)
@@ -224,7 +224,7 @@ def test_of_a_repeated_field_the_last_stands_in_every_dialect(nothing: str, spel
         assert parse(xml(elements)) == fields
 
 
-def test_of_several_spellings_the_last_stands_wherever_the_first_of_it_was() -> None:
+def test_the_last_of_several_spellings_counts() -> None:
     body = b'{"code":"A","tracking-id":"1","trackingid":"2","tracking-id":"3","a":[[1e999]]}'
     assert parse(body)["tracking-id"] == "3"
 
@@ -259,24 +259,24 @@ def test_the_wrapped_dialect(inside: str, root: str) -> None:
     assert parse(xml(inside, root)) == SMALL
 
 
-def test_in_the_wrapped_dialect_an_element_with_elements_is_kept_apart() -> None:
+def test_in_the_wrapped_dialect_an_element_with_elements_is_marked() -> None:
     fields = parse(xml(f"<NOTIFICATION>{INSIDE}<TO><A>1</A></TO></NOTIFICATION>"))
     assert isinstance(fields.pop("to"), NotText)
     assert fields == SMALL
 
 
-def test_a_field_may_be_called_as_the_wrapper_is() -> None:
+def test_a_field_can_have_the_name_of_the_wrapper() -> None:
     assert parse(xml(f"{INSIDE}<notification>7</notification>")) == SMALL | {"notification": "7"}
 
 
 @pytest.mark.parametrize("value", ["[]", "{}", '["a"]', '{"a":1}', "[[]]", "true", "false"])
-def test_a_json_value_that_is_no_text_is_kept_apart(value: str) -> None:
+def test_a_json_value_that_is_not_text_is_marked(value: str) -> None:
     body = f'{{"origin":"MMS_MT","code":"N101","tracking-id":"T1","handset":{value}}}'
     assert isinstance(parse(body.encode())["handset"], NotText)
 
 
 @pytest.mark.parametrize("inside", ["<a/>", "<a>b</a>", "text<a/>", "<a><b><c/></b></a>"])
-def test_an_element_with_elements_is_kept_apart(inside: str) -> None:
+def test_an_element_with_elements_is_marked(inside: str) -> None:
     fields = parse(xml(f"<handset>{inside}</handset><os>x</os>{INSIDE}"))
     assert isinstance(fields.pop("handset"), NotText)
     assert fields == SMALL | {"os": "x"}

@@ -22,7 +22,7 @@ arrivals = st.builds(
 
 
 @given(st.lists(arrivals, max_size=20))
-def test_a_batch_is_read_back_as_it_was(batch: list[Arrival]) -> None:
+def test_a_batch_is_decoded_as_it_was_encoded(batch: list[Arrival]) -> None:
     assert envelope.decode(envelope.encode(batch)) == batch
 
 
@@ -60,7 +60,7 @@ def test_the_wire_format_is_the_contracts() -> None:
         b"\x91\x94\x01\xa4acme\xa1\xff\xc4\x00",  # a text that is not UTF-8
     ],
 )
-def test_what_is_no_batch_is_refused(message: bytes) -> None:
+def test_a_message_that_is_no_batch_is_refused(message: bytes) -> None:
     with pytest.raises(msgspec.DecodeError):
         envelope.decode(message)
 

@@ -1,4 +1,4 @@
-"""Where a postback belongs, its identity, its rank, and why it may be a dead letter."""
+"""The key, identity and rank of a postback, and the reasons for dead letters."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
@@ -32,7 +32,7 @@ TRACKED = [code for code, (track, _) in contract.CODES.items() if track != "temp
 TEMPLATE_CODES = [code for code in contract.CODES if code not in TRACKED]
 
 
-def filed(fields: dict[str, str]) -> NormalisedPostback:
+def normalised_from(fields: dict[str, str]) -> NormalisedPostback:
     return decode("acme", as_json(fields))
 
 
@@ -56,12 +56,12 @@ def test_the_same_fields_in_any_dialect_are_one_postback(fields: dict[str, str])
 
 
 @given(postback_fields(), st.randoms(use_true_random=False))
-def test_the_order_of_the_fields_is_no_part_of_the_identity(
+def test_the_order_of_the_fields_is_not_part_of_the_identity(
     fields: dict[str, str], random: Random
 ) -> None:
     names = sorted(fields)
     random.shuffle(names)
-    assert filed({name: fields[name] for name in names}) == filed(fields)
+    assert normalised_from({name: fields[name] for name in names}) == normalised_from(fields)
 
 
 @pytest.mark.parametrize(("in_xml", "in_json"), contract.WORDINGS.items())
@@ -79,7 +79,10 @@ def test_another_value_in_any_field_is_another_postback(
 ) -> None:
     name = data.draw(st.sampled_from(sorted(set(fields) - {"origin", "code", "status"})))
     other = {"timestamp": "1999-01-01T00:00:00Z"}.get(name, "another")
-    assert filed(fields | {name: other}).rank.identity != filed(fields).rank.identity
+    assert (
+        normalised_from(fields | {name: other}).rank.identity
+        != normalised_from(fields).rank.identity
+    )
 
 
 @given(postback_fields(), st.data())
@@ -91,11 +94,11 @@ def test_moving_a_value_to_another_field_is_another_postback(
         return
     name = data.draw(st.sampled_from(movable))
     moved = without(fields, name) | {f"{name}-x": fields[name]}
-    assert filed(moved).rank.identity != filed(fields).rank.identity
+    assert normalised_from(moved).rank.identity != normalised_from(fields).rank.identity
 
 
-def test_an_empty_field_is_no_part_of_the_identity() -> None:
-    assert filed(SENT | {"handset": "", "os": "  "}) == filed(SENT)
+def test_an_empty_field_is_not_part_of_the_identity() -> None:
+    assert normalised_from(SENT | {"handset": "", "os": "  "}) == normalised_from(SENT)
 
 
 def test_neither_source_nor_spelling_is_part_of_the_rank() -> None:
@@ -123,7 +126,7 @@ def test_ranks_sort_as_phase_then_time_then_identity(
 @given(normalised_postbacks() | normalised_postbacks("template"))
 def test_parse_inverts_str_and_the_texts_are_of_one_length(normalised: NormalisedPostback) -> None:
     assert Rank.parse(str(normalised.rank)) == normalised.rank
-    assert len(str(normalised.rank)) == len(str(filed(SENT).rank))
+    assert len(str(normalised.rank)) == len(str(normalised_from(SENT).rank))
     assert set(str(normalised.rank)) <= set("0123456789abcdef")
 
 
@@ -133,10 +136,10 @@ def test_a_rank_is_terminal_when_its_outcome_is(normalised: NormalisedPostback) 
 
 
 def ranked(fields: Iterable[dict[str, str]]) -> list[str]:
-    return [str(filed(each).rank) for each in fields]
+    return [str(normalised_from(each).rank) for each in fields]
 
 
-def test_what_outranks_what() -> None:
+def test_the_order_of_ranks() -> None:
     early, late = ({"timestamp": f"2026-11-24T1{hour}:00:00Z"} for hour in (0, 5))
     expired = DELIVERED | {"status": "Expired"}
     rising = ranked(
@@ -176,8 +179,8 @@ def test_what_outranks_what() -> None:
     ],
 )
 def test_one_moment_in_any_offset_is_one_postback(timestamp: str) -> None:
-    normalised = filed(SENT | {"timestamp": timestamp})
-    assert normalised == filed(SENT | {"timestamp": "2026-11-24T10:00:00Z"})
+    normalised = normalised_from(SENT | {"timestamp": timestamp})
+    assert normalised == normalised_from(SENT | {"timestamp": "2026-11-24T10:00:00Z"})
     assert normalised.rank.moment == datetime(2026, 11, 24, 10, tzinfo=UTC)
 
 
@@ -185,8 +188,10 @@ def test_one_moment_in_any_offset_is_one_postback(timestamp: str) -> None:
 def test_a_timestamp_in_any_time_zone_is_one_postback(timestamp: str, zone: tzinfo) -> None:
     moment = datetime.fromisoformat(timestamp)
     elsewhere = moment.astimezone(zone).isoformat()
-    assert filed(SENT | {"timestamp": elsewhere}) == filed(SENT | {"timestamp": timestamp})
-    assert filed(SENT | {"timestamp": timestamp}).rank.moment == moment
+    assert normalised_from(SENT | {"timestamp": elsewhere}) == normalised_from(
+        SENT | {"timestamp": timestamp}
+    )
+    assert normalised_from(SENT | {"timestamp": timestamp}).rank.moment == moment
 
 
 @given(timestamps(), timestamps())
@@ -208,26 +213,28 @@ def test_ranks_of_one_phase_sort_by_the_providers_time(one: str, other: str) -> 
         "0",
     ],
 )
-def test_a_timestamp_that_is_none_sorts_as_none_and_is_kept(timestamp: str) -> None:
-    normalised = filed(SENT | {"timestamp": timestamp})
+def test_an_invalid_timestamp_sorts_as_no_time_and_is_kept(timestamp: str) -> None:
+    normalised = normalised_from(SENT | {"timestamp": timestamp})
     assert normalised.rank.moment is None
     assert normalised.postback.timestamp == timestamp
-    assert str(normalised.rank) < str(filed(SENT | {"timestamp": "2001-01-01T00:00:00Z"}).rank)
+    assert str(normalised.rank) < str(
+        normalised_from(SENT | {"timestamp": "2001-01-01T00:00:00Z"}).rank
+    )
 
 
-# Where it belongs
+# Key
 
 
 @pytest.mark.parametrize("code", TRACKED)
 def test_messages_and_discoveries_belong_to_their_tracking_id(code: str) -> None:
     fields = SENT | {"code": code, "mms-id": "M1", "audio-name": "A1"}
-    assert filed(fields).key == Key("message", "acme", "T1")
+    assert normalised_from(fields).key == Key("message", "acme", "T1")
 
 
 @pytest.mark.parametrize("code", TEMPLATE_CODES)
 def test_templates_belong_to_their_mms_id(code: str) -> None:
     fields = SENT | {"code": code, "mms-id": "M1", "audio-name": "A1", "image-name": "I1"}
-    assert filed(fields).key == Key("template", "acme", "M1")
+    assert normalised_from(fields).key == Key("template", "acme", "M1")
 
 
 @pytest.mark.parametrize(
@@ -241,15 +248,15 @@ def test_templates_belong_to_their_mms_id(code: str) -> None:
         ("E004", "audio-name", "http://example.test/a.mp3"),
     ],
 )
-def test_a_template_without_mms_id_belongs_to_what_it_names(
+def test_a_template_without_mms_id_belongs_to_the_content_that_it_names(
     code: str, field: str, found: str
 ) -> None:
     fields = without(SENT, "tracking-id") | {"code": code, field: found, "mms-id": ""}
-    assert filed(fields).key == Key("template", "acme", found)
+    assert normalised_from(fields).key == Key("template", "acme", found)
 
 
 def test_discovery_and_message_share_a_key_and_not_a_track() -> None:
-    message, discovery = filed(DELIVERED), filed(DELIVERED | {"code": "N502"})
+    message, discovery = normalised_from(DELIVERED), normalised_from(DELIVERED | {"code": "N502"})
     assert message.key == discovery.key
     assert message.track != discovery.track
 
@@ -260,20 +267,20 @@ def test_two_sources_are_two_records() -> None:
 
 
 def test_an_unknown_field_is_kept() -> None:
-    postback = filed(SENT | {"future": "kept", "Another-One": "too"}).postback
+    postback = normalised_from(SENT | {"future": "kept", "Another-One": "too"}).postback
     assert postback.extra == {"future": "kept", "anotherone": "too"}
 
 
 @pytest.mark.parametrize("origin", ["MMS_MO", "SMS_MT", "SMS_MO", "mms_mt", "X"])
 @pytest.mark.parametrize("render", DIALECTS.values(), ids=DIALECTS)
-def test_another_origin_is_none_of_ours(origin: str, render: Render) -> None:
+def test_another_origin_raises_its_own_error(origin: str, render: Render) -> None:
     with pytest.raises(OtherOriginError) as caught:
         decode("acme", render({"origin": origin, "tracking-id": "T1"}))
     assert caught.value.fields == {"origin": origin, "tracking-id": "T1"}
 
 
-def test_an_error_without_timestamp_is_filed() -> None:
-    normalised = filed(
+def test_an_error_without_timestamp_is_normalised() -> None:
+    normalised = normalised_from(
         {"origin": "MMS_MT", "code": "E101", "tracking-id": "T1", "status": "Failed"}
     )
     assert (normalised.rank.moment, normalised.postback.outcome) == (None, "failed")
@@ -337,31 +344,31 @@ def test_the_reason_of_each_dead_letter(reason: Reason, body: bytes) -> None:
         ("aggregator-id", 256),
     ],
 )
-@pytest.mark.parametrize("letter", ["x", "é", "\U0001f600"])
+@pytest.mark.parametrize("character", ["x", "é", "\U0001f600"])
 def test_a_field_at_its_limit_is_taken_and_one_over_is_too_long(
-    name: str, limit: int, letter: str
+    name: str, limit: int, character: str
 ) -> None:
     for render in DIALECTS.values():
-        decode("acme", render(SENT | {name: letter * limit}))
-        assert refusal(render(SENT | {name: letter * (limit + 1)})).reason is Reason.TOO_LONG
+        decode("acme", render(SENT | {name: character * limit}))
+        assert refusal(render(SENT | {name: character * (limit + 1)})).reason is Reason.TOO_LONG
 
 
 @pytest.mark.parametrize(
     ("code", "name"), [("N003", "audio-name"), ("E003", "video-name"), ("E004", "image-name")]
 )
-def test_what_stands_for_an_id_has_an_ids_limit(code: str, name: str) -> None:
+def test_a_content_name_that_is_the_id_has_the_limit_of_an_id(code: str, name: str) -> None:
     fields = SENT | {"code": code}
-    assert filed(fields | {name: "x" * 256}).key.id == "x" * 256
+    assert normalised_from(fields | {name: "x" * 256}).key.id == "x" * 256
     assert refusal(as_json(fields | {name: "x" * 257})).reason is Reason.TOO_LONG
 
 
 @pytest.mark.parametrize("name", [*contract.FIELDS[2:], "future"])
-def test_no_field_is_without_a_limit(name: str) -> None:
+def test_every_field_has_a_limit(name: str) -> None:
     for render in DIALECTS.values():
         assert refusal(render(SENT | {name: "x" * 50_000})).reason is Reason.TOO_LONG
 
 
-def test_neither_a_fields_name_nor_their_number_is_without_a_limit() -> None:
+def test_the_names_of_fields_and_their_number_have_limits() -> None:
     assert refusal(as_json(SENT | {"x" * 50_000: "1"})).reason is Reason.TOO_LONG
     many = SENT | {f"x{number}": "1" for number in range(1000)}
     assert refusal(as_json(many)).reason is Reason.TOO_LONG

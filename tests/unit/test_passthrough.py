@@ -86,7 +86,7 @@ def test_the_wrapped_dialect() -> None:
     assert passed(body).data.fields == {"to": "1"}
 
 
-def test_without_time_and_id_it_bears_the_time_of_arrival_and_no_subject() -> None:
+def test_without_time_and_id_it_has_the_time_of_arrival_and_no_subject() -> None:
     event = passed(as_json({"origin": "SUB"}))
     assert (event.time, event.routing_key) == ("2026-11-24T10:00:00Z", "passthrough.sub.unknown")
     assert "subject" not in json.loads(event.encode())
@@ -106,7 +106,7 @@ def test_the_id_is_from_source_and_body_alone() -> None:
 @given(
     st.text(min_size=1).map(str.strip).filter(lambda text: text not in ("", "MMS_MT")), st.text()
 )
-def test_nobody_can_change_the_shape_of_type_and_routing_key(origin: str, code: str) -> None:
+def test_no_origin_or_code_changes_the_form_of_type_and_routing_key(origin: str, code: str) -> None:
     event = passed(json.dumps({"origin": origin * 50, "code": code * 50}).encode())
     assert re.fullmatch(r"mms\.passthrough\.[a-z0-9_-]{1,64}", event.type)
     assert re.fullmatch(r"passthrough\.[a-z0-9_-]{1,64}\.[A-Za-z0-9_-]{1,64}", event.routing_key)
@@ -121,9 +121,7 @@ def test_any_postback_with_another_origin_is_passed_on(fields: dict[str, str], n
 
 
 @pytest.mark.parametrize(("depth", "kept"), [(MAX_DEPTH, True), (MAX_DEPTH + 1, False)])
-def test_what_is_nested_too_deeply_for_a_subscriber_is_a_dead_letter(
-    depth: int, *, kept: bool
-) -> None:
+def test_a_field_nested_too_deeply_is_a_dead_letter(depth: int, *, kept: bool) -> None:
     body = b'{"origin":"MMS_MO","a":' + b'[{"]":' * (depth // 2) + b"[" * (depth % 2)
     body += b"1" + b"]" * (depth % 2) + b"}]" * (depth // 2) + b"}"
     if kept:

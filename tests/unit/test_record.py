@@ -1,4 +1,4 @@
-"""What is known under a key, as a function of the set of its postbacks."""
+"""The record of a key, as a function of the set of its postbacks."""
 
 import contextlib
 
@@ -55,7 +55,7 @@ DELIVERED = {"code": "N102", "status": "Message Sent/Delivered", "timestamp": at
         ([{"code": "E101"}, EXPIRED], "expired", at(2), "failed"),
     ],
 )
-def test_what_became_of_a_message(
+def test_the_outcome_of_a_message(
     postbacks: list[dict[str, str]], outcome: str, completed_at: str | None, corrects: str | None
 ) -> None:
     for order in (postbacks, postbacks[::-1]):
@@ -128,7 +128,9 @@ def test_the_keys_of_the_contract() -> None:
 
 
 @given(postback_fields(), st.integers(0, 10**16 - 1))
-def test_what_is_stored_is_read_back(fields: dict[str, str], received_at: int) -> None:
+def test_a_stored_postback_is_read_as_it_was_written(
+    fields: dict[str, str], received_at: int
+) -> None:
     normalised = decode("acme", as_json(fields))
     stored = {entry_name(normalised).encode(): entry_value(received_at, normalised.postback)}
     known = read_record(normalised.key, stored)
@@ -187,10 +189,10 @@ def test_an_empty_hash_is_no_record() -> None:
     ("status", "outcome"),
     [("Deferred", "deferred"), ("Held", "sent"), ("Unreachable", "unreachable")],
 )
-def test_an_entry_that_counted_as_delivered_before_is_read_as_what_it_says(
+def test_an_entry_that_release_0_1_0_ranked_as_delivered_has_the_outcome_of_its_text(
     status: str, outcome: str
 ) -> None:
-    """The release before took every status text that it did not know for a delivery."""
+    """Release 0.1.0 ranked every unknown status text as a delivery."""
     texts = BASE | {"code": "N102", "status": status, "timestamp": at(1)}
     old = decode("acme", as_json(texts))
     expired = decode("acme", as_json(BASE | EXPIRED))
