@@ -1,11 +1,13 @@
 """The real commands: a component that fails ends the process with a logged error."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,17 @@ async def blocks(*_):
         import time
         time.sleep(60)
 
+def logs_its_call(owner, name):
+    step = getattr(owner, name)
+
+    def logged(*arguments):
+        print(name, "was called", file=sys.stderr)
+        return step(*arguments)
+
+    setattr(owner, name, logged)
+
+logs_its_call(ingest.batcher.Batcher, "stop")
+logs_its_call(ingest.main.Spool, "aclose")
 component, behaviour = sys.argv[1:3]
 owners = {
     "publisher": (ingest.publisher.Publisher, "run"),
@@ -73,14 +86,20 @@ command.main()
 """
 
 
-def started(settings: Settings, component: str, behaviour: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
+@contextlib.contextmanager
+def started(settings: Settings, component: str, behaviour: str) -> Iterator[subprocess.Popen[str]]:
+    """The process; it is killed if it still runs at the end."""
+    with subprocess.Popen(
         [sys.executable, "-c", PROGRAM, component, behaviour],
         cwd=ROOT,
         env=os.environ | environment(settings),
         stderr=subprocess.PIPE,
         text=True,
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.fixture
@@ -108,9 +127,8 @@ def test_a_component_that_ends_ends_the_process(
     alone: Settings, component: str, behaviour: str
 ) -> None:
     with started(alone, component, behaviour) as process:
-        assert process.stderr is not None
-        said = process.stderr.read()
-        assert process.wait(30) == 1
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
     name = {"connections": "connection sweep"}.get(component, component)
     assert f"the {name} ended unexpectedly" in said
     assert ("ZeroDivisionError" in said) == (behaviour == "dies")
@@ -119,20 +137,19 @@ def test_a_component_that_ends_ends_the_process(
 
 def test_the_batcher_fails_when_its_sweep_fails(alone: Settings) -> None:
     with started(alone, "sweep", "dies") as process:
-        assert process.stderr is not None
-        assert "the batcher ended unexpectedly" in process.stderr.read()
-        assert process.wait(30) == 1
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert "the batcher ended unexpectedly" in said
 
 
 @pytest.mark.parametrize("behaviour", ["ignores_cancel", "blocks"])
 def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str) -> None:
     with started(alone, "drain", behaviour) as process:
-        assert process.stderr is not None
         assert until(lambda: answers(alone.admin_port), within=30)
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
-        said = process.stderr.read()
-        assert process.wait(30) == 1
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
     assert "Timeout" in said
     assert ("in blocks" in said) == (behaviour == "blocks")  # the stack of the thread that hangs
     assert time.monotonic() - began < 20
@@ -141,12 +158,13 @@ def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str
 @pytest.mark.parametrize("step", ["admin", "public"])
 def test_a_failed_step_of_the_clean_up_does_not_skip_the_others(alone: Settings, step: str) -> None:
     with started(alone, step, "fails") as process:
-        assert process.stderr is not None
         assert until(lambda: answers(alone.admin_port), within=30)
         process.send_signal(signal.SIGTERM)
-        said = process.stderr.read()
-        assert process.wait(30) == 1
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
     assert "ZeroDivisionError" in said
+    assert "stop was called" in said  # the batcher finishes its batches
+    assert "aclose was called" in said  # the spool is closed
     assert "Timeout" not in said  # the batcher and the drain ended too
 
 

@@ -11,6 +11,7 @@ import pytest
 import uvloop
 from aiormq.exceptions import ChannelInvalidStateError
 
+from deploy.local.servers import RabbitMQ
 from ingest.publisher import Publisher
 from shared.errors import BrokerUnavailableError
 from shared.rabbitmq import reconnect, session, topology
@@ -68,6 +69,19 @@ async def test_errors_of_aiormq_at_the_end_of_a_connection_lead_to_a_new_one(
     publishing.cancel()
     await asyncio.wait([publishing], timeout=10)
     assert publishing.cancelled()
+
+
+async def test_a_session_closes_while_rabbitmq_hangs(
+    settings: Settings, rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "CLOSE_LIMIT", 0.2)  # aiormq waits 2 s
+    opened = await session.open_session(settings, name="test")
+    await asyncio.to_thread(rabbit.pause)
+    try:
+        async with asyncio.timeout(1.5):
+            await opened.close()
+    finally:
+        await asyncio.to_thread(rabbit.resume)
 
 
 def test_a_server_that_closes_each_connection_at_once_is_unavailable() -> None:

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from aiormq.abc import DeliveredMessage
 
+import workers.main
 import workers.worker
 from deploy.local.servers import RabbitMQ, Redis
 from deploy.local.services import Service
@@ -216,6 +217,26 @@ async def test_sigterm_ends_a_worker_whose_servers_hang(
     assert "Traceback" not in worker.log()
     if "redis" in frozen:
         await running.until(lambda: all_wait(settings, 3))
+
+
+async def test_a_worker_that_stops_requeues_a_window_that_takes_too_long(
+    settings: Settings, amqp: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = asyncio.Event()
+
+    async def hang(*_: object) -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(workers.main, "SHUTDOWN_LIMIT", 0.5)
+    monkeypatch.setattr(Store, "merge", hang)
+    async with asyncio.timeout(20):
+        async with running.worker(settings):
+            await publish(amqp, 1)
+            await begun.wait()
+            stopped = asyncio.get_running_loop().time()
+    assert asyncio.get_running_loop().time() - stopped >= 0.5
+    await running.until(lambda: all_wait(settings, 1))
 
 
 @pytest.mark.parametrize("batches", [3, 40])

@@ -1,6 +1,7 @@
 """Group commit: postbacks that arrive during a commit go into the next one."""
 
 import asyncio
+import logging
 import math
 from collections.abc import AsyncIterator, Sequence
 
@@ -15,6 +16,7 @@ from shared.errors import (
 )
 from shared.postback import envelope
 from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
+from shared.rate_limited_log import RateLimitedLog
 
 
 class Commits:
@@ -130,6 +132,28 @@ async def test_a_failed_commit_fails_only_its_own_batch(batcher: Batcher, commit
         with pytest.raises(SpoolUnavailableError, match="full"):
             await failed
     await fourth
+
+
+async def test_refusals_are_logged_once_for_each_reason(
+    batcher: Batcher,
+    commits: Commits,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limited = RateLimitedLog(logging.getLogger("ingest.batcher"))
+    monkeypatch.setattr("ingest.batcher._refusals", limited)
+    with pytest.raises(DeadlineExceededError):
+        await batcher.submit(arrival(1), deadline=0.0)
+    futures = [batcher.submit(arrival(number)) for number in range(2000)]
+    for _ in range(2):
+        with pytest.raises(OverloadedError):
+            batcher.submit(arrival(2))
+    for number in range(5):  # one batch of one arrival, four batches of 500
+        commits.end(number, SpoolUnavailableError("the disk is full"))
+        await settled()
+    await asyncio.gather(*futures, return_exceptions=True)
+    reasons = (DeadlineExceededError(), OverloadedError(), "the disk is full")
+    assert caplog.messages == [f"postbacks are answered 503: {each}" for each in reasons]
 
 
 async def test_a_batch_has_at_most_500_postbacks(batcher: Batcher, commits: Commits) -> None:

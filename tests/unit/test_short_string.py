@@ -1,6 +1,6 @@
 """Any text of a client can be encoded as an AMQP short string."""
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pamqp import encode
 
@@ -23,6 +23,7 @@ def test_it_is_unicode_without_control_characters_and_within_the_limit(
 
 
 @given(ANY_TEXT)
+@example("é" * 128)
 def test_it_can_be_encoded_as_a_short_string(text: str) -> None:
     assert len(encode.short_string(fit(text))) <= SHORT_STRING + 1
 
