@@ -1,6 +1,6 @@
-"""The catalogue of errors: what can go wrong here, and what to do about it.
+"""The catalogue of errors: what went wrong, and what to do.
 
-A class's docstring is its message where an instance brings none of its own.
+The docstring of a class is the message of each instance that has no message of its own.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ class UndecodableError(PostbacksError):
 
 
 class ComponentEndedError(PostbacksError):
-    """A part of this process ended that must not; start the process again and see its log."""
+    """A component of this process ended unexpectedly; start the process again and see its log."""
 
 
 class OtherOriginError(PostbacksError):
@@ -46,8 +46,8 @@ class OtherOriginError(PostbacksError):
 class SettingsError(PostbacksError):
     """A setting has a value that cannot be used; see `--help` for what each one takes.
 
-    The message may repeat a name or a path that somebody wrote. Characters in it that cannot be
-    printed become escapes, so it is always one line and cannot control a terminal.
+    The message may repeat a name or a path from outside. Characters that cannot be printed become
+    escapes, so the message is one line and cannot control a terminal.
     """
 
     def __init__(self, message: str) -> None:
@@ -55,7 +55,7 @@ class SettingsError(PostbacksError):
 
 
 class StartError(PostbacksError):
-    """A process could not be started."""
+    """A process could not be started; see its log."""
 
 
 class UnsupportedRedisError(SettingsError):
@@ -63,7 +63,7 @@ class UnsupportedRedisError(SettingsError):
 
 
 class TopologyConflictError(PostbacksError):
-    """RabbitMQ has a queue or exchange of this name that differs from what we declare."""
+    """A queue or exchange in RabbitMQ differs from what this release declares."""
 
 
 class DeadLettersInUseError(PostbacksError):
@@ -71,19 +71,19 @@ class DeadLettersInUseError(PostbacksError):
 
 
 class UpgradeError(PostbacksError):
-    """The topology could not be upgraded; nothing is lost, run the upgrade again."""
+    """The topology could not be upgraded; nothing is lost; run the upgrade again."""
 
 
 class PublishRejectedError(PostbacksError):
-    """The broker did not take this publish: it said so, or there is no connection to it."""
+    """RabbitMQ rejected the message, or there is no connection; publish the message again later."""
 
 
 class PublishOutcomeUnknownError(PostbacksError):
-    """The broker may or may not have taken this publish: the answer never came."""
+    """RabbitMQ may or may not have the message: no confirm came; publish the message again."""
 
 
 class UnpublishableError(PostbacksError):
-    """This message can never be published as it is: it cannot be encoded, or is too large."""
+    """The message can never be published as it is: it cannot be encoded, or it is too large."""
 
 
 class BrokerUnavailableError(PostbacksError):
@@ -103,7 +103,7 @@ class StateUnavailableError(PostbacksError):
 
 
 class OverloadedError(PostbacksError):
-    """More postbacks wait for a durable answer than MMS_MAX_WAITING allows."""
+    """More postbacks wait for a durable response than MMS_MAX_WAITING allows."""
 
 
 class BodyTooLargeError(PostbacksError):
@@ -111,7 +111,7 @@ class BodyTooLargeError(PostbacksError):
 
 
 class BodyIncompleteError(PostbacksError):
-    """The body broke off, or its chunks are not what HTTP says they are."""
+    """The body is incomplete, or its chunks are not valid HTTP."""
 
 
 class UnknownCodingError(PostbacksError):
@@ -119,15 +119,15 @@ class UnknownCodingError(PostbacksError):
 
 
 class BrokenCodingError(PostbacksError):
-    """The body is not what its Content-Encoding says, or was cut short."""
+    """The body does not match its Content-Encoding, or is incomplete."""
 
 
 class DeadlineExceededError(PostbacksError):
-    """No durable answer came in time; send the postback again."""
+    """No durable response came in time; send the postback again."""
 
 
 class SpoolUnavailableError(PostbacksError):
-    """The local spool cannot take this batch; see MMS_SPOOL_PATH and MMS_SPOOL_MAX_BYTES."""
+    """The spool cannot store this batch; see MMS_SPOOL_PATH and MMS_SPOOL_MAX_BYTES."""
 
 
 class UntrustedServerError(PostbacksError):

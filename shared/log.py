@@ -14,7 +14,7 @@ FORMATS: Final = ("text", "json")
 LEVELS: Final = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 # Any seven to fifteen digits may be a phone number, also inside a word. Not masked: hexadecimal ids
-# that contain a letter a to f, and longer runs of digits, because no phone number has more than
+# with at least one of a to f, and longer runs of digits, because no phone number has more than
 # fifteen. The digits of a percent-encoded character do not belong to the number that follows it.
 _HEX: Final = (
     r"(?<![\w%-])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|(?=[0-9]*[a-f])[0-9a-f]{16,})"

@@ -1,8 +1,8 @@
-"""One process that we started: ready when `start` returns, gone when we are gone.
+"""A child process: ready when `start` returns, killed by the kernel when its parent ends.
 
-It leads a session of its own, so a Ctrl-C in the terminal does not reach it before whoever
-supervises it says so, and one signal to its process group reaches what it has started in turn.
-Everything here waits in the calling thread; asyncio code uses `asyncio.to_thread`.
+It leads a session of its own. So a Ctrl-C in the terminal does not reach it, and one signal to its
+process group reaches the processes that it has started. All functions here block the calling
+thread; asyncio code uses `asyncio.to_thread`.
 """
 
 import contextlib
@@ -19,42 +19,42 @@ from typing import BinaryIO, Final
 from shared.errors import StartError
 
 TAIL: Final = 15
-"""Lines of a log that an error shows."""
+"""Lines of a log in an error."""
 
 POLL: Final = 0.05
-"""Seconds between two looks at a process that starts or stops."""
+"""Seconds between two checks of a process that starts."""
 
 LARGE_LOG: Final = 16 * 2**20
-"""Bytes; a log larger than this is put aside at the next start, as `<name>.log.old`."""
+"""Bytes; a larger log is renamed to `<name>.log.old` at the next start."""
 
 
 class Child:
-    """A process of ours.
+    """A child process.
 
     Attributes:
-        name: what people call it.
-        log_path: where its output goes.
+        name: what messages call it.
+        log_path: the file with its output.
     """
 
     start_limit: float = 30.0
-    """Seconds it may take until it is ready."""
+    """Seconds that it may take until it is ready."""
 
     stop_limit: float = 15.0
-    """Seconds it may take to end by itself; then it is killed."""
+    """Seconds that it may take to end after a SIGTERM; then it is killed."""
 
     def __init__(
         self, name: str, command: Sequence[str], *, log_path: Path, env: Mapping[str, str]
     ) -> None:
         self.name = name
         self.log_path = log_path
-        self._command = [*_tied_to_us(), *command]
+        self._command = [*_kill_with_parent(), *command]
         self._env = dict(env)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_from = 0
 
     @property
     def pid(self) -> int | None:
-        """Its process id, None before it was started; kept after its end."""
+        """Its process id, also after its end; None before it was started."""
         return self._process.pid if self._process else None
 
     @property
@@ -66,25 +66,26 @@ class Child:
         return self._process is not None and self._process.poll() is None
 
     def prepare(self) -> None:
-        """See to what it needs before it starts.
+        """Prepare what it needs before it starts.
 
         Raises:
             StartError: it cannot be started.
         """
 
     def ready(self) -> bool:
-        """Whether it can do its work; asked again and again while it starts."""
+        """Whether it can do its work; called repeatedly while it starts."""
         return True
 
     def gave_up(self) -> bool:
-        """Whether it is known that it will never be ready, though it still runs."""
+        """Whether it will never be ready, though it still runs."""
         return False
 
     def start(self) -> None:
-        """Start it and return when it is ready. Nothing happens if it runs already.
+        """Start it and return when it is ready. Do nothing if it already runs.
 
         Raises:
-            StartError: it ended or was not ready within `start_limit`; has the log's last lines.
+            StartError: it ended, or was not ready within `start_limit`; the error has the last
+                lines of its log.
         """
         if self.is_alive():
             return
@@ -103,7 +104,7 @@ class Child:
             time.sleep(POLL)
 
     def launch(self) -> None:
-        """Start it and do not wait until it is ready.
+        """Start it without waiting until it is ready.
 
         Raises:
             StartError: it cannot be started.
@@ -114,14 +115,14 @@ class Child:
             if self.log_path.stat().st_size > LARGE_LOG:
                 self.log_path.replace(f"{self.log_path}.old")
         with self.log_path.open("ab") as log:
-            self._log_from = log.tell()
+            self._log_from = log.seek(0, os.SEEK_END)
             try:
                 self._process = _spawn(self._command, self._env, log)
             except OSError as error:
                 raise StartError(f"{self.name} cannot be started: {error}") from error
 
     def stop(self) -> None:
-        """Ask it to end and wait; kill it if it does not within `stop_limit`."""
+        """Ask it to end and wait; kill it if it does not end within `stop_limit`."""
         if self._process is None:
             return
         if self.is_alive():
@@ -132,7 +133,7 @@ class Child:
         self.kill()
 
     def kill(self) -> None:
-        """End it and all it has started at once, as a crash would (SIGKILL)."""
+        """Kill it and all processes that it has started, as a crash would (SIGKILL)."""
         if self._process is not None:
             self._signal_group(signal.SIGKILL)
             self._process.wait()
@@ -142,15 +143,15 @@ class Child:
         self.start()
 
     def pause(self) -> None:
-        """Freeze it: to others a machine that no longer answers and closes no connection."""
+        """Freeze it: like a machine that no longer responds but closes no connection."""
         self._signal_group(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue it after `pause`."""
         self._signal_group(signal.SIGCONT)
 
     def log(self) -> str:
-        """What it has written since it was last started."""
+        """Its output since it was last started."""
         try:
             with self.log_path.open("rb") as log:
                 log.seek(self._log_from)
@@ -159,7 +160,7 @@ class Child:
             return ""
 
     def tail(self) -> str:
-        """The last lines it has written since it was last started."""
+        """The last lines of its output since it was last started."""
         return last_lines(self.log())
 
     def _failed(self, how: str) -> StartError:
@@ -177,13 +178,13 @@ class Child:
 
 
 def last_lines(text: str) -> str:
-    """As many lines from the end of a log as an error shows."""
+    """The last lines of a log, for an error."""
     return "\n".join(text.rstrip().splitlines()[-TAIL:])
 
 
 @contextlib.contextmanager
 def running(*children: Child) -> Iterator[None]:
-    """Start them in this order; stop them in the opposite one, whatever happens."""
+    """Start children in this order, and stop them in reverse order at the end of the context."""
     with contextlib.ExitStack() as stack:
         for child in children:
             stack.callback(child.stop)
@@ -191,8 +192,8 @@ def running(*children: Child) -> Iterator[None]:
         yield
 
 
-# The kernel's "when the parent dies" means the thread that made the process. This one lives as long
-# as the interpreter, unlike those of an event loop's pool.
+# For the kernel, the parent of a process is the thread that started it. This thread lives as long
+# as the interpreter, unlike the threads of an event loop's pool.
 _spawner: Final = ThreadPoolExecutor(max_workers=1, thread_name_prefix="spawner")
 
 
@@ -210,11 +211,11 @@ def _spawn(
     ).result()
 
 
-def _tied_to_us() -> Sequence[str]:
-    """What to put before a command so that the kernel kills it when we die, however we die.
+def _kill_with_parent() -> Sequence[str]:
+    """Words before a command that make the kernel kill it when its parent ends for any reason.
 
-    `setpriv` belongs to util-linux and sets it in the child itself, before it becomes the command;
-    Python's `preexec_fn` could do the same, but not safely where there are threads.
+    `setpriv` is part of util-linux. It runs in the child, before the child becomes the command.
+    Python's `preexec_fn` could do the same, but is not safe with threads.
     """
     setpriv = shutil.which("setpriv")
     return (setpriv, "--pdeathsig", "KILL", "--") if setpriv else ()

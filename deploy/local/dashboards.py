@@ -1,8 +1,7 @@
-"""The page that draws deploy/grafana's dashboards where there is no Grafana: its server.
+"""The server of a page that draws deploy/grafana's dashboards without Grafana.
 
-It serves the page (`deploy/dashboards`), the dashboards as they are in their files at that moment,
-and hands the page's queries on to one Prometheus, so that the browser needs a single port. It can
-only be asked to read.
+It serves the page (`deploy/dashboards`) and the current files of the dashboards, and forwards the
+page's queries to one Prometheus, so the browser needs only one port. Every route only reads.
 
     python -m deploy.local.dashboards --port 9098 --prometheus http://127.0.0.1:9099
 """
@@ -25,8 +24,8 @@ ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = ROOT / "deploy" / "dashboards"
 DASHBOARDS: Final = ROOT / "deploy" / "grafana"
 
-ASK_LIMIT: Final = 15.0
-"""Seconds Prometheus may take for one answer."""
+QUERY_LIMIT: Final = 15.0
+"""Seconds that Prometheus may take for one response."""
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self';"
@@ -35,7 +34,7 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-cache",
 }
-"""Of every answer: whatever a label holds, the browser runs nothing but the page's own files."""
+"""Headers of every response: the browser runs only the page's own files, whatever a label has."""
 
 PROMETHEUS: Final = web.AppKey("prometheus", str)
 SESSION: Final = web.AppKey("session", aiohttp.ClientSession)
@@ -45,7 +44,7 @@ def application(prometheus: str) -> web.Application:
     """The server's routes.
 
     Args:
-        prometheus: URL of the Prometheus to ask.
+        prometheus: URL of the Prometheus to query.
     """
     app = web.Application(middlewares=[_with_headers])
     app[PROMETHEUS] = prometheus
@@ -55,9 +54,9 @@ def application(prometheus: str) -> web.Application:
             web.get("/", _page),
             web.get("/dashboards", _names),
             web.get(r"/dashboards/{name:[\w-]+}", _dashboard),
-            web.get("/api/v1/query", _ask),
-            web.get("/api/v1/query_range", _ask),
-            web.get(r"/api/v1/label/{name:\w+}/values", _ask),
+            web.get("/api/v1/query", _query),
+            web.get("/api/v1/query_range", _query),
+            web.get(r"/api/v1/label/{name:\w+}/values", _query),
             web.static("/", PAGE),
         ]
     )
@@ -69,7 +68,7 @@ async def _page(_: web.Request) -> web.StreamResponse:
 
 
 async def _names(_: web.Request) -> web.Response:
-    """What there is to see; the pipeline, where most questions begin, comes first."""
+    """The names of the dashboards; `pipeline` comes first, because it answers most questions."""
     names = sorted(path.stem for path in DASHBOARDS.glob("*.json"))
     return web.json_response(sorted(names, key=lambda name: name != "pipeline"))
 
@@ -81,23 +80,23 @@ async def _dashboard(request: web.Request) -> web.StreamResponse:
     return web.FileResponse(path)
 
 
-async def _ask(request: web.Request) -> web.Response:
-    """Hand a query on to Prometheus; a Prometheus that is away answers as one that refuses."""
+async def _query(request: web.Request) -> web.Response:
+    """Forward a query to Prometheus; when it is down, respond as Prometheus does to a bad query."""
     url = f"{request.app[PROMETHEUS]}{request.path_qs}"
     try:
-        async with request.app[SESSION].get(url) as answer:
+        async with request.app[SESSION].get(url) as response:
             return web.Response(
-                status=answer.status,
-                body=await answer.read(),
-                content_type=answer.content_type,
+                status=response.status,
+                body=await response.read(),
+                content_type=response.content_type,
             )
     except (aiohttp.ClientError, TimeoutError):
-        why = f"No answer from Prometheus at {request.app[PROMETHEUS]}"
-        return web.json_response({"status": "error", "error": why}, status=502)
+        error = f"No response from Prometheus at {request.app[PROMETHEUS]}"
+        return web.json_response({"status": "error", "error": error}, status=502)
 
 
 async def _session(app: web.Application) -> AsyncIterator[None]:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(ASK_LIMIT)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(QUERY_LIMIT)) as session:
         app[SESSION] = session
         yield
 
@@ -115,7 +114,7 @@ class Dashboards(Child):
     """The server as a process of its own.
 
     Args:
-        prometheus: URL of the Prometheus to ask; it may start later.
+        prometheus: URL of the Prometheus to query; it may start later.
     """
 
     def __init__(self, prometheus: str, *, log_path: Path, port: int = 0) -> None:
@@ -143,10 +142,12 @@ class Dashboards(Child):
 
 
 def main() -> None:
-    """Read the command line and serve until told to stop."""
+    """Read the command line and serve until a signal."""
     parser = argparse.ArgumentParser(prog="deploy.local.dashboards", description=__doc__)
-    parser.add_argument("--port", type=int, required=True, help=f"to listen on, {HOST} only")
-    parser.add_argument("--prometheus", required=True, help="URL of the Prometheus to ask")
+    parser.add_argument(
+        "--port", type=int, required=True, help=f"port to listen on, on {HOST} only"
+    )
+    parser.add_argument("--prometheus", required=True, help="URL of the Prometheus to query")
     arguments = parser.parse_args()
     web.run_app(
         application(arguments.prometheus),

@@ -1,4 +1,4 @@
-"""Ports on 127.0.0.1: the usual one if it is free, else another, and the same again next time."""
+"""Ports on 127.0.0.1: the usual one if it is free, else another; the next run gets the same."""
 
 import json
 import random
@@ -7,11 +7,12 @@ from pathlib import Path
 
 HOST = "127.0.0.1"
 
-_dice = random.SystemRandom()  # tests that seed the usual one must not all get the same ports
+# Not the usual generator: tests seed it, and would all get the same ports.
+_random = random.SystemRandom()
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens there; connections that are still being forgotten do not count."""
+    """Whether no process listens there; closed connections in TIME_WAIT do not count."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -22,11 +23,11 @@ def is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A port that is free now; soon enough used, it still is.
+    """A port that is free now; use it soon.
 
-    Below those that Linux gives to outgoing connections, one of which may take it any moment.
+    It is below the ports that Linux uses for outgoing connections, which could take it any moment.
     """
-    while not is_free(port := _dice.randrange(20_000, 32_000)):
+    while not is_free(port := _random.randrange(20_000, 32_000)):
         pass
     return port
 
@@ -42,7 +43,7 @@ class Ports:
         self._taken: set[int] = set()
 
     def take(self, name: str, usual: int) -> int:
-        """The port for this: the one it had before, else the usual one, else any that is free."""
+        """The port for this name: the port of the last run, else the usual one, else a free one."""
         wanted = (self._known.get(name, usual), usual)
         port = next((one for one in wanted if one not in self._taken and is_free(one)), None)
         while port is None or port in self._taken:

@@ -1,4 +1,4 @@
-"""A private Prometheus, with its data in a folder, that reads what `deploy/prometheus` says."""
+"""A private Prometheus with the configuration in `deploy/prometheus` and its data in a folder."""
 
 import http.client
 import json
@@ -16,13 +16,13 @@ CONFIGURATION: Final = Path(__file__).parents[1] / "prometheus"
 
 
 class Prometheus(Child):
-    """One Prometheus; needs Debian's package `prometheus`, but not its service.
+    """A Prometheus; needs Debian's package `prometheus`, but not its service.
 
     Args:
-        directory: for its data, log and configuration: a copy of ours.
+        directory: for its data, its log and a copy of the configuration.
         targets: addresses by job, for the files in `targets/`.
-        changes: texts of `prometheus.yml` and `rules.yml` to replace, such as an interval that is
-            too long to wait for.
+        changes: texts of `prometheus.yml` and `rules.yml` to replace, such as a long interval in
+            a test.
     """
 
     def __init__(
@@ -66,16 +66,16 @@ class Prometheus(Child):
         return self._get("/-/ready")[0] == http.HTTPStatus.OK
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """The samples that an expression gives now.
+        """The samples of an expression now.
 
         Raises:
-            ValueError: Prometheus does not understand it; says why.
+            ValueError: Prometheus cannot evaluate it; the error says why.
         """
         _, body = self._get(f"/api/v1/query?{urllib.parse.urlencode({'query': expression})}")
-        answer = json.loads(body)
-        if answer["status"] != "success":
-            raise ValueError(f"{expression}: {answer['error']}")
-        samples: list[dict[str, Any]] = answer["data"]["result"]
+        response = json.loads(body)
+        if response["status"] != "success":
+            raise ValueError(f"{expression}: {response['error']}")
+        samples: list[dict[str, Any]] = response["data"]["result"]
         return samples
 
     def firing(self) -> set[str]:

@@ -1,6 +1,6 @@
-"""A private RabbitMQ and a private Redis, with their data in a folder and on 127.0.0.1 only.
+"""A private RabbitMQ and a private Redis on 127.0.0.1, with their data in a folder.
 
-`make run` and the tests use the same two. They need Debian's packages `rabbitmq-server` and
+`make run` and the tests use both. They need Debian's packages `rabbitmq-server` and
 `redis-server` (or `valkey-server`), but none of their system-wide services, users, ports or
 configuration.
 """
@@ -27,8 +27,8 @@ REDIS: Final = next(
 
 _DURABLE: Final = (
     *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
-    # A record of many postbacks stays one compact block. These are the names that the settings had
-    # before Redis 7, which knows both.
+    # A record of many postbacks stays one compact block. Redis 7 renamed these two settings and
+    # still accepts the old names.
     *("--hash-max-ziplist-entries", "128", "--hash-max-ziplist-value", "1024"),
 )
 
@@ -39,7 +39,7 @@ class Place(NamedTuple):
     """Where a server runs.
 
     Attributes:
-        host: its address there.
+        host: its address in that place.
         enter: what to put before a command so that it runs there, such as `ip netns exec <name>`.
     """
 
@@ -51,18 +51,18 @@ HERE: Final = Place()
 
 
 class _Server(Child):
-    """A child that listens on a port of ours."""
+    """A child that listens on a port."""
 
     port: int
     place: Place = HERE
 
     def prepare(self) -> None:
-        # Another server there might answer in place of ours, which would look ready.
+        # Another server on the port might respond, and this one would look ready.
         if self.place is HERE and not is_free(self.port):
             raise StartError(f"{self.name} cannot be started: port {self.port} is taken")
 
     def ask(self, question: bytes) -> bytes:
-        """The first bytes it answers to these; none if it does not listen yet."""
+        """The first bytes of its response to these bytes; empty if it does not listen yet."""
         try:
             with socket.create_connection(
                 (self.place.host, self.port), _CONNECT_LIMIT
@@ -76,8 +76,8 @@ class _Server(Child):
 class PortMapper(_Server):
     """Erlang's port mapper (epmd), where nodes of one cluster find each other, and their cookie.
 
-    A node starts one by itself, as a daemon that outlives it and that all of the machine's Erlang
-    shares. Ours has a port of its own and ends with the nodes.
+    A node would start one itself, as a daemon that outlives the node and that all Erlang programs
+    of the machine share. This one has a port of its own and ends with the nodes.
     """
 
     def __init__(self, directory: Path, *, port: int = 0, place: Place = HERE) -> None:
@@ -95,15 +95,15 @@ class PortMapper(_Server):
 class RabbitMQ(_Server):
     """One private RabbitMQ node, user and password `guest`.
 
-    Its name is part of its data's path: the same directory and name find the same data again.
+    Its name is part of the path of its data: use the same directory and name for the same data.
 
     Args:
         directory: for its data, configuration, cookie and log.
         name: of the node, without its host.
         port: for AMQP; 0: any.
-        dist_port: where other nodes and `rabbitmqctl` reach it; 0: any.
-        port_mapper: give the same to all nodes of a cluster, and stop it after them; None: one of
-            its own, which it starts and stops. The node runs in the same place.
+        dist_port: for other nodes and `rabbitmqctl`; 0: any.
+        port_mapper: one for all nodes of a cluster, which the caller stops after them; None: the
+            node starts and stops its own. The node runs in the same place.
         config: more lines for `rabbitmq.conf`.
         plugins: to enable.
     """
@@ -144,11 +144,11 @@ class RabbitMQ(_Server):
 
     def ready(self) -> bool:
         started = self.ask(b"AMQP\0\0\x09\1").startswith(b"\1")  # a method frame: Connection.Start
-        # Its other listeners, such as that for TLS, and its plugins' start after the first one.
+        # Other listeners, such as the one for TLS and those of plugins, start after the first one.
         return started and "Server startup complete" in self.log()
 
     def gave_up(self) -> bool:
-        # Erlang lives on for most of a minute, to write what it knows of its own processes.
+        # Erlang runs on for most of a minute, to write a report about its own processes.
         return _BOOT_FAILED in self.log()
 
     def prepare(self) -> None:
@@ -168,17 +168,17 @@ class RabbitMQ(_Server):
             self.port_mapper.stop()
 
     def tail(self) -> str:
-        """The last lines it has written; if it could not boot, those that say why.
+        """The last lines of its output; if it could not boot, the lines with the reason.
 
-        Erlang follows them with pages about its own processes.
+        After these lines Erlang writes pages about its own processes.
         """
         return last_lines(self.log().partition(_BOOT_FAILED)[0])
 
     def ctl(self, *arguments: str, tool: str = "rabbitmqctl") -> str:
-        """What `rabbitmqctl` or another of RabbitMQ's tools prints; needs a node that runs.
+        """The output of `rabbitmqctl` or another tool of RabbitMQ; the node must run.
 
         Raises:
-            subprocess.CalledProcessError: it failed; `stderr` says why.
+            subprocess.CalledProcessError: the tool failed; `stderr` says why.
         """
         ctl = (str(RABBITMQ / tool), "--quiet", "--node", self.node)
         command = (*self.place.enter, *ctl, *arguments)
@@ -189,13 +189,13 @@ class RabbitMQ(_Server):
         return self._directory / name
 
     def _environment(self) -> dict[str, str]:
-        """The caller's environment without its Erlang and RabbitMQ, and with ours."""
+        """The caller's environment, with this node's variables for Erlang and RabbitMQ."""
         foreign = ("RABBITMQ_", "ERL_", "NOTIFY_SOCKET")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(foreign)}
         interface = self.place.host.replace(".", ",")
         erlang = f"-kernel inet_dist_use_interface {{{interface}}} -start_epmd false"
         return kept | {
-            "HOME": str(self.port_mapper.home.absolute()),  # where the cookie is
+            "HOME": str(self.port_mapper.home.absolute()),  # the folder of the cookie
             "LC_ALL": "C.UTF-8",
             "ERL_EPMD_PORT": str(self.port_mapper.port),
             "ERL_EPMD_ADDRESS": self.place.host,
@@ -212,7 +212,7 @@ class RabbitMQ(_Server):
             "RABBITMQ_CONF_ENV_FILE": str(self._path("rabbitmq-env.conf").absolute()),
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": erlang,
             "RABBITMQ_CTL_ERL_ARGS": erlang,
-            # The start script then becomes the Erlang VM instead of waiting for it in between.
+            # With this the start script becomes the Erlang VM; else it would wait for it.
             "RUNNING_UNDER_SYSTEMD": "true",
         }
 
@@ -221,7 +221,7 @@ _BOOT_FAILED: Final = "\nBOOT FAILED\n"
 
 
 def _need_localhost() -> None:
-    """Raises: StartError: the name `localhost`, which is part of the node's name, is not known."""
+    """Raises: StartError: this machine cannot resolve `localhost`, a part of the node's name."""
     try:
         socket.getaddrinfo("localhost", None, socket.AF_INET)
     except OSError as error:
@@ -232,13 +232,13 @@ def _need_localhost() -> None:
 
 
 class Redis(_Server):
-    """One private Redis that has on disk what it has acknowledged.
+    """One private Redis; everything that it acknowledges is on disk.
 
     Args:
         directory: for its data and log.
         port: 0: any.
         arguments: more of its command line, such as `("--maxmemory", "8mb")`.
-        configuration: a Sentinel's file, which Sentinel itself rewrites; it then is a Sentinel.
+        configuration: the file of a Sentinel, which rewrites it; None: an ordinary Redis.
     """
 
     def __init__(
@@ -266,9 +266,9 @@ class Redis(_Server):
         return f"redis://{HOST}:{self.port}/0"
 
     def ready(self) -> bool:
-        answers = self.ask(b"PING\r\n").startswith(b"+PONG")  # not while it loads its data
-        # Another server may have taken the port a moment ago; its answer says nothing about ours.
-        return answers and (self._is_sentinel or "Ready to accept connections" in self.log())
+        responds = self.ask(b"PING\r\n").startswith(b"+PONG")  # false while it loads its data
+        # Another server may have taken the port a moment ago, so the log must say it too.
+        return responds and (self._is_sentinel or "Ready to accept connections" in self.log())
 
     def prepare(self) -> None:
         super().prepare()

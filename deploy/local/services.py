@@ -1,4 +1,4 @@
-"""Our own commands as children: ready when their `/readyz` says so."""
+"""`mms-ingest` and `mms-worker` as children: ready when their `/readyz` answers 200."""
 
 import http.client
 import os
@@ -11,7 +11,7 @@ from deploy.local.ports import HOST
 
 
 def command(name: str) -> str:
-    """The path of one of our commands, beside the Python that runs this."""
+    """The path of one of our commands, in the folder of the Python that runs this."""
     return str(Path(sys.executable).with_name(name))
 
 
@@ -19,8 +19,8 @@ class Service(Child):
     """`mms-ingest` or `mms-worker`.
 
     Args:
-        settings: its `MMS_*` environment variables; those of the caller hold for the rest.
-        admin_port: where its `/readyz` is.
+        settings: its `MMS_*` environment variables, in addition to those of the caller.
+        admin_port: its admin port.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Service(Child):
         return self.ask("/readyz")[0] == http.HTTPStatus.OK
 
     def ask(self, path: str) -> tuple[int, str]:
-        """Status and text of an answer of its admin port; status 0 if there is none."""
+        """Status and text of a response of its admin port; status 0 if there is none."""
         connection = http.client.HTTPConnection(HOST, self.admin_port, timeout=2)
         try:
             connection.request("GET", path)

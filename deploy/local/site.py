@@ -52,7 +52,7 @@ class Site:
     Args:
         var: folder for all data.
         settings: for every process.
-        environ: tells which settings the user has set.
+        environ: the environment, for which settings the user has set.
     """
 
     def __init__(self, var: Path, settings: Settings, environ: Mapping[str, str]) -> None:

@@ -1,6 +1,7 @@
-"""Events as they are published, one readable line each: a subscriber that anyone may take as model.
+"""Prints each event and each dead letter in one line; an example of a subscriber.
 
-Its queues are exclusive: RabbitMQ deletes them when we go, and nobody else sees less for them.
+Its queues are exclusive: RabbitMQ deletes them when the connection ends. Other subscribers still
+get every event.
 """
 
 import asyncio
@@ -16,23 +17,25 @@ from shared.log import mask
 from shared.postback.dead_letter import decode_dead_letter
 from shared.postback.event import Event, decode_event
 from shared.postback.passthrough import PassthroughEvent, decode_passthrough
+from shared.printable import printable
 from shared.rabbitmq import topology
 from shared.rabbitmq.errors import connection_errors
 from shared.rabbitmq.reconnect import Sessions
 from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 
-MAX_EVENT_IDS: Final = 10_000
-"""Events that wait for a slow terminal; beyond it the oldest are not shown."""
+MAX_WAITING_EVENTS: Final = 10_000
+"""Events that may wait for a slow terminal; beyond it the oldest are dropped."""
 
 Say = Callable[[str], None]
 
 
 async def watch(settings: Settings, say: Say, watching: asyncio.Event) -> None:
-    """Say each event and each dead letter from now on, for ever; reconnects by itself.
+    """Print each event and each dead letter from now on, for ever; reconnect when necessary.
 
     Args:
-        watching: set when nothing that is published from then on will be missed.
+        say: prints a line.
+        watching: set when the subscriptions exist: every later event is printed.
     """
     sessions = Sessions(
         lambda: open_session(settings, name="make run"), report=lambda _problem: None
@@ -58,7 +61,9 @@ async def _subscribe(
         handle(message)
 
     channel = await session.connection.channel()
-    queue = await channel.declare_queue(exclusive=True, arguments={"x-max-length": MAX_EVENT_IDS})
+    queue = await channel.declare_queue(
+        exclusive=True, arguments={"x-max-length": MAX_WAITING_EVENTS}
+    )
     await queue.bind(exchange, routing_key)
     await queue.consume(handle_soon, no_ack=True)
 
@@ -69,11 +74,11 @@ def _event(message: AbstractIncomingMessage) -> str:
     except msgspec.DecodeError as error:
         with contextlib.suppress(msgspec.DecodeError):
             return _passthrough_line(decode_passthrough(message.body))
-        return f"{_clock()}  an event that cannot be read: {error}"
+        return printable(f"{_clock()}  an event that cannot be read: {error}")
 
 
 def event_line(event: Event) -> str:
-    """One event for a person: what became of what, and of the number only the last digits."""
+    """One event in one line; of a phone number only the last digits."""
     known = event.data
     parts = [
         _clock(),
@@ -84,23 +89,18 @@ def event_line(event: Event) -> str:
         known.handset or "",
         f"(corrects {known.corrects})" if known.corrects else "",
     ]
-    return _printable("  ".join(part for part in parts if part).rstrip())
+    return printable("  ".join(part for part in parts if part).rstrip())
 
 
 def _passthrough_line(event: PassthroughEvent) -> str:
     kind = event.type.removeprefix("mms.")
-    return _printable(f"{_clock()}  {kind:<20}  {mask(event.subject or '-')}")
+    return printable(f"{_clock()}  {kind:<20}  {mask(event.subject or '-')}")
 
 
 def _dead(message: AbstractIncomingMessage) -> str:
     reason = decode_dead_letter(message.body, message.properties).reason
-    return _printable(f"{_clock()}  {'dead letter':<20}  {reason}")
+    return printable(f"{_clock()}  {'dead letter':<20}  {reason}")
 
 
 def _clock() -> str:
     return time.strftime("%H:%M:%S")
-
-
-def _printable(text: str) -> str:
-    """What strangers sent us must not be able to command the terminal."""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)

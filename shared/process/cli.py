@@ -1,4 +1,4 @@
-"""What the commands have in common: settings in `--help`, clear errors, a clean stop."""
+"""What all commands share: settings in `--help`, one line for an error, a stop on a signal."""
 
 import asyncio
 import signal
@@ -19,31 +19,31 @@ STOP_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def settings_help() -> str:
-    """The settings as a block for the end of `--help`; click keeps its lines as they are."""
+    """The settings as a block for the end of `--help`; click does not wrap its lines."""
     rows = list(describe())
     width = max(len(row.variable) for row in rows)
     lines = [f"  {row.variable:<{width}}  {row.description} [{row.default}]" for row in rows]
     return "\n".join(
         [
             "\b",
-            "Settings, from the environment or from the TOML file that MMS_CONFIG names",
-            "(there in lower case and without MMS_); the environment wins:",
+            "Settings, from the environment or from the TOML file that MMS_CONFIG names (in the",
+            "file: lower case, without MMS_). The environment wins.",
             *lines,
         ]
     )
 
 
 def counted(count: int, one: str, many: str = "") -> str:
-    """A count in words for people: `1 postback`, `2 postbacks`.
+    """A number with its noun: `1 postback`, `2 postbacks`.
 
     Args:
-        many: what several are called; empty: `one` with an s.
+        many: the plural; empty: `one` with an s.
     """
     return f"{count} {one if count == 1 else many or f'{one}s'}"
 
 
 def run(main: Coroutine[object, object, None]) -> None:
-    """Run a process's main coroutine; an error of ours becomes one line and an exit status."""
+    """Run the main coroutine of a process; a `PostbacksError` becomes a line and an exit status."""
     watchdog.enable()
     try:
         uvloop.run(main)
@@ -56,7 +56,7 @@ def run(main: Coroutine[object, object, None]) -> None:
 
 
 def fail(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> NoReturn:
-    """Print what went wrong and leave: status 1 for a defect, 2 for what a person can mend."""
+    """Print the error and exit: status 1 when a component ended, 2 when an operator must act."""
     while isinstance(errors, BaseExceptionGroup):
         errors = errors.exceptions[0]
     print(f"{sys.argv[0].rpartition('/')[2]}: {errors}", file=sys.stderr)  # noqa: T201
@@ -64,7 +64,7 @@ def fail(errors: BaseExceptionGroup[PostbacksError] | PostbacksError) -> NoRetur
 
 
 def only_ours(error: BaseException) -> PostbacksError | None:
-    """The first error of a group in which all are ours; None if one is not."""
+    """The first error of a group that has only `PostbacksError`s; None if it has another one."""
     if not isinstance(error, BaseExceptionGroup):
         return error if isinstance(error, PostbacksError) else None
     known = [only_ours(each) for each in error.exceptions]
@@ -72,10 +72,10 @@ def only_ours(error: BaseException) -> PostbacksError | None:
 
 
 def stop_event(limit: float = watchdog.END_LIMIT) -> asyncio.Event:
-    """An event that SIGINT, SIGTERM and SIGHUP set instead of ending the process.
+    """An event that SIGINT, SIGTERM and SIGHUP set; the process then ends by itself.
 
     Args:
-        limit: seconds from the signal within which the process ends, whatever hangs.
+        limit: seconds from the signal after which the watchdog ends the process.
     """
     event = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -1,7 +1,7 @@
 """The long-lived components of a process: when one ends unexpectedly, the process ends.
 
 A process whose batcher or publisher has ended looks alive and does nothing. Therefore each
-component runs as a task of `Components`. When a component ends before the process is told to stop,
+component runs as a task of `Components`. When a component ends before the process must stop,
 with or without an error, the others are cancelled, the process cleans up and exits with a non-zero
 status. The supervisor of the process (`supervisor`, systemd, Kubernetes) starts it again.
 """

@@ -1,4 +1,4 @@
-"""Metric labels that are cheap to use and cannot grow without bound."""
+"""Metric labels that are cheap to use and have a limited number of values."""
 
 import re
 from typing import Final, TypeVar
@@ -10,16 +10,16 @@ _Metric = TypeVar("_Metric", Counter, Histogram)
 OTHER: Final = "other"
 UNKNOWN: Final = "unknown"
 
-# Seven digits may be a phone number, with separators too, unless they begin with zeros as an old
-# operator-id (0001470).
+# Seven digits may be a phone number, also with separators between them. An old operator-id begins
+# with zeros (0001470).
 _SAFE: Final = re.compile(r"000\d{4}|(?!(?:\D*\d){7})[A-Za-z0-9_-]{1,16}")
 
 
 class Children(dict[tuple[str, ...], _Metric]):
     """A metric's children by their label values.
 
-    `labels()` checks, joins and locks; here it is asked once for each combination of values, which
-    must be few.
+    `labels()` checks, joins and locks. This class calls it once for each combination of values;
+    there must be few combinations.
     """
 
     def __init__(self, metric: _Metric) -> None:
@@ -33,13 +33,14 @@ class Children(dict[tuple[str, ...], _Metric]):
 
 
 class Bounded:
-    """What the provider sends, as a label: the first so many values that look like ids.
+    """Makes labels from values that the provider sends: the first values that look like ids.
 
-    None is `unknown`; what comes after them, is long, or could be a phone number is `other`. So
-    nobody who can POST can make this process hold, or tell, more than that.
+    None becomes `unknown`. A value beyond the limit, a long value, or a value that may be a phone
+    number becomes `other`. So a client cannot fill the memory with labels, and metrics show no
+    phone number.
 
     Args:
-        most: distinct values of one process's life.
+        most: distinct values in the life of one process.
     """
 
     def __init__(self, most: int = 100) -> None:

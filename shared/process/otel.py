@@ -1,7 +1,8 @@
 """`Tracing` by OpenTelemetry's SDK; needs the optional dependencies `otel`.
 
-Spans carry the source, the code and the result: no number, no tracking-id, no body. How many traces
-are kept is the SDK's own setting, `OTEL_TRACES_SAMPLER`; the worker keeps what the ingress kept.
+Spans have the source, the code and the result, but no phone number, tracking-id or body. The SDK's
+own setting `OTEL_TRACES_SAMPLER` says how many traces are kept; the worker keeps those that the
+ingress kept.
 """
 
 import contextlib
@@ -20,11 +21,11 @@ from shared.postback.envelope import Arrival, TracedArrival
 HEADER: Final = "traceparent"
 
 SEND_LIMIT: Final = 2.0
-"""Seconds to try to send spans, also at the end of the process; then they are dropped."""
+"""Seconds to try to send spans, also when the process ends; then the spans are dropped."""
 
 
 class OpenTelemetry:
-    """Makes spans and gives them to a processor.
+    """Creates spans and passes them to a processor.
 
     Args:
         service: the process's name.
@@ -59,15 +60,15 @@ class OpenTelemetry:
                 self._traceparent(span),
             )
 
-    def processed(self, traceparent: str, started: int, told: Mapping[str, str]) -> str:
+    def processed(self, traceparent: str, started: int, attributes: Mapping[str, str]) -> str:
         if not traceparent:
             return ""
         span = self._tracer.start_span(
-            "absorb postback",
+            "process postback",
             context=self._propagator.extract({HEADER: traceparent}),
             kind=SpanKind.CONSUMER,
             start_time=started,
-            attributes=dict(told),
+            attributes=dict(attributes),
         )
         span.end()
         return self._traceparent(span)

@@ -1,4 +1,4 @@
-"""The first second of a command, in which Python only imports."""
+"""The first second of a command, while Python imports modules."""
 
 import contextlib
 import signal
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C end the process at once, as it ends other programs: nothing has begun yet.
+    """Let Ctrl-C end the process at once, without a traceback: no work has begun yet.
 
-    Python would print a traceback of whatever it was importing. Where Ctrl-C is ignored, as in a
-    script's background, it stays ignored. This module must import nothing that takes time.
+    Python would print a traceback of the import. Where Ctrl-C is ignored, as for a script's
+    background jobs, it stays ignored. This module must import nothing that takes time.
     """
     before = signal.getsignal(signal.SIGINT)
     if before is signal.default_int_handler:

@@ -1,4 +1,4 @@
-"""TLS for those without a proxy in front: TLS 1.2 or newer, with the standard library's ciphers."""
+"""TLS of the ingress and towards servers: TLS 1.2 or newer, the standard library's ciphers."""
 
 import ssl
 
@@ -6,7 +6,7 @@ from shared.errors import SettingsError
 
 
 def server_context(cert: str, key: str) -> ssl.SSLContext | None:
-    """How to speak TLS as a server; None if there is no certificate.
+    """The TLS context of a server; None if there is no certificate.
 
     Args:
         cert: PEM file of the certificate and its chain.
@@ -19,7 +19,7 @@ def server_context(cert: str, key: str) -> ssl.SSLContext | None:
         return None
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        # Without a password of its own it would ask for one on the terminal, and wait for ever.
+        # Without this argument OpenSSL would ask for a password on the terminal and wait for ever.
         context.load_cert_chain(cert, key or None, password="")
     except (OSError, ValueError) as error:  # ssl.SSLError is an OSError
         reason = error.strerror if isinstance(error, OSError) else "not PEM"
@@ -31,7 +31,7 @@ def server_context(cert: str, key: str) -> ssl.SSLContext | None:
 
 
 def client_context(ca: str) -> ssl.SSLContext:
-    """How to speak TLS as a client; certificates and names are verified.
+    """The TLS context of a client, which verifies certificates and names.
 
     Args:
         ca: PEM file of the authorities that sign servers; empty: the system's.

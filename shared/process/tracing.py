@@ -1,8 +1,8 @@
 """Tracing with OpenTelemetry: off unless `MMS_OTEL_ENDPOINT` is set, which loads `process.otel`.
 
 One trace leads from a POST to its event: the ingress's span travels with the postback in the batch
-(`envelope.TracedArrival`, through the spool too), the worker's is its child and travels in the
-event's `traceparent` header. All times are the processes' own clocks.
+(`envelope.TracedArrival`, also through the spool). The worker's span is its child and travels in
+the event's `traceparent` header. All times are those of the processes' own clocks.
 """
 
 from collections.abc import Mapping
@@ -15,31 +15,31 @@ from shared.settings.settings import Settings
 
 
 class Tracing(Protocol):
-    """What the processes tell of."""
+    """Creates the spans of the processes."""
 
     def posted(self, arrival: Arrival) -> AbstractContextManager[TracedArrival]:
-        """The span of one POST, from its body to its durable answer; what to submit instead."""
+        """The span of one POST until its durable response; yields the arrival to submit."""
 
-    def processed(self, traceparent: str, started: int, told: Mapping[str, str]) -> str:
+    def processed(self, traceparent: str, started: int, attributes: Mapping[str, str]) -> str:
         """The span of one postback in a worker, from `started` (ns, Unix) until now.
 
         Args:
-            traceparent: what it came with; if that is empty nothing is told.
-            told: attributes; nothing of the postback but its code.
+            traceparent: of the postback; empty: no span is created.
+            attributes: of the span; of the postback's own fields only the code.
 
         Returns:
-            The `traceparent` for what comes of it.
+            The `traceparent` for the postback's event.
         """
 
     def close(self) -> None:
-        """Send what is left; may take seconds."""
+        """Send the remaining spans; may take seconds."""
 
 
 def start(settings: Settings, service: str) -> Tracing | None:
-    """Tracing as the settings want it; None when they do not.
+    """Start tracing; return None when `MMS_OTEL_ENDPOINT` is not set.
 
     Raises:
-        SettingsError: it is wanted and not installed.
+        SettingsError: it is set, and OpenTelemetry is not installed.
     """
     if not settings.otel_endpoint:
         return None

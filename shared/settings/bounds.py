@@ -1,7 +1,7 @@
-"""Between which values each setting with an amount must be: outside it would mean something else.
+"""The lowest and the highest value of each setting that is a number.
 
-Each bound is what the value is used for: a port has 16 bits, Redis and RabbitMQ count a record's
-and a stream's age in whole seconds, SQLite has at most 2^32 pages.
+The bounds come from the use of the value: a port has 16 bits, Redis and RabbitMQ count the age of
+records and streams in whole seconds, SQLite has at most 2^32 pages.
 """
 
 import re
@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 
 class Bounds(NamedTuple):
-    """The lowest and the highest value, and how they are written."""
+    """The lowest and the highest value, and both as a person writes them."""
 
     lowest: float
     highest: float
@@ -27,7 +27,7 @@ BOUNDS: Final = {
     "max_body": Bounds(1, 8 * 2**20, "1 to 8MiB"),
     "max_waiting": Bounds(1, 10**7, "1 to 10000000"),
     "max_connections": Bounds(1, 10**6, "1 to 1000000"),
-    # The spool file's own tables and its reserve need some pages.
+    # The tables of the spool file and its reserve need some pages.
     "spool_max_bytes": Bounds(64 * 2**10, 8 * 2**40, "64KiB to 8TiB"),
     "state_ttl": Bounds(1, _CENTURY, "1s to 36500d"),
     "prefetch": Bounds(1, 65535, "1 to 65535"),
@@ -38,10 +38,10 @@ BOUNDS: Final = {
     "archive_max_bytes": Bounds(4 * 2**10, 2**50, "4KiB to 1024TiB"),
     "replicas": Bounds(0, 1000, "0 to 1000"),
 }
-"""By the setting's name."""
+"""By the name of the setting."""
 
 NO_LIMIT: Final = frozenset({"rate_per_source"})
-"""Settings where 0 means that there is no limit."""
+"""Settings for which 0 means no limit."""
 
 _HOST: Final = re.compile(r"[0-9A-Za-z_.:%-]+")
 
@@ -53,10 +53,10 @@ def within(name: str, amount: float) -> bool:
 
 
 def is_host(text: str) -> bool:
-    """Whether this can be an address or a name. An empty one would be every address there is."""
+    """Whether this can be an address or a name. An empty text would mean every address."""
     try:
         text.encode("idna")
-    except UnicodeError:  # a part of it is empty or too long for a name
+    except UnicodeError:  # a label of the name is empty or too long
         return False
-    # One colon is a name and a port; an IPv6 address has more.
+    # One colon separates a name from a port; an IPv6 address has more colons.
     return _HOST.fullmatch(text) is not None and text.count(":") != 1

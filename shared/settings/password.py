@@ -1,9 +1,9 @@
-"""Passwords as the settings hold them: hashed with scrypt, each with a salt of its own.
+"""Passwords in the settings: hashed with scrypt, each with its own salt.
 
     scrypt.14.8.1.<salt>.<digest>        log2 of N, r, p; salt and digest in URL-safe Base64
 
-The alphabet has nothing that a shell, a compose file, a list separated by commas or a TOML string
-treats specially.
+The text has no character that is special in a shell, a compose file, a list separated by commas or
+a TOML string.
 """
 
 import base64
@@ -20,11 +20,11 @@ _R: Final = 8
 _P: Final = 1
 _SALT: Final = 16
 _DIGEST: Final = 32
-_MOST_MEMORY: Final = 256 * 2**20
+_MAX_MEMORY: Final = 256 * 2**20
 
 
 class Hashed(msgspec.Struct, frozen=True):
-    """A password that can be recognised but not read."""
+    """The hash of a password, with its parameters."""
 
     log_n: int
     r: int
@@ -40,7 +40,7 @@ class Hashed(msgspec.Struct, frozen=True):
         return ".".join((*parts, _encoded(self.salt), _encoded(self.digest)))
 
     def matches(self, password: bytes) -> bool:
-        """Whether this is the password; takes some 50 ms and 16 MiB, and lets go of the GIL."""
+        """Whether this is the password; takes about 50 ms and 16 MiB, and releases the GIL."""
         digest = _scrypt(password, self.salt, self.log_n, self.r, self.p)
         return hmac.compare_digest(digest, self.digest)
 
@@ -52,10 +52,10 @@ def hashed(password: bytes) -> Hashed:
 
 
 def parse(text: str) -> Hashed:
-    """Read what `str(Hashed)` wrote.
+    """Parse the text that `str(Hashed)` returns.
 
     Raises:
-        ValueError: it is something else, or would need over 256 MiB; does not repeat it.
+        ValueError: the text is not valid, or needs over 256 MiB; the error does not repeat it.
     """
     scheme, *rest = text.split(".")
     try:
@@ -69,7 +69,7 @@ def parse(text: str) -> Hashed:
         or len(parsed.salt) < _SALT
         or min(parsed.log_n, parsed.r, parsed.p) < 1
         or max(parsed.log_n, parsed.r, parsed.p) > 20  # noqa: PLR2004 (before 2 is raised to it)
-        or _memory(parsed.log_n, parsed.r, parsed.p) > _MOST_MEMORY
+        or _memory(parsed.log_n, parsed.r, parsed.p) > _MAX_MEMORY
     ):
         raise ValueError("not a hashed password") from None
     return parsed

@@ -71,7 +71,7 @@ def test_it_serves_the_page_and_the_dashboards_unchanged(page: Dashboards) -> No
 def test_it_reports_a_prometheus_that_is_down(page: Dashboards) -> None:
     status, body, _ = ask(page, "/api/v1/query?query=up")
     assert status == 502
-    assert "No answer from Prometheus" in json.loads(body)["error"]
+    assert "No response from Prometheus" in json.loads(body)["error"]
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ OPTIONS = {
     "mms-simulate": ("--dupl", "--duplicates"),
     "mms-worker": ("--proc", "--processes"),
 }
-"""By command: a word that is begun, and how it is completed."""
+"""By command: the beginning of a word, and the completed word."""
 
 
 def run(*words: str, **environ: str) -> str:
-    """What a program prints; the commands are in its PATH."""
+    """The output of a program that has the commands in its PATH."""
     path = f"{Path(command('mms-admin')).parent}:{os.environ['PATH']}"
     return subprocess.run(
         words,

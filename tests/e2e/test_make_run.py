@@ -1,4 +1,4 @@
-"""`make run` as a newcomer meets it: its banner, its curl line, its events, its end."""
+"""`make run`: its greeting, its curl line, its events, its end."""
 
 import http.client
 import json
@@ -67,7 +67,7 @@ async def test_a_first_and_a_second_run(start: Start, tmp_path: Path) -> None:
     assert second.interrupt() == 0, second.said
 
 
-def test_with_servers_of_ones_own_it_starts_none(
+def test_it_starts_no_servers_when_settings_name_some(
     start: Start, settings: Settings, tmp_path: Path
 ) -> None:
     run = start(MMS_AMQP_URL=settings.amqp_url, MMS_REDIS_URL=settings.redis_url)
@@ -94,7 +94,7 @@ def test_with_servers_of_ones_own_it_starts_none(
     assert run.interrupt() == 0, run.said
 
 
-def test_a_second_one_in_the_same_folder_says_so(start: Start, settings: Settings) -> None:
+def test_a_second_run_in_the_same_folder_is_an_error(start: Start, settings: Settings) -> None:
     servers = {"MMS_AMQP_URL": settings.amqp_url, "MMS_REDIS_URL": settings.redis_url}
     first = start(**servers)
     first.line("Ctrl-C stops everything")
@@ -114,8 +114,8 @@ def test_a_failure_shows_the_log(start: Start, settings: Settings, tmp_path: Pat
     assert str(tmp_path / "var" / "log" / "mms-ingest.log") in said
 
 
-async def test_the_data_of_the_release_before(start: Start, tmp_path: Path) -> None:
-    """Its `mms.dead` has other arguments; it is created again, and the dead letters stay."""
+async def test_the_data_of_an_earlier_release_is_upgraded(start: Start, tmp_path: Path) -> None:
+    """Its `mms.dead` has other arguments. It is declared again, and its dead letters stay."""
     server = RabbitMQ(tmp_path / "var" / "rabbitmq")
     with running(server):
         async with channel(Settings(amqp_url=server.url)) as opened:
@@ -129,7 +129,7 @@ async def test_the_data_of_the_release_before(start: Start, tmp_path: Path) -> N
 
 
 def _paste(line: str) -> str:
-    """Do what this curl line says; the tracking-id it sent."""
+    """Run this curl line; return the tracking-id that it sent."""
     words = shlex.split(line)
     tracking_id = re.search(r'"tracking-id": "([^"]+)"', words[-1])
     assert tracking_id is not None
@@ -161,7 +161,7 @@ def _name(pid: int) -> str:
 
 
 def _runs(pid: int) -> bool:
-    """Whether it is neither gone nor merely waiting for its exit status to be read."""
+    """Whether it runs; a zombie does not."""
 
     def gone() -> bool:
         try:

@@ -1,4 +1,4 @@
-"""`--processes N` with the real commands: what dies comes back, SIGTERM reaches all."""
+"""`--processes N` with the real commands: restarts, SIGTERM, one admin port."""
 
 import asyncio
 import os
@@ -48,7 +48,7 @@ async def test_children_die_under_load_and_nothing_is_lost(
         back = await asyncio.to_thread(until, lambda: ready(ingress) == 3 and ready(worker) == 2)
         assert back, worker.log()
         await asyncio.sleep(1)
-        # What the killed one had in hand got no answer; nothing got a wrong one.
+        # Requests in progress in the killed process got no response; no other request failed.
         assert set(ledger.attempts) <= {"200", "no connection"}
         assert ledger.attempts["no connection"] < CONCURRENCY
         await asyncio.to_thread(ingress.stop)
@@ -68,7 +68,7 @@ async def test_children_die_under_load_and_nothing_is_lost(
     assert "Traceback" not in worker.log()
 
 
-def test_one_admin_port_speaks_for_all(settings: Settings, processes: Processes) -> None:
+def test_one_admin_port_serves_all(settings: Settings, processes: Processes) -> None:
     ingress = processes.start_ingest(settings, "--processes", "2")
     assert until(lambda: ready(ingress) == 2), ingress.log()
     for at in range(40):  # a new connection each: the kernel spreads them
@@ -80,7 +80,7 @@ def test_one_admin_port_speaks_for_all(settings: Settings, processes: Processes)
     assert until(lambda: "process 1: rabbitmq: ok\n" in ingress.ask("/readyz")[1])
 
 
-def test_they_share_a_spool(settings: Settings, processes: Processes) -> None:
+def test_children_share_a_spool(settings: Settings, processes: Processes) -> None:
     away = msgspec.structs.replace(settings, amqp_url=f"amqp://127.0.0.1:{free_port()}/")
     ingress = processes.start_ingest(away, "--processes", "2")
     assert until(lambda: ready(ingress) == 2)
@@ -104,14 +104,16 @@ def test_children_end_when_their_parent_is_killed(settings: Settings, processes:
     assert until(lambda: not any(map(runs, pids)), within=5)
 
 
-def test_settings_that_are_refused_end_it_at_once(settings: Settings, processes: Processes) -> None:
+def test_bad_settings_end_the_parent_at_once(settings: Settings, processes: Processes) -> None:
     spoilt = msgspec.structs.replace(settings, spool_path="/dev/null/spool.db")
     ingress = processes.start_ingest(spoilt, "--processes", "2", wait=False)
     assert until(lambda: not ingress.is_alive())
     assert "MMS_SPOOL_PATH" in ingress.log()
 
 
-def test_a_port_is_not_shared_with_strangers(settings: Settings, processes: Processes) -> None:
+def test_a_port_is_not_shared_with_another_program(
+    settings: Settings, processes: Processes
+) -> None:
     with socket.create_server(("127.0.0.1", settings.ingest_port), reuse_port=True):
         ingress = processes.start_ingest(settings, "--processes", "2", wait=False)
         assert until(lambda: not ingress.is_alive())
@@ -131,7 +133,7 @@ def children(service: Service) -> list[int]:
 
 
 def runs(pid: int) -> bool:
-    """Whether it is neither gone nor merely waiting for its exit status to be read."""
+    """Whether it runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Secrets do not come out of the commands: not in a log, not in an error, not in `--help`."""
+"""The commands show no secret: not in a log, not in an error, not in `--help`."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ from tests.support.processes import Processes, until
 
 HUSH = "hush-0123456789abcdef"
 COMMANDS = ("mms-ingest", "mms-worker", "mms-admin", "mms-simulate")
-GIVEN = {
+SECRETS = {
     "MMS_AMQP_URL": f"amqp://mms:{HUSH}@127.0.0.1:1/",
     "MMS_REDIS_URL": f"redis://mms:{HUSH}@127.0.0.1:1/0",
     "MMS_SOURCE_DEFAULT_TOKEN": HUSH,
@@ -21,11 +21,11 @@ GIVEN = {
 }
 
 
-def said(name: str, *arguments: str, **more: str) -> str:
-    """All that a command prints."""
+def output(name: str, *arguments: str, **more: str) -> str:
+    """Standard output and standard error of a command."""
     done = subprocess.run(
         [command(name), *arguments],
-        env=os.environ | GIVEN | more,
+        env=os.environ | SECRETS | more,
         capture_output=True,
         text=True,
         timeout=60,
@@ -35,14 +35,14 @@ def said(name: str, *arguments: str, **more: str) -> str:
 
 
 def hidden(text: str) -> bool:
-    """Whether no secret is in the text, the hash and its salt neither."""
-    _, _, hashed = GIVEN["MMS_SOURCE_DEFAULT_BASIC"].partition(":")
+    """Whether the text has no secret, and neither the hash nor its salt."""
+    _, _, hashed = SECRETS["MMS_SOURCE_DEFAULT_BASIC"].partition(":")
     return not any(part in text for part in (HUSH, hashed, *hashed.split(".")[-2:]))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help(name: str) -> None:
-    text = said(name, "--help")
+    text = output(name, "--help")
     assert "MMS_AMQP_URL" in text
     assert hidden(text)
 
@@ -59,15 +59,15 @@ def test_help(name: str) -> None:
     ],
 )
 def test_errors_of_settings(variable: str, value: str) -> None:
-    text = said("mms-ingest", **{variable: value})
+    text = output("mms-ingest", **{variable: value})
     assert variable in text
     assert "Traceback" not in text
     assert hidden(text)
 
 
-def test_it_refuses_to_listen_to_a_network_unguarded() -> None:
+def test_without_an_access_rule_it_does_not_listen_to_a_network() -> None:
     named = {"MMS_SOURCES": "default,acme", "MMS_INGEST_HOST": "0.0.0.0", "MMS_SPOOL_PATH": ""}
-    text = said("mms-ingest", **named)
+    text = output("mms-ingest", **named)
     assert "postbacks for acme." in text
     assert "MMS_OPEN=1" in text
     assert hidden(text)
@@ -85,7 +85,7 @@ def test_it_refuses_to_listen_to_a_network_unguarded() -> None:
 def test_each_command_names_a_misspelt_variable(
     name: str, arguments: tuple[str, ...], ends: dict[str, str]
 ) -> None:
-    text = said(name, *arguments, MMS_AMPQ_URL=GIVEN["MMS_AMQP_URL"], **ends)
+    text = output(name, *arguments, MMS_AMPQ_URL=SECRETS["MMS_AMQP_URL"], **ends)
     assert "MMS_AMPQ_URL is set, but there is no such setting; did you mean MMS_AMQP_URL?" in text
     assert "Traceback" not in text
     assert hidden(text)
@@ -93,18 +93,18 @@ def test_each_command_names_a_misspelt_variable(
 
 @pytest.mark.parametrize("url", [f"redis://mms:{HUSH}/x@127.0.0.1:1/0", f"redis+cluster://{HUSH}"])
 def test_errors_of_the_redis_url(url: str) -> None:
-    text = said("mms-worker", MMS_REDIS_URL=url, MMS_ADMIN_PORT="0")
+    text = output("mms-worker", MMS_REDIS_URL=url, MMS_ADMIN_PORT="0")
     assert "MMS_REDIS_URL" in text
     assert "Traceback" not in text
     assert hidden(text)
 
 
-def test_logs_of_processes_that_are_refused(
+def test_logs_of_processes_with_a_wrong_password(
     settings: Settings, processes: Processes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A real RabbitMQ and a real Redis that do not know the password."""
     for name in ("MMS_SOURCE_DEFAULT_TOKEN", "MMS_SOURCE_DEFAULT_BASIC"):
-        monkeypatch.setenv(name, GIVEN[name])
+        monkeypatch.setenv(name, SECRETS[name])
     wrong = msgspec.structs.replace(
         settings,
         amqp_url=settings.amqp_url.replace("guest:guest", f"mms:{HUSH}"),

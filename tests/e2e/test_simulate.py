@@ -53,7 +53,7 @@ def outcome(provider: "subprocess.Popen[str]") -> tuple[int, dict[str, Any]]:
     return provider.returncode, json.loads(out)
 
 
-def test_all_that_was_answered_200_is_accounted_for(
+def test_every_postback_answered_200_is_accounted_for(
     settings: Settings, processes: Processes
 ) -> None:
     processes.start_ingest(settings)
@@ -77,7 +77,7 @@ def test_killing_a_worker_changes_nothing(settings: Settings, processes: Process
     assert status == 0, report
 
 
-def test_killing_the_ingress_costs_only_resends(settings: Settings, processes: Processes) -> None:
+def test_killing_the_ingress_causes_only_resends(settings: Settings, processes: Processes) -> None:
     ingress = processes.start_ingest(settings)
     processes.start_worker(settings)
     provider = start(settings, *CHECKED_RUN, "--rate", "800", "--resend-after", "2s")
@@ -89,8 +89,8 @@ def test_killing_the_ingress_costs_only_resends(settings: Settings, processes: P
     assert report["ledger"]["resent"] > 0
 
 
-def test_a_check_of_nothing_fails(settings: Settings, processes: Processes) -> None:
-    """As with a wrong URL or token, no postback is answered 200."""
+def test_a_run_without_any_200_fails(settings: Settings, processes: Processes) -> None:
+    """With a wrong URL or token no postback is answered 200."""
     processes.start_ingest(settings)
     stranger = ("--source", "nobody", "--count", "2", "--deadline", "1s", "--settle", "1s")
     status, report = outcome(start(settings, *stranger, "--verify"))
@@ -100,7 +100,7 @@ def test_a_check_of_nothing_fails(settings: Settings, processes: Processes) -> N
 
 
 def test_without_a_worker_everything_is_lost(settings: Settings, processes: Processes) -> None:
-    """So the check can fail."""
+    """Proves that the check can fail."""
     processes.start_ingest(settings)
     status, report = outcome(start(settings, "--count", "20", "--verify", "--settle", "1s"))
     assert status == 1

@@ -1,4 +1,4 @@
-"""`make site`: traffic through the proxy while ingresses come and go; Prometheus sees it all."""
+"""`make site`: traffic through the proxy while ingresses restart, and the metrics in Prometheus."""
 
 import asyncio
 import json
@@ -35,7 +35,9 @@ def site(settings: Settings, tmp_path: Path) -> Iterator[Live]:
 _LIMITS = ("MMS_SPOOL_MAX_BYTES", "MMS_QUEUE_MAX_BYTES", "MMS_ARCHIVE_MAX_BYTES")
 
 
-async def test_only_200s_while_ingresses_come_and_go(site: Live, settings: Settings) -> None:
+async def test_every_response_is_200_while_ingresses_restart(
+    site: Live, settings: Settings
+) -> None:
     simulator = await asyncio.create_subprocess_exec(
         command("mms-simulate"),
         printed(site, r"Send postbacks to (\S+)"),
@@ -57,7 +59,7 @@ async def test_only_200s_while_ingresses_come_and_go(site: Live, settings: Setti
     assert set(result["ledger"]["attempts"]) == {"200"}, result
 
 
-def test_prometheus_has_all_of_it(site: Live) -> None:
+def test_prometheus_scrapes_all_processes(site: Live) -> None:
     prometheus = printed(site, r"Prometheus: (\S+)")
     wanted = {"mms-ingest": 2, "mms-worker": 2, "haproxy": 1}
 

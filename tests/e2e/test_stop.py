@@ -1,4 +1,4 @@
-"""Each command stops cleanly, whichever signal asks it to; SIGHUP is no accident."""
+"""Each command stops cleanly on SIGINT, SIGTERM and SIGHUP."""
 
 import functools
 import os

@@ -1,4 +1,4 @@
-"""The private servers: durable, alone on their machine, and clear when they do not start."""
+"""The private servers: durable, on 127.0.0.1 only, and with clear errors when they do not start."""
 
 import os
 import signal
@@ -71,7 +71,7 @@ def test_all_listen_on_loopback_only(rabbit: RabbitMQ, redis_server: Redis) -> N
 
 
 @pytest.mark.parametrize("kind", ["rabbit", "redis_server"])
-def test_a_paused_server_is_there_and_does_not_answer(
+def test_a_paused_server_keeps_its_port_and_does_not_respond(
     request: pytest.FixtureRequest, kind: str
 ) -> None:
     server: RabbitMQ | Redis = request.getfixturevalue(kind)
@@ -103,7 +103,7 @@ def test_a_rabbitmq_that_fails_shows_the_end_of_its_log(tmp_path: Path) -> None:
     assert is_free(server.port_mapper.port)
 
 
-def test_a_rabbitmq_that_failed_to_boot_is_given_up_though_it_still_runs(
+def test_a_rabbitmq_that_failed_to_boot_is_an_error_though_it_still_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(servers, "RABBITMQ", tmp_path)
@@ -118,7 +118,7 @@ def test_a_rabbitmq_that_failed_to_boot_is_given_up_though_it_still_runs(
         server.stop()
 
 
-def test_a_machine_without_the_name_localhost_is_told(
+def test_without_the_name_localhost_the_error_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(*_: object) -> None:
@@ -129,23 +129,23 @@ def test_a_machine_without_the_name_localhost_is_told(
         RabbitMQ(tmp_path).prepare()
 
 
-def test_a_taken_port_is_said_to_be_taken(tmp_path: Path) -> None:
+def test_the_error_of_a_taken_port_says_so(tmp_path: Path) -> None:
     with socket.create_server((HOST, 0)) as other:
         server = Redis(tmp_path, port=other.getsockname()[1])
         with pytest.raises(StartError, match=f"port {server.port} is taken"):
             server.start()
 
 
-def test_another_redis_on_the_port_is_not_taken_for_it(
+def test_another_redis_on_the_port_does_not_look_like_this_one(
     redis_server: Redis, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two `make run` that start at once find the same port free."""
+    """Two `make run` that start at the same time may choose the same port."""
     monkeypatch.setattr(servers, "is_free", lambda _: True)
     with pytest.raises(StartError, match="ended at once"):
         Redis(tmp_path, port=redis_server.port).start()
 
 
-def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
+def test_a_server_ends_with_the_process_that_started_it(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys\n"
         "from deploy.local.servers import Redis\n"
@@ -168,7 +168,7 @@ def test_a_server_ends_with_whoever_started_it(tmp_path: Path) -> None:
 
 
 def _knows_queue(directory: Path, name: bytes) -> bool:
-    """Wait until the node has on disk that there is this quorum queue; whether it has.
+    """Wait until the node has stored on disk that this quorum queue exists.
 
     RabbitMQ 3.10 writes that down about half a second after it says that the queue is there.
     Killed in between, it comes back with a queue that never gets a leader.

@@ -83,7 +83,7 @@ async def test_one_trace_leads_from_the_post_to_the_event(
     traced = msgspec.structs.replace(settings, otel_endpoint=ENDPOINT)
     async with running.ingest(traced), running.worker(running.beside(traced)):
         event = await message_after(settings, EVENTS, DELIVERED)
-    posted, processed = named(spans, "POST /postbacks/default"), named(spans, "absorb postback")
+    posted, processed = named(spans, "POST /postbacks/default"), named(spans, "process postback")
     assert posted.parent is None
     assert is_child(processed, posted)
     assert event.headers["traceparent"] == traceparent(processed)
@@ -108,7 +108,7 @@ async def test_a_dead_letter_is_in_the_trace_of_its_post(
     traced = msgspec.structs.replace(settings, otel_endpoint=ENDPOINT)
     async with running.ingest(traced), running.worker(running.beside(traced)):
         letter = await message_after(settings, DEAD, b"no postback")
-    posted, processed = named(spans, "POST /postbacks/default"), named(spans, "absorb postback")
+    posted, processed = named(spans, "POST /postbacks/default"), named(spans, "process postback")
     assert letter.headers["traceparent"] == traceparent(posted)
     assert is_child(processed, posted)
     assert processed.attributes == {"mms.source": "default", "mms.dead_letter": "malformed"}

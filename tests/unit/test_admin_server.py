@@ -1,4 +1,4 @@
-"""What `/readyz` says: ok, degraded, not ready."""
+"""The responses of `/readyz`, and the errors of addresses that cannot be used."""
 
 from collections.abc import Mapping
 
@@ -31,7 +31,7 @@ async def test_readyz(needs: Mapping[str, str | None], status: int, text: str) -
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "256.1.1.1"])
-async def test_an_address_that_is_not_ours_is_named_and_not_the_port(host: str) -> None:
+async def test_the_error_of_an_address_of_another_machine_names_the_host_setting(host: str) -> None:
     with pytest.raises(SettingsError, match="change MMS_INGEST_HOST"):
         listen.check_free(host, 18080, "MMS_INGEST_PORT")
     runner = web.AppRunner(web.Application())

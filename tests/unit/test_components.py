@@ -1,4 +1,4 @@
-"""A component that ends before it is told to ends the process; nothing keeps it from ending."""
+"""When a component ends unexpectedly, the others are cancelled and the error says which it was."""
 
 import asyncio
 import contextlib
@@ -39,7 +39,7 @@ async def is_cancelled_by_a_library() -> None:
     ("component", "why"),
     [(returns, "returned"), (fails, "ZeroDivisionError"), (is_cancelled_by_a_library, "cancelled")],
 )
-async def test_whatever_ends_ends_all_and_says_which_it_was(
+async def test_a_component_that_ends_ends_all_and_the_error_names_it(
     component: Callable[[], Any], why: str
 ) -> None:
     steps: list[str | None] = []
@@ -66,7 +66,7 @@ async def test_whatever_ends_ends_all_and_says_which_it_was(
     assert steps == [None, str(error), "cleaned up"]
 
 
-async def test_what_a_person_must_mend_keeps_its_words() -> None:
+async def test_an_error_for_the_operator_keeps_its_message() -> None:
     async def conflict() -> None:
         raise TopologyConflictError("delete the queue")
 
@@ -80,18 +80,18 @@ async def test_what_a_person_must_mend_keeps_its_words() -> None:
     assert str(caught.value.exceptions[0]) == "delete the queue"
 
 
-async def test_when_told_to_stop_components_return_or_are_cancelled() -> None:
-    told = asyncio.Event()
+async def test_at_a_stop_components_return_or_are_cancelled() -> None:
+    stop = asyncio.Event()
 
-    async def returns_when_told() -> None:
-        await told.wait()
+    async def returns_on_stop() -> None:
+        await stop.wait()
 
     async with asyncio.timeout(10), Components() as components:
-        waits = components.start("batcher", returns_when_told())
+        waits = components.start("batcher", returns_on_stop())
         cancelled = components.start("drain", for_ever())
         await asyncio.sleep(0)
         components.stopping = True
-        told.set()
+        stop.set()
         await asyncio.wait([waits])
     assert cancelled.cancelled()
 

@@ -1,4 +1,4 @@
-"""Numbers in disguise, and lines as JSON."""
+"""Phone numbers inside words and encodings are masked; lines as JSON; levels by logger."""
 
 import json
 import logging
@@ -40,20 +40,20 @@ def test_a_number_in_a_word_or_percent_encoded_is_masked(text: str, length: int)
 
 
 @given(st.binary(min_size=8, max_size=24))
-def test_an_id_in_hexadecimal_stays_legible(raw: bytes) -> None:
+def test_an_id_in_hexadecimal_is_not_masked(raw: bytes) -> None:
     text = raw.hex()
     if not text.isdigit():
         assert log.mask(f"batch {text}: 3 postbacks") == f"batch {text}: 3 postbacks"
 
 
 @pytest.mark.parametrize("text", ["run80685aa6-000123", "MMS_35674_abcdef", "FIRST-1", "order-7"])
-def test_an_id_with_letters_stays_legible(text: str) -> None:
+def test_an_id_with_letters_is_not_masked(text: str) -> None:
     assert log.mask(f"tracking-id {text}") == f"tracking-id {text}"
 
 
 @pytest.fixture
 def root() -> Iterator[None]:
-    """Leave logging as it was."""
+    """Restore the logging configuration."""
     logger = logging.getLogger()
     before = logger.handlers[:], logger.level
     yield
@@ -63,7 +63,7 @@ def root() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("root")
-def test_a_line_as_json_has_what_was_given_and_no_number(
+def test_a_json_line_has_its_extra_keys_and_no_phone_number(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     log.configure("INFO", "json")
@@ -100,6 +100,6 @@ def test_a_logger_can_have_a_level_of_its_own(capsys: pytest.CaptureFixture[str]
     "variables",
     [{"MMS_LOG_LEVEL": "LOUD"}, {"MMS_LOG_LEVEL": "INFO,workers"}, {"MMS_LOG_FORMAT": "xml"}],
 )
-def test_a_setting_that_cannot_be_is_refused_by_name(variables: dict[str, str]) -> None:
+def test_the_error_of_a_bad_log_setting_names_it(variables: dict[str, str]) -> None:
     with pytest.raises(SettingsError, match=next(iter(variables))):
         load_settings(variables)

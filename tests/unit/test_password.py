@@ -1,4 +1,4 @@
-"""Hashed passwords: the right one matches, its text survives shells and lists, junk is refused."""
+"""Hashed passwords: what matches, their text, and texts that are not valid."""
 
 import pytest
 from click.testing import CliRunner
@@ -18,7 +18,7 @@ def test_only_the_right_password_matches() -> None:
     assert password.hashed(b"correct horse") != HASHED
 
 
-def test_it_can_be_written_and_read() -> None:
+def test_its_text_can_be_parsed() -> None:
     assert password.parse(str(HASHED)) == HASHED
     assert not set(str(HASHED)) & set("$,:@/#'\" \\=")
     assert repr(HASHED) == "Hashed(***)"
@@ -38,18 +38,18 @@ def test_it_can_be_written_and_read() -> None:
     ],
     ids=["empty", "no-hash", "scheme", "cost", "memory", "negative", "cut", "longer"],
 )
-def test_anything_else_is_refused_and_not_repeated(text: str) -> None:
+def test_the_error_of_another_text_does_not_repeat_it(text: str) -> None:
     with pytest.raises(ValueError, match=r"^not a hashed password$"):
         password.parse(text)
 
 
 @given(st.text())
-def test_parsing_junk_raises_nothing_else(text: str) -> None:
+def test_parsing_any_text_raises_only_value_errors(text: str) -> None:
     with pytest.raises(ValueError, match=r"^not a hashed password$"):
         password.parse(text)
 
 
-def test_the_command_prints_what_the_settings_take() -> None:
+def test_the_output_of_the_command_is_a_valid_setting() -> None:
     done = CliRunner().invoke(main, ["hash-password", "mms"], input="correct horse\n")
     assert done.exit_code == 0, done.output
     user, _, hashed = done.stdout.strip().partition(":")
@@ -59,5 +59,5 @@ def test_the_command_prints_what_the_settings_take() -> None:
 
 
 @pytest.mark.parametrize(("user", "secret"), [("a:b", "x\n"), ("", "x\n"), ("mms", "\n")])
-def test_the_command_refuses_what_could_not_be_used(user: str, secret: str) -> None:
+def test_the_command_refuses_a_bad_user_and_an_empty_password(user: str, secret: str) -> None:
     assert CliRunner().invoke(main, ["hash-password", user], input=secret).exit_code != 0

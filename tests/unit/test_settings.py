@@ -1,25 +1,20 @@
-"""Settings: where they come from, what they take, and what is said when they cannot be used."""
+"""Settings: their sources, their values, and the errors about values that cannot be used."""
 
-import json
 import logging
-import re
-import tomllib
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from shared.errors import SettingsError
 from shared.settings.bounds import BOUNDS
-from shared.settings.describe import Row, describe, sample_file
+from shared.settings.describe import Row, describe
 from shared.settings.environment import MAX_FILE_SIZE
 from shared.settings.load import load_settings, warn_of_unknown_variables
 from shared.settings.settings import Settings
 from shared.settings.sources import Rule
 from shared.settings.units import parse_networks, parse_seconds
-from workers.admin.settings import show_settings
 
 CONTRACT = {
     "MMS_AMQP_URL": "amqp://guest:guest@127.0.0.1:5672/",
@@ -37,7 +32,7 @@ def toml(tmp_path: Path) -> Path:
     return tmp_path / "mms.toml"
 
 
-def test_the_contracts_settings_are_there_with_its_defaults() -> None:
+def test_the_settings_of_the_contract_have_its_defaults() -> None:
     rows = {row.variable: row.default for row in describe()}
     assert CONTRACT.items() <= rows.items()
     assert "MMS_ADMIN_PORT" in rows
@@ -57,11 +52,11 @@ def test_every_setting_is_described() -> None:
 
 
 def plain() -> list[Row]:
-    """The settings but for the rules of sources."""
+    """All settings except the access rules."""
     return [row for row in describe() if "<NAME>" not in row.variable]
 
 
-def test_a_described_default_is_what_one_may_write() -> None:
+def test_a_described_default_can_be_set() -> None:
     written = {row.variable: row.default for row in plain()}
     assert load_settings(written) == load_settings({}) == Settings()
 
@@ -85,7 +80,7 @@ def test_an_empty_variable_is_a_value() -> None:
     assert load_settings({"MMS_SPOOL_PATH": ""}).spool_path == ""
 
 
-def test_other_variables_are_none_of_ours() -> None:
+def test_other_variables_are_ignored() -> None:
     assert load_settings({"PATH": "/bin", "MAX_BODY": "1", "mms_max_body": "1"}) == Settings()
 
 
@@ -190,7 +185,7 @@ def test_names(written: str, toml: Path) -> None:
         ("MMS_LOG_LEVEL", "LOUD"),
     ],
 )
-def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: str) -> None:
+def test_the_error_of_a_bad_value_names_the_setting(variable: str, value: str) -> None:
     with pytest.raises(SettingsError, match=variable) as raised:
         load_settings({variable: value})
     text = str(raised.value)
@@ -222,7 +217,7 @@ def test_a_value_that_cannot_be_used_is_refused_by_name(variable: str, value: st
         ("prefetch = ", "no TOML"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused_by_name_and_place(
+def test_the_error_of_a_bad_file_names_the_setting_and_the_file(
     text: str, named: str, toml: Path
 ) -> None:
     toml.write_text(text)
@@ -232,20 +227,20 @@ def test_a_file_that_cannot_be_used_is_refused_by_name_and_place(
 
 
 CONTROL = "\x1b[31m\n\x7f\u202e"
-"""A colour, a new line, and what writes from right to left."""
+"""A colour, a new line, a delete, and a mark for text from right to left."""
 
-NASTY = r"\x1b[31m\n\x7f\u202e"
+ESCAPED = r"\x1b[31m\n\x7f\u202e"
 
 
 def test_an_error_repeats_no_control_characters(toml: Path) -> None:
     key = '"\\u001b[31m\\n\\u007f\\u202e"'
-    nasty = toml.with_name(f"{CONTROL}.toml")
+    odd = toml.with_name(f"{CONTROL}.toml")
     for path, content, repeated in (
-        (toml, f"{key} = 1", f"do not exist: {NASTY}"),
-        (toml, f"[source.{key}]\ntoken = 1", f"[source.{NASTY}] is of the wrong type"),
-        (nasty, "prefetch = ", f"{NASTY}.toml, which is no TOML"),
-        (nasty, "unknown = 1", f"{NASTY}.toml has settings that do not exist"),
-        (nasty, "prefetch = true", f"{NASTY}.toml is of the wrong type"),
+        (toml, f"{key} = 1", f"do not exist: {ESCAPED}"),
+        (toml, f"[source.{key}]\ntoken = 1", f"[source.{ESCAPED}] is of the wrong type"),
+        (odd, "prefetch = ", f"{ESCAPED}.toml, which is no TOML"),
+        (odd, "unknown = 1", f"{ESCAPED}.toml has settings that do not exist"),
+        (odd, "prefetch = true", f"{ESCAPED}.toml is of the wrong type"),
     ):
         path.write_text(content)
         with pytest.raises(SettingsError) as raised:
@@ -258,7 +253,7 @@ def test_an_error_repeats_no_control_characters(toml: Path) -> None:
         assert str(raised.value).isprintable()
 
 
-def test_a_file_that_is_not_there_or_no_text_is_refused(toml: Path) -> None:
+def test_a_missing_file_and_a_binary_file_are_errors(toml: Path) -> None:
     with pytest.raises(SettingsError, match="MMS_CONFIG"):
         load_settings({"MMS_CONFIG": str(toml)})
     toml.write_bytes(b"\xff\xfe")
@@ -267,7 +262,7 @@ def test_a_file_that_is_not_there_or_no_text_is_refused(toml: Path) -> None:
 
 
 @pytest.mark.parametrize("number", ["9" * 5000, "0x" + "f" * 9000])
-def test_a_number_of_thousands_of_digits_in_the_file_is_an_error_of_ours(
+def test_a_number_of_thousands_of_digits_in_the_file_is_a_settings_error(
     number: str, toml: Path
 ) -> None:
     toml.write_text(f"ingest_port = {number}")
@@ -276,14 +271,14 @@ def test_a_number_of_thousands_of_digits_in_the_file_is_an_error_of_ours(
 
 
 @pytest.mark.parametrize("variable", ["MMS_CONFIG", "MMS_SPOOL_PATH_FILE"])
-def test_a_file_without_an_end_is_refused(variable: str, toml: Path) -> None:
-    """As /dev/zero, which has no end."""
+def test_a_file_without_an_end_is_an_error(variable: str, toml: Path) -> None:
+    """Such as /dev/zero."""
     toml.write_bytes(b" " * (MAX_FILE_SIZE + 1))
     with pytest.raises(SettingsError, match=f"{variable}.*File too large"):
         load_settings({variable: str(toml)})
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(AttributeError):
         setattr(Settings(), "prefetch", 1)  # noqa: B010
 
@@ -308,7 +303,7 @@ AMOUNTS = st.builds("{}{}".format, NUMBERS, st.sampled_from(UNITS))
     variable=st.sampled_from(VARIABLES) | st.sampled_from(AMOUNT_VARIABLES),
     text=st.text() | AMOUNTS | st.ip_addresses().map(str),
 )
-def test_any_text_is_a_value_or_an_error_of_ours(variable: str, text: str) -> None:
+def test_any_text_is_a_value_or_a_settings_error(variable: str, text: str) -> None:
     try:
         loaded = load_settings({variable: text})
     except SettingsError as error:
@@ -322,7 +317,7 @@ def test_any_text_is_a_value_or_an_error_of_ours(variable: str, text: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("variable", "said"),
+    ("variable", "hint"),
     [
         ("MMS_AMPQ_URL", "did you mean MMS_AMQP_URL?"),
         ("MMS_SPOOL_PATHS", "did you mean MMS_SPOOL_PATH?"),
@@ -330,25 +325,25 @@ def test_any_text_is_a_value_or_an_error_of_ours(variable: str, text: str) -> No
         ("MMS_X", "--help"),
     ],
 )
-def test_a_misspelt_variable_is_named(
-    variable: str, said: str, caplog: pytest.LogCaptureFixture
+def test_a_warning_names_a_misspelt_variable(
+    variable: str, hint: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
         warn_of_unknown_variables({variable: "hush", "PATH": "/bin"})
     (line,) = caplog.messages
     assert variable in line
-    assert said in line
+    assert hint in line
     assert "hush" not in line
 
 
 def test_a_warning_repeats_no_control_characters(caplog: pytest.LogCaptureFixture) -> None:
     warn_of_unknown_variables({f"MMS_{CONTROL}": ""})
     (line,) = caplog.messages
-    assert line.startswith(f"MMS_{NASTY} is set")
+    assert line.startswith(f"MMS_{ESCAPED} is set")
     assert line.isprintable()
 
 
-def test_what_is_known_is_not_mentioned(caplog: pytest.LogCaptureFixture) -> None:
+def test_there_is_no_warning_about_known_variables(caplog: pytest.LogCaptureFixture) -> None:
     others = ["MMS_CONFIG", "MMS_PROXY_BIND", "MMS_INGRESS_1", "MMS_INGRESS_2_ADMIN_PORT"]
     others += ["MMS_INGEST_SERVICE_HOST", "MMS_INGEST_PORT_8080_TCP_ADDR", "MMS_REDIS_URL_FILE"]
     warn_of_unknown_variables(dict.fromkeys([*VARIABLES, *others], ""))
@@ -359,79 +354,3 @@ def test_an_allow_list_may_have_ipv4_in_the_form_of_ipv6() -> None:
     allow = {"MMS_SOURCE_DEFAULT_ALLOW": "::ffff:192.0.2.0/120,::ffff:198.51.100.7,2001:db8::/32"}
     expected = parse_networks("192.0.2.0/24,198.51.100.7/32,2001:db8::/32")
     assert load_settings(allow).rules["default"] == Rule(allow=expected)
-
-
-SAMPLE = Path(__file__).parents[2] / "deploy" / "mms.toml"
-
-
-def uncommented() -> str:
-    """The sample with every setting active; a comment has a space after its `#`."""
-    return re.sub(r"^#(?=\S)", "", sample_file(), flags=re.MULTILINE)
-
-
-def test_the_sample_in_deploy_is_the_one_that_the_command_prints() -> None:
-    assert SAMPLE.read_text() == sample_file()
-
-
-def test_the_sample_as_it_is_sets_nothing(toml: Path) -> None:
-    toml.write_text(sample_file())
-    assert tomllib.loads(sample_file()) == {}
-    assert load_settings({"MMS_CONFIG": str(toml)}) == Settings()
-
-
-def test_the_uncommented_sample_sets_every_setting_to_its_default(toml: Path) -> None:
-    names = [name for name in Settings.__struct_fields__ if name != "rules"]
-    assert list(tomllib.loads(uncommented())) == names
-    toml.write_text(uncommented())
-    assert load_settings({"MMS_CONFIG": str(toml)}) == Settings()
-
-
-def test_the_sample_has_every_description() -> None:
-    text = re.sub(r"\n#\s+", " ", sample_file())
-    assert all(row.description in text for row in describe())
-
-
-def shown(*arguments: str, **environ: str) -> str:
-    """What `mms-admin settings` prints."""
-    done = CliRunner().invoke(show_settings, arguments, env=environ)
-    assert done.exit_code == 0, done.output
-    return done.stdout
-
-
-def test_the_command_prints_the_sample() -> None:
-    assert shown("--sample") == sample_file()
-
-
-def test_the_command_shows_values_and_origins_but_no_secret(toml: Path) -> None:
-    secret = toml.with_name("secret")
-    secret.write_text("7777")
-    toml.write_text(f'prefetch = 8\ningest_port_file = "{secret}"\n')
-    environ = {
-        "MMS_CONFIG": str(toml),
-        "MMS_REDIS_URL": "redis://:hush@127.0.0.1/0",
-        "MMS_SOURCE_DEFAULT_TOKEN": "hush-0123456789abcdef",
-        "MMS_STATE_TTL": "36h",
-    }
-    items = {
-        item["setting"]: item
-        for item in map(json.loads, shown("--json", **environ).split("\n")[:-1])
-    }
-    assert items["MMS_PREFETCH"] == {
-        "setting": "MMS_PREFETCH",
-        "value": "8",
-        "origin": f"prefetch in {toml}",
-    }
-    assert items["MMS_STATE_TTL"]["value"] == "36h"
-    assert items["MMS_ADMIN_PORT"]["origin"] == "default"
-    for name in ("MMS_REDIS_URL", "MMS_SOURCE_DEFAULT_TOKEN", "MMS_INGEST_PORT"):
-        assert items[name]["value"] == "***"
-    table = shown(**environ)
-    assert "MMS_PREFETCH" in table
-    assert "hush" not in table + json.dumps(items)
-    assert "7777" not in table + json.dumps(items)
-
-
-def test_the_command_names_a_setting_that_cannot_be_used() -> None:
-    done = CliRunner().invoke(show_settings, env={"MMS_PREFETCH": "many"})
-    assert done.exit_code == 2
-    assert "MMS_PREFETCH is 'many'" in done.stderr

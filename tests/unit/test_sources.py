@@ -1,4 +1,4 @@
-"""Rules of sources: what can be written, where, and that no secret comes back in an error."""
+"""Access rules: where they are written, what they take, and that no error repeats a secret."""
 
 import re
 from pathlib import Path
@@ -73,9 +73,7 @@ def test_a_rule_from_toml_and_one_part_of_it_from_the_environment(tmp_path: Path
         ({"MMS_AMQP_URL": "amqp://ok/,http://mms:hush@rabbit/"}, "MMS_AMQP_URL is no amqp://"),
     ],
 )
-def test_errors_say_where_and_what_but_repeat_no_secret(
-    environ: dict[str, str], message: str
-) -> None:
+def test_errors_name_the_origin_and_repeat_no_secret(environ: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(message)) as raised:
         load_settings(environ)
     for secret in ("hush", TOKEN, str(HASHED)):
@@ -97,12 +95,12 @@ def test_every_setting_can_come_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["MMS_AMQP_URL", "MMS_SOURCE_DEFAULT_TOKEN"])
-def test_a_value_and_its_file_are_one_too_many(name: str) -> None:
+def test_a_value_and_its_file_cannot_both_be_set(name: str) -> None:
     with pytest.raises(SettingsError, match="both set"):
         load_settings({name: TOKEN, f"{name}_FILE": "/none"})
 
 
-def test_a_secret_given_as_its_files_name_is_not_repeated(tmp_path: Path) -> None:
+def test_an_error_repeats_no_path_and_no_value_from_a_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="does not name a file") as raised:
         load_settings({"MMS_REDIS_URL_FILE": "redis://:hush@host/0"})
     assert "hush" not in str(raised.value)

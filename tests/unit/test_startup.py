@@ -1,4 +1,4 @@
-"""Ctrl-C while a command is only being imported."""
+"""Ctrl-C while a command imports its modules."""
 
 import signal
 import subprocess
@@ -16,7 +16,7 @@ class Interrupt:
         if name == "{module}":
             os.kill(os.getpid(), signal.SIGINT)
 
-signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests may ignore it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # it may be ignored where the tests run
 sys.meta_path.insert(0, Interrupt())
 from {start} import main
 main()
@@ -27,7 +27,7 @@ COMMANDS = {
     for each in distribution("mms-postbacks").entry_points
     if each.group == "console_scripts"
 }
-"""The module that each installed command starts in."""
+"""The module of each installed command's entry point."""
 
 
 @pytest.mark.parametrize(
@@ -56,8 +56,8 @@ def test_ctrl_c_while_importing_prints_no_traceback(command: str, module: str) -
 
 
 @pytest.mark.parametrize("handler", ["default_int_handler", "SIG_IGN"])
-def test_ctrl_c_does_afterwards_what_it_did_before(handler: str) -> None:
-    """The commands have their own way to end; a script's background ignores it."""
+def test_the_handler_of_ctrl_c_is_restored_after_the_imports(handler: str) -> None:
+    """The commands handle Ctrl-C themselves; a script's background jobs ignore it."""
     check = f"""
 import signal
 from shared.process.startup import interruptible

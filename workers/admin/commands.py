@@ -1,4 +1,4 @@
-"""The `mms-admin` command: one file a command, gathered here."""
+"""The `mms-admin` command; each subcommand has a file of its own."""
 
 import click
 
@@ -23,10 +23,10 @@ from workers.admin.upgrade.command import upgrade_topology
 @click.group(epilog=cli.settings_help())
 @click.version_option(package_name="mms-postbacks")
 def main() -> None:
-    """Look messages up, follow events, care for dead letters, rebuild the state, find faults.
+    """Look up messages, follow events, handle dead letters, rebuild the state, find faults.
 
-    Phone numbers are masked unless a command is told --raw. Exit status: 0 done, 1 nothing found
-    or not everything done, 2 an error.
+    Phone numbers are masked unless --raw is set. Exit status: 0 done, 1 nothing found or not
+    everything done, 2 an error.
     """
     configure("WARNING")
     warn_of_unknown_variables()
@@ -34,16 +34,16 @@ def main() -> None:
 
 @main.group()
 def dead() -> None:
-    """Dead letters: list, show, replay, purge and export what could not be processed.
+    """List, show, replay, purge and export dead letters.
 
-    They are postbacks that could not be decoded, kept with their raw bytes and a reason, and
-    batches that no worker could finish ("undeliverable").
+    A dead letter is a postback that could not be decoded, with its raw bytes and a reason, or a
+    batch that no worker could process ("undeliverable").
     """
 
 
 @main.group("topology")
 def topology_group() -> None:
-    """Exchanges, queues and streams: bring them to what this release declares."""
+    """Upgrade exchanges, queues and streams to what this release declares."""
 
 
 for command in (show, events, rebuild, doctor, show_plan, show_settings, hash_password):

@@ -1,7 +1,7 @@
-"""How the commands speak: tables for people, JSON lines for programs, nothing that bites.
+"""Output of the commands: tables for people, JSON lines for programs, both safe for a terminal.
 
-Whoever knows the URL can send postbacks, so what they hold is printed with control characters
-made visible. Phone numbers are masked unless a command is told `--raw`.
+Everybody who knows the URL can send postbacks. So control characters in their fields are printed
+as escapes. Phone numbers are masked unless `--raw` is set.
 """
 
 import re
@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from shared.postback.timestamps import rfc3339
+from shared.printable import printable
 from shared.process import cli
 from shared.settings.units import parse_seconds
 
@@ -26,10 +27,9 @@ T = TypeVar("T")
 NOTHING: Final = "-"
 
 MASKED: Final = 4
-"""Characters of a number of which nothing is shown; of a longer one the last two are."""
+"""Characters of a number that is masked completely; a longer one keeps its last two."""
 _UNTRUNCATED: Final = 1_000_000
 
-_KEPT: Final = "\n\t"
 _DIGITS: Final = re.compile(r"\d{5,}(\d{2})")
 
 _BETWEEN: Final = r"(?:[ \u00a0./()+_-]|%[0-9A-Fa-f]{2})"
@@ -45,7 +45,7 @@ _NUMBER_FIELD: Final = re.compile(
     r"(?P<is>[\"']?\s*:\s*[\"']?|\s*>|=)(?P<value>[^<\"',&}\r\n]+)",
     re.IGNORECASE,
 )
-"""A field of JSON, XML or a form that is a phone number by its name, with what it holds."""
+"""A field of JSON, XML or a form whose name says that it is a phone number, and its value."""
 
 json_option: Final = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON, one object a line."
@@ -54,13 +54,13 @@ raw_option: Final = click.option("--raw", is_flag=True, help="Show phone numbers
 
 
 def run(main: Coroutine[object, object, T]) -> T:
-    """Run a command's coroutine; an error of ours becomes one line and exit status 2."""
+    """Run a command's coroutine; a `PostbacksError` becomes one line and exit status 2."""
     results: list[T] = []
 
-    async def keep() -> None:
+    async def store_result() -> None:
         results.append(await main)
 
-    cli.run(keep())
+    cli.run(store_result())
     return results[0]
 
 
@@ -70,7 +70,7 @@ def print_json(value: object) -> None:
 
 
 def json_line(value: object) -> str:
-    """A value as JSON in which every character can be printed."""
+    """A value as JSON; every character in it can be printed."""
     text = msgspec.json.encode(value, enc_hook=str).decode()
     if text.isprintable():
         return text
@@ -83,7 +83,7 @@ def _escaped(character: str) -> str:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str | None]]) -> None:
-    """A table: boxed and fitted on a terminal, else plain and never truncated."""
+    """Print a table: fitted to a terminal, else plain and never truncated."""
     console = _console()
     table = Table(
         box=box.SIMPLE_HEAD if console.is_terminal else None,
@@ -99,35 +99,32 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str 
 
 
 def say(text: str) -> None:
-    """One line for people, beside the output."""
+    """Print a line for people on standard error."""
     click.echo(visible(text), err=True)
 
 
 def visible(text: str) -> str:
     """The text with its control characters as escapes; new lines and tabs stay."""
-    return "".join(
-        each if each.isprintable() or each in _KEPT else each.encode("unicode_escape").decode()
-        for each in text
-    )
+    return printable(text, keep="\n\t")
 
 
 def one_line(text: str) -> str:
     """The text with every control character as an escape, new lines and tabs too."""
-    return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+    return printable(text)
 
 
 def hide(text: str) -> str:
-    """Mask what may be a phone number in a text that is not ours: a body, an error, a reference.
+    """Mask what may be a phone number in a text from outside: a body, an error, a reference.
 
-    That is what a field holds that is a number by its name, and seven digits or more, also with
-    separators between them and inside words: a percent-encoded form writes `%2B15550001111`.
+    Masked are the values of fields that are phone numbers by their names, and seven digits or more,
+    also inside words and with separators: a percent-encoded form has `%2B15550001111`.
     """
     text = _NUMBER_FIELD.sub(_hidden_field, text)
     return _DIGITS.sub(r"***\1", _SEPARATED.sub(_hidden, text))
 
 
 def hide_number(number: str) -> str:
-    """Mask what is a phone number by its field, whatever it looks like."""
+    """Mask a value that is a phone number by its field, whatever it looks like."""
     return f"***{number[-2:]}" if len(number) > MASKED else "***"
 
 
@@ -164,15 +161,15 @@ class Since(click.ParamType[datetime]):
         except (ValueError, OverflowError):
             pass
         try:
-            given = datetime.fromisoformat(value)
-            return given.astimezone(UTC) if given.tzinfo else given.replace(tzinfo=UTC)
+            time = datetime.fromisoformat(value)
+            return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
         except (ValueError, OverflowError):
-            wanted = "a span such as 30m, 1h, 7d or an ISO 8601 time"
-            self.fail(f"{value!r} is not {wanted}.", param, ctx)
+            expected = "a span such as 30m, 1h, 7d or an ISO 8601 time"
+            self.fail(f"{value!r} is not {expected}.", param, ctx)
 
 
 def _console() -> Console:
-    """Standard output as it is now (a test may have replaced it)."""
+    """A console on the current standard output, which a test may have replaced."""
     return Console(
         file=sys.stdout, width=None if sys.stdout.isatty() else _UNTRUNCATED, highlight=False
     )

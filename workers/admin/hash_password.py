@@ -1,4 +1,4 @@
-"""`mms-admin hash-password`: a password for HTTP Basic as the settings want it."""
+"""`mms-admin hash-password`: hashes a password for HTTP Basic."""
 
 import sys
 
@@ -12,11 +12,11 @@ from shared.settings import password
 def hash_password(user: str) -> None:
     """Print USER and the hash of a password, for MMS_SOURCE_<NAME>_BASIC.
 
-    Asks for the password twice and does not show it. Reads it from standard input, without the end
-    of its line, when that is no terminal.
+    The command asks for the password twice and does not show it. When standard input is no
+    terminal, it reads one line from there.
     """
     if not user or ":" in user or "," in user:
-        raise click.BadParameter("not empty, and without : and ,", param_hint="USER")
+        raise click.BadParameter("it must not be empty or contain : or ,", param_hint="USER")
     if sys.stdin.isatty():
         secret = click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:

@@ -1,4 +1,4 @@
-"""Where `mms-admin` starts; see `commands` for what it does."""
+"""The entry point of `mms-admin`; see `commands`."""
 
 from shared.process.startup import interruptible
 

@@ -1,9 +1,10 @@
 """`mms-admin settings`: the settings in effect, or a sample of the settings file."""
 
 from collections.abc import Iterator
-from typing import Final, NamedTuple
+from typing import Final
 
 import click
+import msgspec
 
 from shared.errors import SettingsError
 from shared.process import cli
@@ -17,7 +18,7 @@ from workers.admin import console
 HIDDEN: Final = "***"
 
 
-class Item(NamedTuple):
+class Item(msgspec.Struct, frozen=True):
     """One setting in effect.
 
     Attributes:
@@ -54,9 +55,10 @@ def show_settings(*, sample: bool, as_json: bool) -> None:
         cli.fail(error)
     if as_json:
         for item in items:
-            console.print_json(item._asdict())
+            console.print_json(item)
     else:
-        console.print_table("Settings", Item._fields, items)
+        rows = [(item.setting, item.value, item.origin) for item in items]
+        console.print_table("Settings", ("setting", "value", "origin"), rows)
 
 
 def _items() -> Iterator[Item]:
