@@ -10,8 +10,8 @@ _Metric = TypeVar("_Metric", Counter, Histogram)
 OTHER: Final = "other"
 UNKNOWN: Final = "unknown"
 
-# Seven digits may be a phone number, also with separators between them. An old operator-id begins
-# with zeros (0001470).
+# Seven digits may be a phone number, also with separators between them. 0001470 is none: old
+# operator-ids begin with zeros.
 _SAFE: Final = re.compile(r"000\d{4}|(?!(?:\D*\d){7})[A-Za-z0-9_-]{1,16}")
 
 
