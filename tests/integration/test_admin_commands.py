@@ -159,7 +159,7 @@ async def everything(settings: Settings) -> dict[bytes, object]:
     return held
 
 
-async def test_show_tells_what_each_postback_changed(settings: Settings) -> None:
+async def test_show_lists_what_each_postback_changed(settings: Settings) -> None:
     await through(settings, [SENT], [FAILED], [DELIVERED])
     ran = await admin(settings, "show", "--ref", "order-1", "--json")
     (shown,) = ran.lines
@@ -397,7 +397,7 @@ def postbacks(count: int) -> list[Arrival]:
     return arrivals
 
 
-async def test_rebuild_restores_every_record_and_tells_nobody(settings: Settings) -> None:
+async def test_rebuild_restores_every_record_and_publishes_nothing(settings: Settings) -> None:
     arrivals = postbacks(1000)
     batches = [arrivals[at : at + 7] for at in range(0, len(arrivals), 7)]
     await through(settings, *batches)
@@ -442,7 +442,7 @@ EventPublisher.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-async def test_what_a_killed_rebuild_left_unpublished_the_next_one_publishes(
+async def test_events_of_a_killed_rebuild_are_published_by_the_next_one(
     settings: Settings,
 ) -> None:
     await through(settings, [SENT, FAILED])
@@ -498,7 +498,7 @@ async def test_rebuild_keeps_what_only_the_archive_saw_and_nobody_can_decode(
     ],
     ids=" ".join,
 )
-async def test_what_only_reads_declares_nothing(
+async def test_commands_that_only_read_declare_nothing(
     settings: Settings, rabbit: RabbitMQ, arguments: list[str]
 ) -> None:
     ran = await admin(settings, *arguments)

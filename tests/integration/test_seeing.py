@@ -140,7 +140,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
             processes.stop()
 
 
-def test_what_was_answered_200_is_accounted_for_over_all_processes(site: Site) -> None:
+def test_all_postbacks_answered_200_are_accounted_for(site: Site) -> None:
     answered = int(site.figures()["answered"])
     answered += site.simulate("--count", "300", "--format", "mixed", "--duplicates", "0.3")
     answered += site.post(*GARBAGE) + site.post(*INBOUND)
@@ -150,7 +150,7 @@ def test_what_was_answered_200_is_accounted_for_over_all_processes(site: Site) -
     assert dead >= len(GARBAGE)
     assert site.figures()["duplicate"] > 0
 
-    site.redis.pause()  # what is not acknowledged is in the queue, whoever has it in hand
+    site.redis.pause()  # unacknowledged batches count as being in the queue
     try:
         waiting = site.post(*[SENT % number for number in range(6)])
         answered += waiting

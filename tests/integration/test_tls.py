@@ -72,7 +72,7 @@ async def test_the_ingress(settings: Settings, authority: Authority, signed: Sig
 
 
 @pytest.mark.parametrize("run", [uvloop.run, asyncio.run])
-def test_who_speaks_as_soon_as_it_is_connected_is_heard(
+def test_a_client_that_sends_at_once_after_connecting_is_answered(
     run: Callable[..., None], settings: Settings, authority: Authority, signed: Signed
 ) -> None:
     """On both loops, for uvloop may read before the handshake has begun."""

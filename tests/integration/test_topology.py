@@ -73,7 +73,7 @@ async def test_a_worker_in_conflict_ends_and_an_ingress_stays_up(settings: Setti
 @pytest.mark.parametrize(
     "name", [topology.STATE_QUEUE, topology.ARCHIVE, topology.EVENT_LOG, topology.DEAD]
 )
-async def test_what_was_deleted_comes_back(
+async def test_a_deleted_queue_is_declared_again(
     settings: Settings, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.rabbitmq.reconnect.CHECK_INTERVAL", 0.2)
@@ -98,7 +98,7 @@ async def test_what_was_deleted_comes_back(
             assert (await subscriber.event()).subject == "again"
 
 
-async def test_a_deleted_binding_comes_back(
+async def test_a_deleted_binding_is_declared_again(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("shared.rabbitmq.reconnect.CHECK_INTERVAL", 0.2)

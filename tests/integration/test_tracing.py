@@ -37,7 +37,7 @@ ENDPOINT = "http://127.0.0.1:9/v1/traces"
 
 @pytest.fixture
 def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[InMemorySpanExporter]:
-    """What all processes in this test have told."""
+    """The spans of all processes in this test."""
     exporter = InMemorySpanExporter()
 
     def to(_endpoint: str, service: str) -> OpenTelemetry:
@@ -107,9 +107,9 @@ async def test_a_dead_letter_is_in_the_trace_of_its_post(
 ) -> None:
     traced = msgspec.structs.replace(settings, otel_endpoint=ENDPOINT)
     async with running.ingest(traced), running.worker(running.beside(traced)):
-        letter = await message_after(settings, DEAD, b"no postback")
+        dead_letter = await message_after(settings, DEAD, b"no postback")
     posted, processed = named(spans, "POST /postbacks/default"), named(spans, "process postback")
-    assert letter.headers["traceparent"] == traceparent(posted)
+    assert dead_letter.headers["traceparent"] == traceparent(posted)
     assert is_child(processed, posted)
     assert processed.attributes == {"mms.source": "default", "mms.dead_letter": "malformed"}
 

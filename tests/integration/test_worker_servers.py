@@ -114,7 +114,7 @@ MEND = {
 
 @pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
 @pytest.mark.parametrize("fault", BREAK)
-async def test_readiness_tells_of_redis(
+async def test_readiness_follows_redis(
     settings: Settings,
     amqp: Channel,
     *,
@@ -140,7 +140,7 @@ async def test_readiness_tells_of_redis(
     assert "requeued" not in worker.log()
 
 
-async def test_readiness_tells_of_a_frozen_rabbitmq(
+async def test_readiness_follows_a_frozen_rabbitmq(
     settings: Settings, rabbit: RabbitMQ, processes: Processes
 ) -> None:
     worker = await asyncio.to_thread(processes.start_worker, settings)

@@ -92,7 +92,7 @@ def test_redis_refuses_this_record(error: Exception) -> None:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_whatever_a_server_that_is_away_makes_redis_py_raise(error: Exception) -> None:
+def test_errors_of_an_unavailable_server_are_translated(error: Exception) -> None:
     with pytest.raises(StateUnavailableError, match=r"^Redis is not available: ."), redis_errors():
         raise error
 
@@ -123,5 +123,5 @@ def test_a_defect_of_ours_is_not_taken_for_an_absence(defect: Exception) -> None
         (None, ("redis", "0")),
     ],
 )
-def test_what_hello_says(reply: object, server: tuple[str, str]) -> None:
+def test_the_reply_to_hello_is_read(reply: object, server: tuple[str, str]) -> None:
     assert read_hello(reply) == server

@@ -13,7 +13,7 @@ ANY_TEXT = st.text(max_size=600) | st.text(
 
 
 @given(ANY_TEXT, st.integers(1, 600))
-def test_it_is_unicode_without_control_characters_and_within_the_limit(
+def test_a_short_string_is_unicode_without_control_characters_and_within_the_limit(
     text: str, limit: int
 ) -> None:
     fitted = fit(text, limit)
@@ -24,7 +24,7 @@ def test_it_is_unicode_without_control_characters_and_within_the_limit(
 
 @given(ANY_TEXT)
 @example("é" * 128)
-def test_it_can_be_encoded_as_a_short_string(text: str) -> None:
+def test_a_short_string_can_be_encoded(text: str) -> None:
     assert len(encode.short_string(fit(text))) <= SHORT_STRING + 1
 
 
@@ -33,6 +33,6 @@ def test_a_text_that_fits_is_not_changed(text: str) -> None:
     assert fit(text) == text
 
 
-def test_it_is_cut_between_two_characters() -> None:
+def test_a_short_string_is_cut_between_two_characters() -> None:
     assert fit("é" * 128) == "é" * 127
     assert fit("a\ud800b\r\n\x9b") == "a?b???"
