@@ -13,10 +13,10 @@ from shared.postback.dialects.fields import (
     MAX_DEPTH,
     MAX_DIGITS,
     MAX_FIELDS,
-    SPELLINGS,
     Fields,
     NotText,
     canonical_name,
+    known_spelling,
     stripped,
     too_many,
 )
@@ -72,7 +72,7 @@ def _fields(members: Mapping[str, object]) -> Fields:
     """The members under canonical names, with an empty text for an empty or null value."""
     fields: Fields = {}
     for name, value in members.items():
-        canonical = SPELLINGS.get(name) or canonical_name(name)
+        canonical = known_spelling(name) or canonical_name(name)
         if isinstance(value, str):
             fields[canonical] = stripped(value) if "\r" in value else value.strip()
         elif value is None:

@@ -12,10 +12,10 @@ from shared.postback.dead_letter import Reason
 from shared.postback.dialects.fields import (
     MAX_DEPTH,
     MAX_FIELDS,
-    SPELLINGS,
     Fields,
     NotText,
     canonical_name,
+    known_spelling,
     stripped,
     too_many,
 )
@@ -93,7 +93,7 @@ class _Reader:
         self._depth -= 1
 
     def _field(self, name: str) -> None:
-        canonical = SPELLINGS.get(name) or canonical_name(_local(name))
+        canonical = known_spelling(name) or canonical_name(_local(name))
         if self._nested:
             self.fields[canonical] = NotText("an element with elements in it", self._nested.pop())
         elif text := stripped("".join(self.text)):
