@@ -1,16 +1,16 @@
 #!/bin/sh
-# Makes this folder ready: Python, RabbitMQ and Redis from apt where they are missing, and .venv.
+# Prepares this folder: .venv, and Python, RabbitMQ and Redis from apt if they are missing.
 #
 #   deploy/local/bootstrap.sh venv      Python and .venv only
-#   deploy/local/bootstrap.sh run       and those servers that no setting names
-#   deploy/local/bootstrap.sh site      and the proxy and Prometheus
-#   deploy/local/bootstrap.sh servers   and all of these, which the tests start for themselves
-#   deploy/local/bootstrap.sh bench     and what the benchmark compares with, in .venv-bench
+#   deploy/local/bootstrap.sh run       the same, and the servers that no setting names
+#   deploy/local/bootstrap.sh site      the same, and HAProxy and Prometheus
+#   deploy/local/bootstrap.sh servers   all servers and tools that the tests start
+#   deploy/local/bootstrap.sh bench     the same, and what the benchmark compares with, in .venv-bench
 #   deploy/local/bootstrap.sh dist      .venv, and what checks the image and the chart
-#   deploy/local/bootstrap.sh matrix    .venv, and what makes another Debian in a folder
+#   deploy/local/bootstrap.sh matrix    .venv, and debootstrap, which installs another Debian in a folder
 #
-# Does nothing, quickly, when all is there. Shows what it does and how long it took; what the tools
-# say goes to var/log/bootstrap.log, and the end of that to the terminal if one fails.
+# Takes no time when nothing is missing. Prints each step and its time. The output of the tools goes
+# to var/log/bootstrap.log; when a step fails, the end of that file goes to the terminal.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -24,8 +24,8 @@ fail() {
     exit 1
 }
 
-# step "what is done" command...: run it quietly, with a dot every other second; if it fails, show
-# the end of what it said.
+# step "description" command...: run a command with its output in the log, and print a dot every two
+# seconds; if it fails, print the end of the log.
 step() {
     what=$1
     shift
@@ -78,7 +78,7 @@ $without"
         apt-get install -q -y --no-install-recommends "$@"
 }
 
-# A Python new enough that can make a venv; Debian keeps what that takes in a package of its own.
+# Finds a Python that is new enough and has its venv module, which is a separate package in Debian.
 find_python() {
     for python in python3.13 python3.12 python3.11 python3; do
         if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; then
@@ -101,7 +101,7 @@ ensure_venv() {
     printf '%s\n' "$want" >"$stamp"
 }
 
-# What tests/deploy checks the files in deploy/ with; large, so only where those tests run.
+# The tools that tests/deploy needs; they are large, so only `servers` installs them.
 ensure_tools() {
     want=$(cksum <requirements-deploy.txt)
     [ "$(cat .venv/.tools 2>/dev/null)" = "$want" ] && return
@@ -110,8 +110,8 @@ ensure_tools() {
     printf '%s\n' "$want" >.venv/.tools
 }
 
-# Whether a setting is given, in the environment or in the file that MMS_CONFIG names.
-given() {
+# Whether a setting is set, in the environment or in the file that MMS_CONFIG names.
+is_set() {
     variable=MMS_$(echo "$1" | tr a-z A-Z)
     eval "[ -n \"\${$variable+set}\" ]" ||
         { [ -n "${MMS_CONFIG:-}" ] && grep -q "^ *$1 *=" "$MMS_CONFIG"; }
@@ -119,10 +119,10 @@ given() {
 
 ensure_servers() {
     missing=
-    if [ "$1" = servers ] || ! given amqp_url; then
+    if [ "$1" = servers ] || ! is_set amqp_url; then
         [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || missing="rabbitmq-server"
     fi
-    if [ "$1" = servers ] || ! given redis_url; then
+    if [ "$1" = servers ] || ! is_set redis_url; then
         { command -v redis-server || command -v valkey-server; } >/dev/null ||
             missing="$missing redis-server"
     fi
@@ -134,11 +134,11 @@ ensure_servers() {
         command -v docker-compose >/dev/null || missing="$missing docker-compose"
         command -v systemd-analyze >/dev/null || missing="$missing systemd"
         PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$missing nginx-light"
-        # The tests of TLS make their certificates with it.
+        # The tests of TLS create their certificates with it.
         command -v openssl >/dev/null || missing="$missing openssl"
     fi
     [ -n "$missing" ] || return 0
-    # `make run` gives a curl line to paste.
+    # `make run` prints a curl line to paste.
     ! apt_can || command -v curl >/dev/null || missing="$missing curl"
     # shellcheck disable=SC2086  # two words are two packages
     install "If you have servers already, name them: MMS_AMQP_URL=amqp://user:password@host:5672/

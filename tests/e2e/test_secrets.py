@@ -6,6 +6,7 @@ import subprocess
 import msgspec
 import pytest
 
+from deploy.local.ports import free_port
 from deploy.local.services import command
 from shared.settings import password
 from shared.settings.settings import Settings
@@ -22,10 +23,13 @@ SECRETS = {
 
 
 def output(name: str, *arguments: str, **more: str) -> str:
-    """Standard output and standard error of a command."""
+    """Standard output and standard error of a command, on ports that no other test uses."""
+    ports = {name: str(free_port()) for name in ("MMS_INGEST_PORT", "MMS_ADMIN_PORT")}
+    if "MMS_INGEST_PORT_FILE" in more:
+        del ports["MMS_INGEST_PORT"]
     done = subprocess.run(
         [command(name), *arguments],
-        env=os.environ | SECRETS | more,
+        env=os.environ | SECRETS | ports | more,
         capture_output=True,
         text=True,
         timeout=60,
@@ -77,7 +81,7 @@ def test_without_an_access_rule_it_does_not_listen_to_a_network() -> None:
     ("name", "arguments", "ends"),
     [
         ("mms-ingest", (), {"MMS_INGEST_HOST": "192.0.2.1", "MMS_SPOOL_PATH": ""}),
-        ("mms-worker", (), {"MMS_REDIS_URL": "none", "MMS_ADMIN_PORT": "0"}),
+        ("mms-worker", (), {"MMS_REDIS_URL": "none"}),
         ("mms-admin", ("show", "x"), {}),
         ("mms-simulate", ("--count", "1", "--deadline", "1s", "http://127.0.0.1:1/postbacks"), {}),
     ],
@@ -93,7 +97,7 @@ def test_each_command_names_a_misspelt_variable(
 
 @pytest.mark.parametrize("url", [f"redis://mms:{HUSH}/x@127.0.0.1:1/0", f"redis+cluster://{HUSH}"])
 def test_errors_of_the_redis_url(url: str) -> None:
-    text = output("mms-worker", MMS_REDIS_URL=url, MMS_ADMIN_PORT="0")
+    text = output("mms-worker", MMS_REDIS_URL=url)
     assert "MMS_REDIS_URL" in text
     assert "Traceback" not in text
     assert hidden(text)
