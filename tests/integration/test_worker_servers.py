@@ -84,18 +84,20 @@ async def all_wait(settings: Settings, count: int) -> bool:
 async def traffic(channel: Channel, published: list[int]) -> AsyncIterator[None]:
     """Batches again and again for as long as the context lasts."""
 
+    stop = asyncio.Event()
+
     async def send() -> None:
-        while True:
+        while not stop.is_set():
             await publish(channel, len(published))
             published.append(len(published))
             await asyncio.sleep(0.02)
 
-    sending = asyncio.create_task(send())
-    try:
-        yield
-    finally:
-        sending.cancel()
-        await asyncio.wait([sending])
+    async with asyncio.TaskGroup() as group:
+        group.create_task(send())
+        try:
+            yield
+        finally:
+            stop.set()  # a cancelled publish could arrive and not be counted
 
 
 BREAK = {
