@@ -40,6 +40,7 @@ from tests.support.budget import EXAMPLES, fuzzed
 _fuzzed = settings(fuzzed, max_examples=EXAMPLES // 5)  # each example makes two connections
 PATIENCE: Final = 60.0  # an answer that never comes, not one that a busy machine delays
 NUDGE_AFTER: Final = 0.05
+REFERENCE_TRIES: Final = 5
 MAX_BODY: Final = 300_000
 TOKEN: Final = "6ZbQ-9.x_Ltoken~0123"
 SETTINGS: Final = Settings(
@@ -190,6 +191,19 @@ def exchange(server: Answering, stream: Stream, *, nudge: bool) -> Exchange:
     return Exchange(_responses(client.received), [arrival.body for arrival in server.arrivals])
 
 
+def reference(alone: Answering, stream: Stream) -> Exchange:
+    """The result of plain aiohttp, which may take a few tries.
+
+    It closes the connection while the client still sends the body that it has refused. Then the
+    kernel resets the connection now and then, and the client loses responses that it has not read.
+    """
+    for _ in range(REFERENCE_TRIES - 1):
+        result = exchange(alone, stream, nudge=True)
+        if len(result.responses) == stream.responses:
+            return result
+    return exchange(alone, stream, nudge=True)
+
+
 class Client:
     """A client with small buffers.
 
@@ -302,7 +316,7 @@ def test_our_connections_respond_as_plain_aiohttp() -> None:
         def fuzz(stream: Stream) -> None:
             result = exchange(ours, stream, nudge=False)
             assert len(result.responses) == stream.responses
-            assert result == exchange(alone, stream, nudge=True)
+            assert result == reference(alone, stream)
 
         fuzz()
 
@@ -327,7 +341,7 @@ def test_they_do_so_without_the_fast_path(
         def fuzz(stream: Stream) -> None:
             result = exchange(ours, stream, nudge=True)
             assert len(result.responses) == stream.responses
-            assert result == exchange(alone, stream, nudge=True)
+            assert result == reference(alone, stream)
 
         fuzz()
         assert not taken, "the fast path got a request"
