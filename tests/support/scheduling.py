@@ -17,9 +17,16 @@ WHOLE_FILES: Final = frozenset(
 """Files whose tests run one after another in one process."""
 
 
+DEFAULT_PORTS: Final = "tests/e2e/"
+"""Folder whose tests run one after another in one process: they use the ports that `make run` and
+the commands have by default, and two of them at once would take each other's."""
+
+
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # untyped, see above
     """Gives a process the next test, or the next whole file, as soon as it is free."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
+        if file.startswith(DEFAULT_PORTS):
+            return DEFAULT_PORTS
         return file if file in WHOLE_FILES else nodeid
