@@ -97,7 +97,7 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except (exceptions.DataError, RecursionError, NotImplementedError):
-        raise
+        raise  # subclasses of `REDIS_ERRORS` that an argument or a defect causes, not Redis
     except REDIS_ERRORS as error:
         reason = mask(str(error) or type(error).__name__)
         if isinstance(error, KeyError):

@@ -99,11 +99,11 @@ class _Tls(_HiredisConnection, SSLConnection):
     pass
 
 
-class _Master(_HiredisConnection, SentinelManagedConnection):  # type: ignore[misc]  # redis-py's
+class _Master(_HiredisConnection, SentinelManagedConnection):  # type: ignore[misc]  # bases differ
     pass
 
 
-class _MasterTls(_HiredisConnection, SentinelManagedSSLConnection):  # type: ignore[misc]  # so too
+class _MasterTls(_HiredisConnection, SentinelManagedSSLConnection):  # type: ignore[misc]  # same
     pass
 
 

@@ -89,8 +89,8 @@ async def test_each_message_has_its_own_result(
         Basic.Properties(content_type="é" * 128),  # 256 bytes of an AMQP short string's 255
         Basic.Properties(headers={"x-error": "\ud800"}),
         Basic.Properties(headers={"x-number": 2**70}),
-        Basic.Properties(headers={"x-set": {1}}),  # type: ignore[dict-item]  # what is tried
-        Basic.Properties(correlation_id=7),  # type: ignore[arg-type]  # what is tried
+        Basic.Properties(headers={"x-set": {1}}),  # type: ignore[dict-item]  # cannot be encoded
+        Basic.Properties(correlation_id=7),  # type: ignore[arg-type]  # cannot be encoded
     ],
     ids=["long", "surrogate", "number", "unknown type", "wrong type"],
 )
