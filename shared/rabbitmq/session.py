@@ -8,11 +8,8 @@ uses the channel below aio-pika's, see `confirms`: several publishes may be in p
 import asyncio
 import random
 from collections.abc import Sequence
-from typing import Final
 
-import aio_pika
 import aiormq
-from aio_pika.abc import AbstractConnection
 from aiormq.exceptions import ChannelPreconditionFailed, PublishError
 from pamqp.commands import Basic
 from yarl import URL
@@ -27,18 +24,10 @@ from shared.errors import (
 from shared.log import mask
 from shared.rabbitmq import confirms, topology
 from shared.rabbitmq.confirms import Message
-from shared.rabbitmq.errors import connection_errors, ignore_connection_errors
+from shared.rabbitmq.connection import CONNECT_LIMIT, Connection, close, connect, with_options
+from shared.rabbitmq.errors import connection_errors
 from shared.rabbitmq.message_size import learn_max_message_size, max_message_size
 from shared.settings.settings import Settings
-
-CONNECT_LIMIT: Final = 5.0
-"""Seconds for a connection, and for a channel."""
-
-CLOSE_LIMIT: Final = 2.0
-"""Seconds for closing a connection."""
-
-HEARTBEAT: Final = 10
-"""Seconds; after about twice as long a silent connection counts as lost."""
 
 Result = PublishRejectedError | UnpublishableError | None
 """The result of a publish: None when RabbitMQ has confirmed it.
@@ -53,7 +42,7 @@ aside.
 class Session:
     """One connection to RabbitMQ and one channel with publisher confirms on it."""
 
-    def __init__(self, connection: AbstractConnection, channel: aiormq.Channel, node: str) -> None:
+    def __init__(self, connection: Connection, channel: aiormq.Channel, node: str) -> None:
         self.connection = connection
         self.channel = channel
         self._node = node
@@ -172,8 +161,8 @@ class Session:
         return not self.open
 
     async def close(self) -> None:
-        """Close the connection; gives up after `CLOSE_LIMIT` if RabbitMQ does not answer."""
-        await _close(self.connection)
+        """Close the connection; see `connection.close`."""
+        await close(self.connection)
 
 
 async def open_session(
@@ -212,22 +201,10 @@ async def open_session(
     raise BrokerUnavailableError(mask(message))
 
 
-def with_options(url: URL, settings: Settings) -> URL:
-    """The URL of a node with our heartbeat and `MMS_TLS_CA`, unless it has options of its own."""
-    if "heartbeat" not in url.query:
-        url = url.update_query(heartbeat=HEARTBEAT)
-    if settings.tls_ca and "cafile" not in url.query:
-        url = url.update_query(cafile=settings.tls_ca)
-    return url
-
-
 async def _open(
     url: URL, settings: Settings, name: str, prefetch: int | None, *, declaring: bool
 ) -> Session:
-    url = with_options(url, settings)
-    connection = await aio_pika.connect(
-        url, timeout=CONNECT_LIMIT, client_properties={"connection_name": name}
-    )
+    connection = await connect(with_options(url, settings), name=name)
     try:
         if declaring:
             await topology.declare(connection, settings)
@@ -235,13 +212,11 @@ async def _open(
             channel = await _open_channel(connection, prefetch)
             return Session(connection, channel, f"{url.host}:{url.port}")
     except BaseException:
-        await _close(connection)
+        await close(connection)
         raise
 
 
-async def _open_channel(
-    connection: AbstractConnection, prefetch: int | None = None
-) -> aiormq.Channel:
+async def _open_channel(connection: Connection, prefetch: int | None = None) -> aiormq.Channel:
     opened = await connection.channel(publisher_confirms=True, on_return_raises=True)
     if prefetch is not None:
         await opened.set_qos(prefetch_count=prefetch)
@@ -249,12 +224,6 @@ async def _open_channel(
     if not isinstance(channel, aiormq.Channel):  # of the class that `confirms` is written for
         raise TypeError(channel)
     return channel
-
-
-async def _close(connection: AbstractConnection) -> None:
-    with ignore_connection_errors():
-        async with asyncio.timeout(CLOSE_LIMIT):
-            await connection.close()
 
 
 def _result(message: Message, error: Exception | None) -> Result:

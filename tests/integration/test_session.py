@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import uvloop
 from aiormq.exceptions import ChannelInvalidStateError
+from pamqp.commands import Basic
 
 from deploy.local.servers import RabbitMQ
 from ingest.publisher import Publisher
-from shared.errors import BrokerUnavailableError
-from shared.rabbitmq import reconnect, session, topology
+from shared.errors import BrokerUnavailableError, PublishOutcomeUnknownError
+from shared.rabbitmq import connection, reconnect, session, topology
 from shared.settings.settings import Settings
 
 
@@ -71,17 +72,28 @@ async def test_errors_of_aiormq_at_the_end_of_a_connection_lead_to_a_new_one(
     assert publishing.cancelled()
 
 
+@pytest.mark.parametrize("unsent", [0, 24], ids=["idle", "full"])
 async def test_a_session_closes_while_rabbitmq_hangs(
-    settings: Settings, rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, rabbit: RabbitMQ, monkeypatch: pytest.MonkeyPatch, unsent: int
 ) -> None:
-    monkeypatch.setattr(session, "CLOSE_LIMIT", 0.2)  # aiormq waits 2 s
+    """Also with MiB that RabbitMQ does not read: aiormq alone waits three heartbeats for that."""
+    monkeypatch.setattr(connection, "CLOSE_LIMIT", 0.2)  # aiormq waits 2 s
     opened = await session.open_session(settings, name="test")
     await asyncio.to_thread(rabbit.pause)
     try:
+        publishing = [asyncio.create_task(_publish(opened, bytes(2**20))) for _ in range(unsent)]
+        await asyncio.sleep(0.3)
         async with asyncio.timeout(1.5):
             await opened.close()
+            results = await asyncio.gather(*publishing, return_exceptions=True)
+        assert {type(result) for result in results} <= {PublishOutcomeUnknownError}
     finally:
         await asyncio.to_thread(rabbit.resume)
+
+
+async def _publish(opened: session.Session, body: bytes) -> None:
+    properties = Basic.Properties(delivery_mode=2)
+    await opened.publish(body, routing_key="mms.none", exchange="", properties=properties, limit=30)
 
 
 def test_a_server_that_closes_each_connection_at_once_is_unavailable() -> None:

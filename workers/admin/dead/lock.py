@@ -11,8 +11,9 @@ from typing import Final
 from aiormq.exceptions import ChannelLockedResource
 
 from shared.errors import DeadLettersInUseError
+from shared.rabbitmq.connection import CONNECT_LIMIT
 from shared.rabbitmq.errors import connection_errors
-from shared.rabbitmq.session import CONNECT_LIMIT, Session
+from shared.rabbitmq.session import Session
 from workers.admin import console
 
 LOCK: Final = "mms.dead.lock"

@@ -5,12 +5,12 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final
 
-import aio_pika
 from aio_pika.abc import AbstractConnection
 from aiormq.abc import AbstractChannel
 from aiormq.exceptions import ChannelAccessRefused
 from yarl import URL
 
+from shared.rabbitmq.connection import close, connect
 from shared.rabbitmq.errors import ignore_connection_errors
 from workers.admin.doctor.finding import CALL_LIMIT
 
@@ -45,13 +45,11 @@ async def connected(url: URL) -> AsyncIterator[AbstractConnection]:
         CONNECTION_ERRORS: RabbitMQ does not answer within `CALL_LIMIT` or refuses the connection.
     """
     async with asyncio.timeout(CALL_LIMIT):
-        connection = await aio_pika.connect(url, timeout=CALL_LIMIT)
+        connection = await connect(url, name="mms-admin doctor", limit=CALL_LIMIT)
     try:
         yield connection
     finally:
-        with ignore_connection_errors():
-            async with asyncio.timeout(CALL_LIMIT):
-                await connection.close()
+        await close(connection)
 
 
 def advice(error: BaseException) -> str:

@@ -15,8 +15,8 @@ from pamqp.commands import Basic
 from yarl import URL
 
 from shared.rabbitmq import topology
+from shared.rabbitmq.connection import with_options
 from shared.rabbitmq.errors import CONNECTION_ERRORS
-from shared.rabbitmq.session import with_options
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
     CALL_LIMIT,
