@@ -41,9 +41,6 @@ its connection, so that balancers and clients go elsewhere before the port is cl
 SHUTDOWN_LIMIT: Final = 10.0
 """Seconds that requests in progress have to finish when the process stops."""
 
-ADMIN_SHUTDOWN_LIMIT: Final = 1.0
-"""Seconds that clients of the admin port have to read their responses when the process stops."""
-
 log: Final = logging.getLogger("mms-ingest")
 
 
@@ -83,11 +80,7 @@ class Ingest:
         tls = server_context(self._settings.tls_cert, self._settings.tls_key)
         connections = self._server.aiohttp_server(tls)
         public = web.ServerRunner(connections, shutdown_timeout=SHUTDOWN_LIMIT)
-        admin = web.AppRunner(
-            admin_server.application(self._readiness, self._refresh),
-            access_log=None,
-            shutdown_timeout=ADMIN_SHUTDOWN_LIMIT,
-        )
+        admin = admin_server.runner(admin_server.application(self._readiness, self._refresh))
         async with contextlib.AsyncExitStack() as cleanup:
             # Runs in reverse order; a step that fails does not skip the others.
             if self._tracing is not None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Final
 
 import click
-from aiohttp import web
 
 from shared.log import configure
 from shared.process import admin_server, cli, listen, multiprocess, tracing
@@ -25,9 +24,6 @@ ADMIN_PORT: Final = 9091
 
 SHUTDOWN_LIMIT: Final = 10.0
 """Seconds to finish the current window when the process stops."""
-
-ADMIN_SHUTDOWN_LIMIT: Final = 1.0
-"""Seconds to finish responses of the admin port when the process ends."""
 
 log: Final = logging.getLogger("mms-worker")
 
@@ -57,11 +53,7 @@ class WorkerProcess:
                 `TopologyConflictError`, RabbitMQ has queues that differ from ours; with an
                 `UnsupportedRedisError`, Redis is too old. Nothing is consumed then.
         """
-        admin = web.AppRunner(
-            admin_server.application(self._readiness, self._refresh),
-            access_log=None,
-            shutdown_timeout=ADMIN_SHUTDOWN_LIMIT,
-        )
+        admin = admin_server.runner(admin_server.application(self._readiness, self._refresh))
         async with contextlib.AsyncExitStack() as cleanup:  # in reverse order; all of it, always
             if self._tracing is not None:
                 cleanup.push_async_callback(asyncio.to_thread, self._tracing.close)

@@ -6,10 +6,13 @@ do its work and 503 when it cannot. It has one line for each thing that the proc
 """
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from aiohttp import hdrs, web
 from prometheus_client import CONTENT_TYPE_LATEST, disable_created_metrics, generate_latest
+
+SHUTDOWN_LIMIT: Final = 1.0
+"""Seconds that clients of the admin port have to read their responses when the process stops."""
 
 
 class Degraded(str):
@@ -28,6 +31,11 @@ class Ready(NamedTuple):
 
     ready: bool
     text: str
+
+
+def runner(app: web.Application) -> web.AppRunner:
+    """What serves the routes; `shared.process.listen` gives it a port."""
+    return web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_LIMIT)
 
 
 def application(readiness: Readiness, refresh: Callable[[], None] | None = None) -> web.Application:

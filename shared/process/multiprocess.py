@@ -101,7 +101,7 @@ async def run_children(
     """
     with tempfile.TemporaryDirectory(prefix="mms-") as folder:
         children = [_Child(number, Path(folder, str(number))) for number in range(count)]
-        admin = web.AppRunner(_admin_routes(children, stop), access_log=None)
+        admin = admin_server.runner(_admin_routes(children, stop))
         try:
             await listen.on_admin_port(admin, settings, default_admin_port, None)
             log.info("%d processes, pid %d", count, os.getpid())
