@@ -32,7 +32,11 @@ class Connection(aio_pika.Connection):
         """Connect; called by `aio_pika.connect`."""
         self._socket = _Socket(encrypted=self.url.scheme == "amqps")
         self.kwargs["transport_factory"] = self._socket
-        await super().connect(timeout)
+        try:
+            await super().connect(timeout)
+        except BaseException:
+            await self.close()  # else aio-pika starts a task for it when this object is deleted
+            raise
 
     def abort(self) -> None:
         """Close the socket at once; what is buffered is dropped."""

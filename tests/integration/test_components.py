@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAM = """
 import asyncio, sys
 import ingest.batcher, ingest.http.connections, ingest.main, ingest.publisher
+from aiohttp import web
 import shared.process.watchdog
 import workers.main, workers.worker
 
@@ -74,8 +75,8 @@ owners = {
     "batcher": (ingest.batcher.Batcher, "_commit_batches"),
     "sweep": (ingest.batcher.Batcher, "_sweep_deadlines"),
     "drain": (ingest.main, "drain"),
-    "admin": (ingest.main.web.AppRunner, "cleanup"),
-    "public": (ingest.main.web.ServerRunner, "cleanup"),
+    "admin": (web.AppRunner, "cleanup"),
+    "public": (web.ServerRunner, "cleanup"),
     "consumer": (workers.worker.Worker, "run"),
     "connections": (ingest.http.connections.Connections, "close_slow"),
 }

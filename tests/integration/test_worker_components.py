@@ -18,6 +18,7 @@ ROOT = Path(__file__).parents[2]
 # Runs the command; after 0.5 s the named coroutine does what the second argument says.
 PROGRAM = """
 import asyncio, sys
+from aiohttp import web
 import shared.process.watchdog, workers.main, workers.probes, workers.worker
 
 shared.process.watchdog.END_LIMIT = 3.0
@@ -49,7 +50,7 @@ owners = {
     "consumer": (workers.worker.Worker, "run"),
     "window": (workers.worker.Worker, "_consume"),
     "probe of Redis": (workers.probes.RedisProbe, "run"),
-    "admin": (workers.main.web.AppRunner, "cleanup"),
+    "admin": (web.AppRunner, "cleanup"),
     "store": (workers.probes.WatchedStore, "aclose"),
 }
 setattr(*owners[component], globals()[behaviour])
