@@ -6,7 +6,7 @@ from random import Random
 import pytest
 
 from ingest.simulate.eventlog import TrackEvents
-from ingest.simulate.judge import Fault, judge
+from ingest.simulate.judge import Fault, Finding, judge
 from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message, Messages, generate
 from ingest.simulate.wording import word
@@ -74,6 +74,14 @@ def test_a_message_that_arrived_completely_has_no_findings(messages: Messages) -
     for message in messages:
         record = record_of(normalised_postbacks(message))
         assert list(judge(message, ledger, record, events_of(record, message))) == []
+
+
+def test_a_record_that_dropped_postbacks_is_wrong(messages: Messages) -> None:
+    message = corrected(messages)
+    record = record_of(normalised_postbacks(message))
+    dropped = Record(record.key, record.entries, dropped=True)
+    findings = list(judge(message, all_answered(messages), dropped, events_of(record, message)))
+    assert findings == [Finding(Fault.WRONG, message.id, "the record dropped postbacks")]
 
 
 def test_an_answered_postback_that_is_missing_is_lost(messages: Messages) -> None:
