@@ -1,4 +1,4 @@
-"""Probes of Redis and RabbitMQ: do they work now? They run all the time, with and without traffic.
+"""Probes of Redis and RabbitMQ, which show whether they work. They run with and without traffic.
 
 A server that was killed closes its connections. A server that hangs does not; it only fails to
 answer in time. So each server is asked twice a second and has a second to answer: what `/readyz`
@@ -32,7 +32,7 @@ cluster several nodes may have to be tried before one answers."""
 
 
 class RedisProbe:
-    """Knows whether Redis is available: it answers, takes writes, and the last merge succeeded.
+    """Probes whether Redis is available: it answers, accepts writes, and the last merge succeeded.
 
     A probe does not show every failure, for example a user who may not run scripts. So a merge
     that fails counts too, until a merge succeeds; see `WatchedStore`.
@@ -67,15 +67,15 @@ class RedisProbe:
                 raise_lost_cancellation()
                 await asyncio.sleep(PROBE_INTERVAL)
 
-    async def answers(self) -> None:
+    async def wait_until_answering(self) -> None:
         """Wait until Redis answers the probe."""
         await self._answers.wait()
 
-    async def available(self) -> None:
+    async def wait_until_available(self) -> None:
         """Wait until Redis answers the probe and the last merge succeeded."""
         await self._available.wait()
 
-    async def away(self) -> None:
+    async def wait_until_away(self) -> None:
         """Wait until Redis is not available."""
         await self._away.wait()
 

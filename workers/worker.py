@@ -91,10 +91,10 @@ class Worker:
     async def _wait_for_redis(self) -> None:
         try:
             async with asyncio.timeout(LOG_DELAY):
-                await self._redis.answers()
+                await self._redis.wait_until_answering()
         except TimeoutError:
             log.warning("not consuming: %s", self._redis.problem)
-            await self._redis.answers()
+            await self._redis.wait_until_answering()
 
     async def _consume(self, session: Session) -> None:
         """Consume on this session until it is lost.
@@ -161,12 +161,12 @@ class Worker:
             StateUnavailableError: Redis stayed away longer than `REDIS_WAIT_LIMIT`.
         """
         while True:
-            await self._redis.away()
+            await self._redis.wait_until_away()
             log.warning("stopped consuming: %s", self._redis.problem)
             await consumer.pause()
             try:
                 async with asyncio.timeout(merge.REDIS_WAIT_LIMIT):
-                    await self._redis.available()
+                    await self._redis.wait_until_available()
             except TimeoutError as error:
                 raise StateUnavailableError(self._redis.problem) from error
             # Delivered batches first: else each pause would add a whole prefetch to them.
