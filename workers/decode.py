@@ -1,32 +1,25 @@
 """Decode batches: each postback by itself, so that a bad one becomes a dead letter alone."""
 
-import logging
-import traceback
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
 from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import envelope
-from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of, unreadable_batch
+from shared.postback.dead_letter import DeadLetter, dead_letter_of, unreadable_batch
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.passthrough import PassthroughEvent, passthrough_of
-from shared.rate_limited_log import RateLimitedLog
-from workers import metrics
 from workers.consumer import Delivery
+from workers.dead_letters import failed_postback
 from workers.verdicts import Received
 
 Read = Callable[[bytes], Sequence[Arrival]]
 """Reads the arrivals from the body of a batch: `envelope.decode` or `envelope.decode_traced`."""
 
-log: Final = logging.getLogger(__name__)
-_limited_log: Final = RateLimitedLog(log)
 
-
-class PassedOn(NamedTuple):
+class Passthrough(NamedTuple):
     """A postback of another origin, and the event that is published for it."""
 
     event: PassthroughEvent
@@ -39,12 +32,12 @@ class Decoded(NamedTuple):
 
     received: list[Received]
     dead: list[DeadLetter]
-    passed: list[PassedOn]
+    passthrough: list[Passthrough]
 
     @property
     def postbacks(self) -> int:
         """The number of postbacks; a message that is no batch counts as one."""
-        return len(self.received) + len(self.dead) + len(self.passed)
+        return len(self.received) + len(self.dead) + len(self.passthrough)
 
 
 def decode_batch(
@@ -72,7 +65,7 @@ def decode_batch(
                 normalised = decode(arrival.source, arrival.body)
             except OtherOriginError as other:
                 event = passthrough_of(arrival, other.fields)
-                decoded.passed.append(PassedOn(event, arrival, batch_id))
+                decoded.passthrough.append(Passthrough(event, arrival, batch_id))
                 continue
         except UndecodableError as error:
             decoded.dead.append(dead_letter_of(arrival, error.reason, str(error), batch_id))
@@ -81,20 +74,3 @@ def decode_batch(
         else:
             decoded.received.append(Received(arrival, normalised, delivery.redelivered, batch_id))
     return arrivals
-
-
-def failed_postback(arrival: Arrival, batch_id: str, error: Exception) -> DeadLetter:
-    """The dead letter of a postback whose processing raised an unexpected error: a defect of ours.
-
-    Args:
-        batch_id: the id of the batch it was in.
-    """
-    metrics.FAILED.inc()
-    kind = type(error).__name__
-    # The error's text and its traceback could hold a part of the postback.
-    place = traceback.extract_tb(error.__traceback__)[-1:]
-    where = ", ".join(f"{Path(frame.filename).name}:{frame.lineno}" for frame in place)
-    _limited_log.warning(kind, "a postback failed with %s at %s; it is a dead letter", kind, where)
-    return dead_letter_of(
-        arrival, Reason.UNDELIVERABLE, f"processing it failed: {kind} at {where}", batch_id
-    )

@@ -11,8 +11,7 @@ from shared.postback.codes import Track
 from shared.postback.dead_letter import DeadLetter
 from shared.postback.event import Event
 from workers import metrics, outcome_metrics
-from workers.decode import failed_postback
-from workers.outbox import dead_letters_of
+from workers.dead_letters import failed_postback, refused_postbacks
 from workers.store import Store
 from workers.verdicts import DueEvent, Merged, Received, Unmergeable, due_events
 
@@ -78,7 +77,7 @@ async def merge_or_wait(
 
     Args:
         merge: `Store.merge`, or a function that calls it.
-        wait_limit: seconds after which an error is not followed by another try.
+        wait_limit: seconds; it does not try again when an error comes after them.
 
     Raises:
         StateUnavailableError: Redis stayed away longer than `wait_limit`.
@@ -113,7 +112,7 @@ def _window_result(results: Sequence[Merged | Unmergeable]) -> WindowResult:
         for due_event in due_events(each):
             due.append(due_event)
             _count_outcome(each, due_event.event, due_event.received.normalised.track)
-    dead = [dead_letter for each in refused for dead_letter in dead_letters_of(each)]
+    dead = [dead_letter for each in refused for dead_letter in refused_postbacks(each)]
     return WindowResult(merged, due, dead)
 
 

@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple
 
-from shared.postback.dead_letter import DeadLetter, Reason, dead_letter_of
+from shared.postback.dead_letter import DeadLetter
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.passthrough import PassthroughEvent
-from workers.verdicts import Unmergeable
 
 
 class Correlation(NamedTuple):
@@ -43,11 +42,3 @@ class Outbox(NamedTuple):
     correlations: Mapping[str, Correlation] = MappingProxyType({})
     unknown_statuses: Sequence[tuple[str, str]] = ()
     passthrough: Sequence[PassthroughEvent] = ()
-
-
-def dead_letters_of(unmergeable: Unmergeable) -> list[DeadLetter]:
-    """The dead letters of the postbacks that Redis refuses."""
-    return [
-        dead_letter_of(received.arrival, Reason.UNDELIVERABLE, unmergeable.error, received.batch_id)
-        for received in unmergeable.received
-    ]

@@ -16,7 +16,7 @@ from shared.postback.envelope import Arrival
 from shared.process.tracing import Tracing
 from workers import metrics
 from workers.consumer import Delivery
-from workers.decode import Decoded, PassedOn, Read, decode_batch
+from workers.decode import Decoded, Passthrough, Read, decode_batch
 from workers.merge import WindowResult, merge_window
 from workers.outbox import Correlation, Outbox
 from workers.store import Store
@@ -44,15 +44,15 @@ async def process_window(
     result = await merge_window(store, decoded.received)
     dead = decoded.dead + result.dead
     traces = {} if tracing is None else _trace(tracing, started, decoded, dead)
-    _log_window(window, decoded.postbacks, len(result.due) + len(decoded.passed), len(dead))
+    _log_window(window, decoded.postbacks, len(result.due) + len(decoded.passthrough), len(dead))
     return Outbox(
         events=[event for event, _ in result.due],
         dead_letters=dead,
         postbacks=decoded.postbacks,
         results=_count_results(result.merged),
-        correlations=_correlations(result, decoded.passed, traces),
+        correlations=_correlations(result, decoded.passthrough, traces),
         unknown_statuses=_unknown_statuses(decoded.received),
-        passthrough=[event for event, _, _ in decoded.passed],
+        passthrough=[event for event, _, _ in decoded.passthrough],
     )
 
 
@@ -92,7 +92,7 @@ def _trace(
             "messaging.message.id": batch_id,
         }
         traces[arrival] = tracing.processed(envelope.traceparent(arrival), started, attributes)
-    for event, arrival, batch_id in decoded.passed:
+    for event, arrival, batch_id in decoded.passthrough:
         attributes = {
             "mms.source": arrival.source,
             "mms.event": event.type,
@@ -131,14 +131,14 @@ def _count_results(merged: Sequence[Merged]) -> Counter[tuple[str, str]]:
 
 
 def _correlations(
-    result: WindowResult, passed: Sequence[PassedOn], traces: dict[Arrival, str]
+    result: WindowResult, passthrough: Sequence[Passthrough], traces: dict[Arrival, str]
 ) -> dict[str, Correlation]:
     """The batch, the trace and the postback of each event, by the event's id."""
     correlations = {
         event.id: Correlation(last.batch_id, traces.get(last.arrival, ""), last.arrival)
         for event, last in result.due
     }
-    for event, arrival, batch_id in passed:
+    for event, arrival, batch_id in passthrough:
         correlations[event.id] = Correlation(batch_id, traces.get(arrival, ""), arrival)
     return correlations
 

@@ -98,10 +98,10 @@ class DueEvent(NamedTuple):
     received: Received
 
 
-def notify_digits(batch: Sequence[Received]) -> str:
+def notify_digits(received: Sequence[Received]) -> str:
     """One digit for each postback: when `merge.lua` returns the record because of it."""
     digits = ""
-    for _, normalised, redelivered, _ in batch:
+    for _, normalised, redelivered, _ in received:
         if not normalised.rank.terminal:
             digits += NOTIFY_NEVER
         else:

@@ -208,12 +208,12 @@ def decode_dead_letter(body: bytes, properties: Basic.Properties) -> DeadLetter:
     return dead_letter
 
 
-def _moved_by_rabbitmq(batch: DeadLetter, headers: FieldTable) -> DeadLetter:
+def _moved_by_rabbitmq(dead_letter: DeadLetter, headers: FieldTable) -> DeadLetter:
     """A batch that reached the delivery limit, with what its postbacks say about it."""
     death = str(headers.get("x-first-death-reason") or "no reason given")
     return msgspec.structs.replace(
-        batch,
+        dead_letter,
         error=f"a batch that no worker could finish ({death})",
-        received_at=min((each.received_at for each in batch.arrivals), default=None),
-        batch_id=envelope.batch_id(batch.body),
+        received_at=min((each.received_at for each in dead_letter.arrivals), default=None),
+        batch_id=envelope.batch_id(dead_letter.body),
     )

@@ -12,6 +12,9 @@ from shared.postback.timestamps import rfc3339_of
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 
+SOURCE_PREFIX: Final = "/mms-postbacks/"
+"""An event's `source` is this and the provider account."""
+
 
 class Event(msgspec.Struct, frozen=True):
     """A CloudEvent 1.0 in structured JSON; field names are the specification's.
@@ -56,7 +59,7 @@ def event_of(record: Record, track: Track) -> Event:
     change = f"{record.key.redis}\0{track}\0{top.rank.identity}".encode()
     return Event(
         type=f"mms.{track}.{top.postback.outcome}",
-        source=f"/mms-postbacks/{record.key.source}",
+        source=f"{SOURCE_PREFIX}{record.key.source}",
         id=hashlib.blake2b(change, digest_size=16).hexdigest(),
         time=rfc3339_of(top.time),
         subject=record.key.id,

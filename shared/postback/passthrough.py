@@ -15,13 +15,13 @@ from msgspec import UNSET, UnsetType
 from shared.postback.dialects.fields import NotText
 from shared.postback.dialects.parse import parse
 from shared.postback.envelope import Arrival
-from shared.postback.event import routing_word
+from shared.postback.event import SOURCE_PREFIX, routing_word
 from shared.postback.timestamps import rfc3339, utc
 
 PREFIX: Final = "mms.passthrough."
 
 
-class Passed(msgspec.Struct, frozen=True):
+class PassthroughData(msgspec.Struct, frozen=True):
     """The `data` of a passthrough event.
 
     Attributes:
@@ -50,7 +50,7 @@ class PassthroughEvent(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     time: str
     subject: str | UnsetType = UNSET
-    data: Passed
+    data: PassthroughData
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
 
@@ -89,11 +89,11 @@ def passthrough_of(arrival: Arrival, fields: Mapping[str, object]) -> Passthroug
     identified = f"{arrival.source}\0".encode() + arrival.body
     return PassthroughEvent(
         type=f"{PREFIX}{routing_word(origin).lower()}",
-        source=f"/mms-postbacks/{arrival.source}",
+        source=f"{SOURCE_PREFIX}{arrival.source}",
         id=hashlib.blake2b(identified, digest_size=16).hexdigest(),
         time=rfc3339(moment or datetime.fromtimestamp(arrival.received_at / 1_000_000, UTC)),
         subject=subject if isinstance(subject, str) else UNSET,
-        data=Passed(origin, code, values),
+        data=PassthroughData(origin, code, values),
     )
 
 

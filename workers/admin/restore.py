@@ -13,9 +13,10 @@ from shared.rabbitmq.session import Session, open_session
 from shared.settings.settings import Settings
 from workers.admin.unpublished import Span, Unpublished
 from workers.consumer import Delivery
+from workers.dead_letters import refused_postbacks
 from workers.decode import Decoded, decode_batch
 from workers.merge import REDIS_WAIT_LIMIT, merge_or_wait
-from workers.outbox import Outbox, dead_letters_of
+from workers.outbox import Outbox
 from workers.publish import publish_outbox
 from workers.store import Store
 from workers.verdicts import Merged, Received, Unmergeable, due_events
@@ -119,7 +120,7 @@ class Restorer:
 
     def _add(self, decoded: Decoded) -> None:
         self._summary.undecodable += len(decoded.dead)
-        self._summary.passthrough += len(decoded.passed)
+        self._summary.passthrough += len(decoded.passthrough)
         self._window.received.extend(decoded.received)
         for received in decoded.received:
             if len(self._seen) < MAX_COUNTED_RECORDS:
@@ -127,8 +128,8 @@ class Restorer:
         if self._publisher is not None:
             # These have no record, so nothing shows whether an earlier run published them. Every
             # run publishes them again.
-            self._window.passed.extend(
-                each for each in decoded.passed if each.arrival.received_at >= self._earliest
+            self._window.passthrough.extend(
+                each for each in decoded.passthrough if each.arrival.received_at >= self._earliest
             )
             self._window.dead.extend(
                 each for each in decoded.dead if (each.received_at or 0) >= self._earliest
@@ -140,7 +141,7 @@ class Restorer:
         Raises:
             PostbacksError: as `take`.
         """
-        (received, dead, passed), self._window = self._window, Decoded([], [], [])
+        (received, dead, passthrough), self._window = self._window, Decoded([], [], [])
         first, self._first = self._first, None
         self._summary.records = len(self._seen)
         if self._summary.dry_run or first is None:
@@ -150,7 +151,7 @@ class Restorer:
         for result in await self._merge(received, span) if received else ():
             if isinstance(result, Unmergeable):
                 self._summary.refused += len(result.received)
-                dead += dead_letters_of(result)
+                dead += refused_postbacks(result)
                 continue
             new = len(result.new())
             self._summary.new += new
@@ -160,11 +161,11 @@ class Restorer:
                     events.append(event)
                 elif self._publisher is not None:
                     self._summary.expired += 1
-        if self._publisher is not None and (events or passed or dead):
+        if self._publisher is not None and (events or passthrough or dead):
             await self._publisher.publish(
-                Outbox(events, dead, passthrough=[each.event for each in passed])
+                Outbox(events, dead, passthrough=[each.event for each in passthrough])
             )
-            self._summary.events += len(events) + len(passed)
+            self._summary.events += len(events) + len(passthrough)
             self._summary.dead_letters += len(dead)
 
     async def _merge(self, received: Sequence[Received], span: Span) -> list[Merged | Unmergeable]:
