@@ -3,9 +3,9 @@
 A postback takes this way; each step is one file, in this order:
 
 1. `http/connections` accepts the connection, with limits (`http/tls_handshake`, `http/connection`).
-2. `http/fast_path` reads the request; a request that needs more goes through aiohttp.
-3. `http/server` takes it from either path. `access_control/policy` decides whether it is allowed,
-   and `http/content_coding` decompresses its body.
+2. `http/fast_path` reads the request. A request that must wait goes through aiohttp, the slow path.
+3. `http/server` gets it from either path. `access_control/policy` decides whether it is allowed.
+   On the slow path `http/body` reads the body and `http/content_coding` decompresses it.
 4. `batcher` collects postbacks into a batch.
 5. `commit` makes the batch durable: `publisher` while the `breaker` is closed, else `spool/spool`.
 6. `http/responses` writes the response.

@@ -160,7 +160,7 @@ class Connections(web.Server):
         writer: AbstractStreamWriter,
         task: "asyncio.Task[None]",
     ) -> web.BaseRequest:
-        """Aiohttp calls this for each request on the usual path."""
+        """Aiohttp calls this for each request on the slow path."""
         if isinstance(protocol, Connection):
             protocol.begin(payload)
         return web.BaseRequest(

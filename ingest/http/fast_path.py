@@ -3,7 +3,7 @@
 aiohttp gives each request a task, a request object and a response object. Most postbacks need none
 of them: they are complete in the first read, access control allows them at once, and they wait only
 for their batch. The fast path passes such a request on as it was parsed and writes the response
-when the batch is durable. All other requests take the usual path through aiohttp, also every
+when the batch is durable. All other requests go through aiohttp, the slow path, also every
 request with an error in it.
 
 aiohttp has no interface for this, so this file uses private parts of `RequestHandler`. With a
@@ -191,7 +191,7 @@ class FastConnection(Connection):
             self._start_first(waiter)
 
     def begin(self, payload: StreamReader) -> None:
-        """The usual path has taken a request."""
+        """The slow path has taken a request."""
         self.began = self._parsed_at.popleft() if self._parsed_at else self._loop.time()
         self._taken_early = not payload.is_eof()
         if not self._messages:
@@ -267,7 +267,7 @@ class FastConnection(Connection):
         self.headers_since = 0.0 if complete else time.monotonic()
 
     def _start_first(self, waiter: asyncio.Future[None]) -> None:
-        """Start the first request that waits, on the fast path or the usual path."""
+        """Start the first request that waits, on the fast path or the slow path."""
         self._waiter = None
         message, payload = self._messages.popleft()
         self.began = self._parsed_at.popleft()

@@ -1,7 +1,7 @@
 """The two request paths, from a request to its response. They do not look into the body.
 
 The fast path takes most requests. It needs no task, but can wait for nothing except the batch. The
-usual path, `handle`, takes the rest. Both ask the same `Policy.decide`.
+slow path, `handle`, takes the rest. Both ask the same `Policy.decide`.
 
 A 200 is written only after the batch that holds the postback is durable. Every other response has
 a line of text that says what is wrong, for people who read it with curl; the provider resends.
@@ -15,10 +15,9 @@ import ssl
 import time
 from typing import Final
 
-from aiohttp import HttpVersion11, hdrs, web
+from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
-from aiohttp.web_protocol import RequestPayloadError
 
 from ingest import metrics
 from ingest.access_control.policy import (
@@ -32,12 +31,12 @@ from ingest.access_control.policy import (
 )
 from ingest.batcher import Batcher
 from ingest.http import responses
+from ingest.http.body import is_complete, read_body, waits_for_continue
 from ingest.http.connection import Connection
 from ingest.http.connections import Connections
-from ingest.http.content_coding import decompress
 from ingest.http.fast_path import FastConnection
 from ingest.http.responses import refusal, response_for
-from shared.errors import BodyIncompleteError, BodyTooLargeError, PostbacksError
+from shared.errors import BodyTooLargeError, PostbacksError
 from shared.postback.envelope import Arrival
 from shared.process.metric_labels import UNKNOWN
 from shared.process.tracing import Tracing
@@ -46,9 +45,6 @@ from shared.settings.settings import Settings
 
 RESPONSE_LIMIT: Final = 4.5
 """Seconds from a request's headers to its response, whatever is broken; 5 are guaranteed."""
-
-_CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
-"""Asks a client for the body that it holds back; sent only when the request is allowed."""
 
 
 class Server:
@@ -142,7 +138,7 @@ class Server:
         metrics.RESPONSE_TIME.observe(time.perf_counter() - started)
 
     async def handle(self, request: web.BaseRequest) -> web.Response:
-        """The usual path: respond to one request within `RESPONSE_LIMIT`."""
+        """The slow path: respond to one request within `RESPONSE_LIMIT`."""
         started = time.perf_counter()
         policy, token = self._access_control.policy(request.path)
         self.in_flight += 1
@@ -153,7 +149,7 @@ class Server:
                 response = self._invalid(request) or await self._accept(request, policy, token)
         finally:
             self.in_flight -= 1
-        if self.stopping or _waits_for_continue(request):
+        if self.stopping or waits_for_continue(request):
             response.force_close()  # the client may or may not send the body that it held back
         if policy is not None and request.content.exception() is None:  # else its body broke off
             _log_refusal(response, policy.source)
@@ -176,13 +172,13 @@ class Server:
             decision: Decision = ALLOW
             if not policy.open:
                 decision = policy.decide(request.headers, request.remote or "", token)
-            waits = decision is not ALLOW or not _is_complete(request)
+            waits = decision is not ALLOW or not is_complete(request)
             async with asyncio.timeout_at(deadline) if waits else _NO_LIMIT:
                 if decision is VERIFY_PASSWORD:
                     decision = await policy.verify_password(request)
                 if isinstance(decision, Refuse):
                     return refusal(decision.status, decision.text, **decision.headers)
-                body = await self._body(request)
+                body = await read_body(request, self._max_body)
             if not body:
                 return refusal(400, "the body is empty")
             content_type = _clean(request.headers.get(hdrs.CONTENT_TYPE, ""))
@@ -193,27 +189,6 @@ class Server:
         except TimeoutError:
             return refusal(408, f"the body did not come within {RESPONSE_LIMIT:g} s")
         return responses.durable(batch_id)
-
-    async def _body(self, request: web.BaseRequest) -> bytes:
-        """The decompressed body.
-
-        Raises:
-            BodyTooLargeError, BodyIncompleteError, UnknownCodingError, BrokenCodingError: as named.
-        """
-        try:
-            if _waits_for_continue(request):
-                await request.writer.write(_CONTINUE)
-                request.writer.output_size = 0  # else aiohttp counts it as part of the response
-            body = await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise BodyTooLargeError from error
-        except (ConnectionError, RequestPayloadError) as error:
-            raise BodyIncompleteError from error
-        if hdrs.CONTENT_ENCODING not in request.headers:
-            return body
-        # Several headers of one name are one list (RFC 9110, 5.3).
-        coding = ",".join(request.headers.getall(hdrs.CONTENT_ENCODING))
-        return await decompress(body, coding, self._max_body)
 
     async def _submit(self, arrival: Arrival, deadline: float) -> str:
         """The id of the batch in which the arrival is durable."""
@@ -250,20 +225,6 @@ def _began(request: web.BaseRequest) -> float:
     if isinstance(connection, Connection):
         return connection.began
     return asyncio.get_running_loop().time()
-
-
-def _is_complete(request: web.BaseRequest) -> bool:
-    """Whether the body is here and needs no decompression."""
-    return request.content.is_eof() and hdrs.CONTENT_ENCODING not in request.headers
-
-
-def _waits_for_continue(request: web.BaseRequest) -> bool:
-    """Whether the client holds its body back until 100 Continue (RFC 9110, 10.1.1)."""
-    return (
-        not request.content.is_eof()
-        and request.version >= HttpVersion11
-        and request.headers.get(hdrs.EXPECT, "").lower() == "100-continue"
-    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,4 +1,4 @@
-"""The fast path responds as the usual path does: in order, and once to each request."""
+"""The fast path responds as the slow path does: in order, and once to each request."""
 
 import asyncio
 import base64
@@ -64,7 +64,7 @@ async def client(server: Answering) -> AsyncIterator[Client]:
 
 
 def usual_path(server: Answering) -> int:
-    """Requests on the usual path: aiohttp counts only those."""
+    """Requests on the slow path: aiohttp counts only those."""
     return server.connections.requests_count
 
 
