@@ -110,7 +110,7 @@ class Committer:
         The drain splits this batch, and new batches are smaller from now on, see `largest`.
         """
         metrics.PUBLISHES["too_large",].inc()
-        _limited_log.warning("too large", "batch %s goes to the spool: %s", batch_id, error)
+        _limited_log.warning("too large", "batch %s was not published: %s", batch_id, error)
 
     def _refusal(self, encoded: bytes, postbacks: int) -> BodyTooLargeError | SpoolUnavailableError:
         """The error for a batch that has neither a confirm nor a spool."""
@@ -120,7 +120,7 @@ class Committer:
 
 
 def _log_batch(batch_id: str, postbacks: int, result: str) -> None:
-    """The only log line about a batch in the ingress."""
+    """At DEBUG, log one line for each batch that is durable."""
     if log.isEnabledFor(logging.DEBUG):
         known = {"batch": batch_id, "postbacks": postbacks, "result": result}
         log.debug("batch %(batch)s: %(postbacks)d postbacks %(result)s", known, extra=known)

@@ -1,4 +1,4 @@
-"""Publish a batch and wait for its confirm: taken, rejected, too large, or unknown.
+"""Publish a batch and wait for the result: confirmed, rejected, too large, or unknown.
 
 Keeps one session to RabbitMQ open and publishes on it while it is open. Without a session a publish
 fails at once; the caller decides what to do then.
@@ -27,8 +27,8 @@ class Publisher:
     """Publishes batches to `mms.postbacks` and returns once RabbitMQ has confirmed them.
 
     Attributes:
-        largest: bytes of the largest batch that RabbitMQ takes; infinite as long as it is not
-            known.
+        largest: bytes of the largest batch that RabbitMQ accepts; infinite as long as it is
+            not known.
         problem: why there is no session, or what is wrong with the topology; None if nothing.
     """
 

@@ -1,1 +1,1 @@
-"""What ingress and workers must agree on. No process lives here."""
+"""The code that ingress and workers share. No process starts here."""

@@ -1,7 +1,8 @@
 """Log lines on standard error, as text or as JSON; phone numbers are masked in every line.
 
-At most one line is written for a batch, at DEBUG. It has the batch's id, which is also in the AMQP
-`message_id` of the batch and in the `correlation_id` of every event that the batch caused.
+At DEBUG an ingress writes one line for each batch, and a worker one for each window. The lines have
+the ids of the batches. A batch's id is also the AMQP `message_id` of the batch, and the
+`correlation_id` of every event that results from it.
 """
 
 import json

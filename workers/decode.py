@@ -36,7 +36,7 @@ class Decoded(NamedTuple):
 
     @property
     def postbacks(self) -> int:
-        """The number of postbacks; a message that is no batch counts as one."""
+        """The number of postbacks; a message that is not a batch counts as one."""
         return len(self.received) + len(self.dead) + len(self.passthrough)
 
 
@@ -49,7 +49,7 @@ def decode_batch(
         decoded: the batch's postbacks are added here.
 
     Returns:
-        The batch's arrivals; None when the message is no batch, which is then a dead letter.
+        The batch's arrivals; None when the message is not a batch; it is then a dead letter.
     """
     batch_id = delivery.batch_id
     try:

@@ -1,4 +1,4 @@
-"""The `mms-worker` process: starts its parts, reports its readiness, stops cleanly."""
+"""The `mms-worker` process: builds the components, runs them, and stops them in order."""
 
 import asyncio
 import contextlib
@@ -29,11 +29,10 @@ log: Final = logging.getLogger("mms-worker")
 
 
 class WorkerProcess:
-    """All parts of a worker in one process.
+    """One process of the worker.
 
     Args:
-        child: the socket for the parent's requests when this is one of several processes, else
-            None.
+        child: the Unix socket for the parent when this is one of several processes, else None.
     """
 
     def __init__(self, settings: Settings, child: Path | None = None) -> None:
@@ -54,7 +53,8 @@ class WorkerProcess:
                 `UnsupportedRedisError`, Redis is too old. Nothing is consumed then.
         """
         admin = admin_server.runner(admin_server.application(self._readiness, self._refresh))
-        async with contextlib.AsyncExitStack() as cleanup:  # in reverse order; all of it, always
+        async with contextlib.AsyncExitStack() as cleanup:
+            # Runs in reverse order; a step that fails does not skip the others.
             if self._tracing is not None:
                 cleanup.push_async_callback(asyncio.to_thread, self._tracing.close)
             cleanup.push_async_callback(self._store.aclose)
@@ -62,7 +62,7 @@ class WorkerProcess:
             cleanup.push_async_callback(admin.cleanup)
             cleanup.push_async_callback(self._finish_window)
             await listen.on_admin_port(admin, self._settings, ADMIN_PORT, self._child)
-            log.info("pid %d", os.getpid())
+            log.info("mms-worker has started, pid %d", os.getpid())
             components.start("probe of Redis", self._redis.run())
             components.start("consumer", self._worker.run())
             await stop.wait()

@@ -60,7 +60,7 @@ EVENTS_REFUSED: Final = Counter(
 UNPUBLISHABLE: Final = Children(
     Counter(
         "mms_worker_unpublishable_total",
-        "Messages that RabbitMQ can never take: event (its postback becomes a dead letter),"
+        "Messages that RabbitMQ can never accept: event (its postback becomes a dead letter),"
         " dead letter (published with body and reason alone), body (only the archive has it)",
         ["kind"],
     )

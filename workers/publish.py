@@ -1,10 +1,10 @@
 """Publish an outbox: return when RabbitMQ has confirmed every event and every dead letter.
 
-All messages of an outbox are published together. A message that RabbitMQ does not take never stops
-the others:
+All messages of an outbox are published together. A message that RabbitMQ does not accept never
+stops the others:
 
-* A queue rejects an event: it is published to `mms.events.log` alone, until that takes it.
-* A queue rejects a dead letter: it is published again, with backoff, until RabbitMQ takes it.
+* A queue rejects an event: it is published to `mms.events.log` alone, until that accepts it.
+* A queue rejects a dead letter: it is published again, with backoff, until RabbitMQ accepts it.
 * An event can never be published as it is: the postback that decided it becomes a dead letter.
 * A dead letter can never be published as it is: it is published with its body and reason alone.
 * A body alone can never be published: that is logged, and only the archive has it.
@@ -106,7 +106,7 @@ async def _publish(session: Session, messages: Sequence[Message]) -> list[Result
 
 
 def _not_confirmed(outgoing: Sequence[_Outgoing], results: Sequence[Result]) -> list[_Outgoing]:
-    """What is still to be published: the messages that RabbitMQ did not take, or replacements."""
+    """What is still to be published: the messages that RabbitMQ did not accept, or replacements."""
     left: list[_Outgoing] = []
     for each, result in zip(outgoing, results, strict=True):
         if isinstance(result, UnpublishableError):
@@ -120,7 +120,7 @@ def _not_confirmed(outgoing: Sequence[_Outgoing], results: Sequence[Result]) -> 
 def _after_rejection(message: Message) -> Message:
     """A rejected event for `mms.events.log` alone; any other message as it is.
 
-    RabbitMQ rejects a publish when one queue rejects it, although the other queues take it. So a
+    RabbitMQ rejects a publish when one queue rejects it, although the other queues accept it. So a
     subscriber whose queue is full misses events, but can read them from the log, and stops nobody.
     """
     if message.exchange != topology.EVENTS:
@@ -132,7 +132,7 @@ def _after_rejection(message: Message) -> Message:
 async def _pause(rejections: int, rejected: PublishRejectedError) -> None:
     """No pause after the first rejection (events go to the log now); then backoff."""
     if rejections == 1:
-        log.warning("publishing again until RabbitMQ takes it: %s", rejected)
+        log.warning("publishing again until RabbitMQ accepts it: %s", rejected)
     if rejections:
         await backoff(rejections - 1)
 

@@ -1,4 +1,4 @@
-"""Where `mms-worker` starts; see `main` for what it does."""
+"""The entry point of `mms-worker`; see `main` for what it does."""
 
 from shared.process.startup import interruptible
 

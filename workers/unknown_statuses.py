@@ -36,7 +36,7 @@ class UnknownStatuses:
             return
         self._logged.add(text)
         log.warning(
-            "%s has a status text that is in no table; it is no delivery: %s",
+            "%s has a status text that is in no table; it does not count as a delivery: %s",
             code,
             text,
         )

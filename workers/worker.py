@@ -122,7 +122,7 @@ class Worker:
         """Process the window that failed on the session before, and publish its outbox.
 
         RabbitMQ has requeued its batches and delivers them again, so they are not acknowledged
-        here. This is the best probe there is: while a Redis node is away, or RabbitMQ takes no
+        here. This is the best probe there is: while a Redis node is away, or RabbitMQ accepts no
         publishes (a memory alarm, a stream without a leader), each batch that is consumed would be
         requeued, and that counts towards its delivery limit.
         """

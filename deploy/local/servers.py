@@ -226,7 +226,7 @@ def _need_localhost() -> None:
         socket.getaddrinfo("localhost", None, socket.AF_INET)
     except OSError as error:
         raise StartError(
-            "RabbitMQ cannot be started: this machine does not know the name localhost;"
+            "RabbitMQ cannot be started: this machine cannot resolve the name localhost;"
             " add the line `127.0.0.1 localhost` to /etc/hosts"
         ) from error
 

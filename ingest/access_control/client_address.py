@@ -17,9 +17,9 @@ def client_address(
 ) -> Address | None:
     """The client's address.
 
-    X-Forwarded-For is believed only as far as trusted proxies wrote it. The last proxy appends the
-    address of its peer, so the header is read from its end to the first address that is no trusted
-    proxy. Anybody can have written the entries before that one.
+    Only the entries of X-Forwarded-For that trusted proxies wrote are used. Each proxy appends the
+    address of its peer, so the header is read from its end to the first address that is not a
+    trusted proxy. Anybody can have written the entries before that one.
 
     Args:
         peer: the address that the connection comes from.

@@ -105,7 +105,7 @@ def decode_passthrough(body: bytes) -> PassthroughEvent:
     """
     event: PassthroughEvent = _decode(body)
     if not event.type.startswith(PREFIX):
-        raise msgspec.ValidationError(f"{event.type[:40]} is no type of a passthrough event")
+        raise msgspec.ValidationError(f"{event.type[:40]} is not the type of a passthrough event")
     return event
 
 

@@ -80,12 +80,12 @@ async def publish(
         largest: bytes; a message with a larger body is not sent.
 
     Returns:
-        By index, why a message was not taken: `PublishError` if no queue is bound, `DeliveryError`
-        if a queue refused it, `UnpublishableError` if it was not sent because it cannot be encoded
-        or is too large.
+        By index, why a message was not accepted: `PublishError` if no queue is bound,
+        `DeliveryError` if a queue refused it, `UnpublishableError` if it was not sent because it
+        cannot be encoded or is too large.
 
     Raises:
-        PublishOutcomeUnknownError: the channel ended; some messages may have been taken. Its cause
+        PublishOutcomeUnknownError: the channel ended; RabbitMQ may have some messages. Its cause
             is the error that ended the channel.
     """
     frames, refused = _encoded(channel, messages, largest)
@@ -152,7 +152,7 @@ class _Results:
 
     Attributes:
         complete: done when the last message is answered; fails when the channel is closed.
-        refused: why messages were not taken, by index.
+        refused: why messages were not accepted, by index.
     """
 
     def __init__(

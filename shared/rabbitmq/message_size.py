@@ -19,7 +19,7 @@ _TOO_LARGE: Final = re.compile(r"message size \d+ is larger than (?:configured )
 
 
 def max_message_size(node: str) -> float:
-    """Bytes of the largest body that a node (`host:port`) takes; infinite if it is not known."""
+    """Bytes of the largest body that a node (`host:port`) accepts; infinite if not known."""
     return _by_node.get(node, math.inf)
 
 

@@ -54,7 +54,7 @@ class Session:
 
     @property
     def largest(self) -> float:
-        """Bytes of the largest body that RabbitMQ takes; infinite as long as it is not known."""
+        """Bytes of the largest body that RabbitMQ accepts; infinite as long as it is not known."""
         return max_message_size(self._node)
 
     def consumes(self, consumer_tag: str) -> bool:

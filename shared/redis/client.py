@@ -66,9 +66,9 @@ def client(url: str, limit: float, ca: str = "") -> RedisClient:
 
 
 _EXPECTED: Final = (
-    "it is none of redis://, redis+cluster:// and redis+sentinel://, a part of it is no host:port,"
-    " or its database is no number (a Sentinel's ends with /<name of the master>/<database>);"
-    " in a password write / as %2F, # as %23, ? as %3F, @ as %40"
+    "it is none of redis://, redis+cluster:// and redis+sentinel://, a part of it is not a"
+    " host:port, or its database is not a number (a Sentinel's ends with"
+    " /<name of the master>/<database>); in a password write / as %2F, # as %23, ? as %3F, @ as %40"
 )
 
 

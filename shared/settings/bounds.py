@@ -23,7 +23,7 @@ BOUNDS: Final = {
     "ingest_port": Bounds(1, 65535, "1 to 65535"),
     "admin_port": Bounds(0, 65535, "0 to 65535"),
     "rate_per_source": Bounds(0.001, 1e6, "0 (no limit), or 0.001 to 1000000"),
-    # RabbitMQ 4 takes messages of up to 16 MiB, and one message is at least one body.
+    # RabbitMQ 4 accepts messages of up to 16 MiB, and one message is at least one body.
     "max_body": Bounds(1, 8 * 2**20, "1 to 8MiB"),
     "max_waiting": Bounds(1, 10**7, "1 to 10000000"),
     "max_connections": Bounds(1, 10**6, "1 to 1000000"),

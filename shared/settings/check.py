@@ -31,11 +31,11 @@ def check(settings: Settings) -> None:
     for name in ("ingest_host", "admin_host"):
         if not is_host(getattr(settings, name)):
             raise SettingsError(
-                f"{variable(name)} is no address or name; 0.0.0.0 is every IPv4 address, :: every"
-                " address"
+                f"{variable(name)} is not an address or a name; 0.0.0.0 is every IPv4 address,"
+                " :: every address"
             )
     if settings.otel_endpoint and not re.match(r"https?://[^/]", settings.otel_endpoint):
-        raise SettingsError("MMS_OTEL_ENDPOINT is no http:// or https:// URL")
+        raise SettingsError("MMS_OTEL_ENDPOINT is not an http:// or https:// URL")
     _check_log(settings)
 
 
@@ -56,7 +56,7 @@ def _check_amqp(url: str) -> None:
         parsed = URL()
     if parsed.scheme not in {"amqp", "amqps"} or not parsed.host:
         raise SettingsError(
-            "MMS_AMQP_URL is no amqp://user:password@host:port/vhost or amqps://...;"
+            "MMS_AMQP_URL is not an amqp://user:password@host:port/vhost or amqps://...;"
             " in a password write / as %2F, # as %23, ? as %3F, @ as %40, a comma as %2C"
         )
     if "no_verify_ssl" in parsed.query:
@@ -66,7 +66,7 @@ def _check_amqp(url: str) -> None:
         )
     heartbeat = parsed.query.get("heartbeat", "0")
     if not re.fullmatch(r"[0-9]{1,5}", heartbeat) or int(heartbeat) > _MAX_HEARTBEAT:
-        raise SettingsError("MMS_AMQP_URL has a heartbeat that is no number of seconds to 65535")
+        raise SettingsError("MMS_AMQP_URL has a heartbeat that is not 0 to 65535 seconds")
 
 
 _MAX_HEARTBEAT: Final = 65535

@@ -84,7 +84,7 @@ def _load_toml(path: str) -> dict[str, object]:
         raise SettingsError(f"MMS_CONFIG names {path}, which cannot be read: {error}") from error
     # Not only TOMLDecodeError: a number of thousands of digits raises a plain ValueError.
     except (ValueError, RecursionError) as error:
-        raise SettingsError(f"MMS_CONFIG names {path}, which is no TOML: {error}") from None
+        raise SettingsError(f"MMS_CONFIG names {path}, which is not TOML: {error}") from None
 
 
 def _read_file(path: str) -> str:
@@ -174,7 +174,7 @@ def _rules_in_table(
     """Remove the `[source.<name>]` tables from the file's table; return their parts."""
     tables = table.pop("source", {})
     if not isinstance(tables, dict) or not all(isinstance(one, dict) for one in tables.values()):
-        raise SettingsError(f"{path} has a `source` that is no table; write [source.<name>]")
+        raise SettingsError(f"{path} has a `source` that is not a table; write [source.<name>]")
     return {
         (source, part): raw
         for source, rule in tables.items()
@@ -190,7 +190,7 @@ def _rules_in_environment(
     found = {each: match for each in sorted(variables) if (match := pattern.fullmatch(each))}
     # A misspelt variable would leave its source open.
     if misspelt := sorted(variables - set(found)):
-        raise SettingsError(f"{misspelt[0]} is no part of a source's rule; see --help")
+        raise SettingsError(f"{misspelt[0]} is not a part of a source's rule; see --help")
     return {
         (found[name][1].lower().replace("_", "-"), found[name][2].lower()): raw
         for name, raw in _settings_in_table(environ, dict.fromkeys(found, _STRING), None).items()

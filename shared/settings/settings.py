@@ -28,7 +28,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         "127.0.0.1"
     )
     admin_port: Annotated[
-        int, Meta(description="port for health, readiness and metrics; 0: 9090 or, worker, 9091")
+        int,
+        Meta(description="port for health, readiness and metrics; 0: ingress 9090, worker 9091"),
     ] = 0
     tls_cert: Annotated[
         str, Meta(description="PEM file: certificate and chain of the ingress; empty: no TLS")

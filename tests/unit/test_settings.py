@@ -209,12 +209,12 @@ def test_the_error_of_a_bad_value_names_the_setting(variable: str, value: str) -
         ("prefetch = [1]", "prefetch"),
         ("amqp_url_file = 1", "amqp_url_file"),
         ("source.default.allow = 1", "allow"),
-        ("a = " + "[" * 2000, "no TOML"),
+        ("a = " + "[" * 2000, "not TOML"),
         ("prefetch = 1.5", "prefetch"),
         ("no_such = 1", "no_such"),
         ("MMS_PREFETCH = 1", "MMS_PREFETCH"),
         ("[ingest]\nport = 1", "ingest"),
-        ("prefetch = ", "no TOML"),
+        ("prefetch = ", "not TOML"),
     ],
 )
 def test_the_error_of_a_bad_file_names_the_setting_and_the_file(
@@ -238,7 +238,7 @@ def test_an_error_repeats_no_control_characters(toml: Path) -> None:
     for path, content, repeated in (
         (toml, f"{key} = 1", f"do not exist: {ESCAPED}"),
         (toml, f"[source.{key}]\ntoken = 1", f"[source.{ESCAPED}] is of the wrong type"),
-        (odd, "prefetch = ", f"{ESCAPED}.toml, which is no TOML"),
+        (odd, "prefetch = ", f"{ESCAPED}.toml, which is not TOML"),
         (odd, "unknown = 1", f"{ESCAPED}.toml has settings that do not exist"),
         (odd, "prefetch = true", f"{ESCAPED}.toml is of the wrong type"),
     ):

@@ -55,7 +55,7 @@ def test_a_rule_from_toml_and_one_part_of_it_from_the_environment(tmp_path: Path
     ("environ", "message"),
     [
         ({"MMS_SOURCE_NOBODY_TOKEN": TOKEN}, "MMS_SOURCES does not name"),
-        ({"MMS_SOURCE_DEFAULT_TOKN": TOKEN}, "MMS_SOURCE_DEFAULT_TOKN is no part"),
+        ({"MMS_SOURCE_DEFAULT_TOKN": TOKEN}, "MMS_SOURCE_DEFAULT_TOKN is not a part"),
         ({"MMS_SOURCE_DEFAULT_TOKEN": "short-hush"}, "16 to 256 characters"),
         ({"MMS_SOURCE_DEFAULT_TOKEN": "with a space-hush-hush-hush"}, "16 to 256 characters"),
         ({"MMS_SOURCE_DEFAULT_TOKEN": " "}, "MMS_SOURCE_DEFAULT_TOKEN cannot be read"),
@@ -68,9 +68,9 @@ def test_a_rule_from_toml_and_one_part_of_it_from_the_environment(tmp_path: Path
         ({"MMS_RATE_PER_SOURCE": "inf"}, "a number, 0 or more"),
         ({"MMS_TRUSTED_PROXIES": "proxy"}, "addresses and networks"),
         ({"MMS_OPEN": "perhaps"}, "1 or 0"),
-        ({"MMS_AMQP_URL": "amqp://mms:hu/sh-hush@rabbit/"}, "MMS_AMQP_URL is no amqp://"),
-        ({"MMS_AMQP_URL": "amqp://mms:hu#sh-hush@rabbit/"}, "MMS_AMQP_URL is no amqp://"),
-        ({"MMS_AMQP_URL": "amqp://ok/,http://mms:hush@rabbit/"}, "MMS_AMQP_URL is no amqp://"),
+        ({"MMS_AMQP_URL": "amqp://mms:hu/sh-hush@rabbit/"}, "MMS_AMQP_URL is not an amqp://"),
+        ({"MMS_AMQP_URL": "amqp://mms:hu#sh-hush@rabbit/"}, "MMS_AMQP_URL is not an amqp://"),
+        ({"MMS_AMQP_URL": "amqp://ok/,http://mms:hush@rabbit/"}, "MMS_AMQP_URL is not an amqp://"),
     ],
 )
 def test_errors_name_the_origin_and_repeat_no_secret(environ: dict[str, str], message: str) -> None:

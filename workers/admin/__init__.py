@@ -1,1 +1,1 @@
-"""For people: look a message up, follow events, care for dead letters, rebuild the state."""
+"""`mms-admin`: look up messages, follow events, handle dead letters, rebuild the state."""

@@ -1,1 +1,1 @@
-"""`mms-admin dead`: what could not be processed, for people to look at, mend and send again."""
+"""`mms-admin dead`: list, show, replay, purge and export dead letters."""

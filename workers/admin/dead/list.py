@@ -30,7 +30,11 @@ class Item(msgspec.Struct, frozen=True):
 @click.command("list")
 @filtered
 @click.option(
-    "--limit", type=click.IntRange(min=0), default=50, show_default=True, help="Latest to list."
+    "--limit",
+    type=click.IntRange(min=0),
+    default=50,
+    show_default=True,
+    help="How many of the latest to list.",
 )
 @console.json_option
 def list_dead_letters(wanted: Filter, limit: int, *, as_json: bool) -> None:

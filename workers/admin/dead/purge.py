@@ -1,4 +1,4 @@
-"""`mms-admin dead purge`: remove dead letters for good, but none that the question left out."""
+"""`mms-admin dead purge`: remove dead letters for good, but none that came after the question."""
 
 import click
 
@@ -11,7 +11,7 @@ from workers.admin.dead.filter import Filter, filtered
 
 @click.command()
 @filtered
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Remove without asking.")
 def purge(wanted: Filter, *, yes: bool) -> None:
     """Remove dead letters for good. Consider `dead export` first.
 

@@ -118,7 +118,7 @@ def _why_kept(dead_letter: DeadLetter) -> str | None:
     if dead_letter.is_batch:
         return None
     if not dead_letter.arrivals:
-        return "kept: it is no batch of postbacks"
+        return "kept: it is not a batch of postbacks"
     meaning, decodes = _meaning(dead_letter.arrivals[0])
     return None if decodes else f"kept: {meaning}"
 

@@ -29,7 +29,7 @@ _NOT_REACHED: Final = (
 )
 
 _ADVICE: Final = {
-    "redis": "Check that Redis runs, answers and takes writes; then the worker continues.",
+    "redis": "Check that Redis runs, answers and accepts writes; then the worker continues.",
     "rabbitmq": "Check that RabbitMQ runs, no alarm is on, and each queue has a leader"
     " (`rabbitmq-diagnostics alarms`, `rabbitmqctl list_queues name state leader`).",
     "spool": "Make room on the spool's disk, or raise MMS_SPOOL_MAX_BYTES. The spool drains when"

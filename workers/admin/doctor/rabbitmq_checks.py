@@ -1,4 +1,4 @@
-"""RabbitMQ: whether each node answers and is new enough, takes messages, and grants the rights.
+"""RabbitMQ: whether each node answers and is new enough, accepts messages, and grants the rights.
 
 The checks change nothing. The rights are tried by removing bindings that do not exist, and a
 message is published to a queue of our own.
@@ -90,7 +90,7 @@ async def _publishing(connection: AbstractConnection) -> Finding:
         finally:
             await channel.queue_delete(name)
 
-    check = "rabbitmq takes messages"
+    check = "rabbitmq accepts messages"
     try:
         await on_channel(connection, step)
     except TimeoutError:
