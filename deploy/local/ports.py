@@ -32,8 +32,30 @@ def free_port() -> int:
     return port
 
 
+def _reserve(port: int) -> bool:
+    """Reserve a port until this process ends; False when another process has reserved it.
+
+    A server that is restarted frees its port for a moment. Without a reservation another
+    installation could take the port then, and would get the traffic that is meant for this one.
+    The reservation is an abstract Unix socket: the kernel removes it with the process.
+    """
+    if port in _reserved:
+        return True
+    reservation = socket.socket(socket.AF_UNIX)
+    try:
+        reservation.bind(f"\0mms-postbacks/port/{port}")
+    except OSError:
+        reservation.close()
+        return False
+    _reserved[port] = reservation
+    return True
+
+
+_reserved: dict[int, socket.socket] = {}
+
+
 class Ports:
-    """Ports by name, remembered in a file."""
+    """Ports by name, remembered in a file, and reserved until this process ends."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,10 +67,14 @@ class Ports:
     def take(self, name: str, usual: int) -> int:
         """The port for this name: the port of the last run, else the usual one, else a free one."""
         wanted = (self._known.get(name, usual), usual)
-        port = next((one for one in wanted if one not in self._taken and is_free(one)), None)
-        while port is None or port in self._taken:
-            port = free_port()
+        port = next((one for one in wanted if self._may_take(one)), None)
+        while port is None:
+            other = free_port()
+            port = other if self._may_take(other) else None
         self._taken.add(port)
         self._known[name] = port
         self._path.write_text(json.dumps(self._known, indent=2) + "\n")
         return port
+
+    def _may_take(self, port: int) -> bool:
+        return port not in self._taken and is_free(port) and _reserve(port)
