@@ -67,7 +67,7 @@ lock: ## pin the dependencies anew, in requirements*.txt; needs uv
 	  --extra deploy --output-file requirements-deploy.txt pyproject.toml
 
 clean: ## remove .venv and caches; var, which holds data, stays
-	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .venv-bench tests/bench/peers/node/node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 .PHONY: help run site test chaos matrix bench fuzz check dist fmt lock clean

@@ -6,6 +6,7 @@
 #   deploy/local/bootstrap.sh site      the same, and HAProxy and Prometheus
 #   deploy/local/bootstrap.sh servers   all servers and tools that the tests start
 #   deploy/local/bootstrap.sh bench     the same, and what the benchmark compares with, in .venv-bench
+#                                       and tests/bench/peers/node/node_modules
 #   deploy/local/bootstrap.sh dist      .venv, and what checks the image and the chart
 #   deploy/local/bootstrap.sh matrix    .venv, and debootstrap, which installs another Debian in a folder
 #
@@ -165,6 +166,50 @@ ensure_bench() {
     printf '%s\n' "$want" >.venv-bench/.stamp
 }
 
+# The Node peers of the benchmark. They are not needed: without them the benchmark says so and runs.
+ensure_node() {
+    peer=tests/bench/peers/node
+    why_no_node=
+    install_node
+    if [ -n "$why_no_node" ]; then
+        echo "$why_no_node. The benchmark runs without its Node peers."
+        return
+    fi
+    want=$(
+        cksum <$peer/package-lock.json
+        node --version
+    )
+    [ "$(cat $peer/node_modules/.stamp 2>/dev/null)" = "$want" ] && return
+    step "installing the packages of the Node peers" \
+        npm ci --prefix $peer --ignore-scripts --no-audit --no-fund
+    printf '%s\n' "$want" >$peer/node_modules/.stamp
+}
+
+# The major version of node or npm, 0 where it is missing.
+major() {
+    version=$("$1" --version 2>/dev/null) || version=0
+    version=${version#v}
+    echo "${version%%.*}"
+}
+
+# Sets `why_no_node` where they are too old, or are missing and apt has no newer ones.
+install_node() {
+    missing=
+    [ "$(major node)" != 0 ] || missing="nodejs"
+    [ "$(major npm)" != 0 ] || missing="$missing npm"
+    if [ -n "$missing" ] && apt_can; then
+        step "updating the list of packages" as_root apt-get update -q
+        candidate=$(apt-cache policy nodejs | sed -n 's/^ *Candidate: \([0-9]*\).*/\1/p')
+        # shellcheck disable=SC2086  # two words are two packages
+        [ "$(major node)" = 0 ] && [ "${candidate:-0}" -lt 20 ] || install "" $missing
+    fi
+    if [ "$(major node)" -lt 20 ]; then
+        why_no_node="Node 20 or newer is needed, and here is $(node --version 2>/dev/null || echo none)"
+    elif [ "$(major npm)" -lt 7 ]; then
+        why_no_node="npm 7 or newer is needed, and here is $(npm --version 2>/dev/null || echo none)"
+    fi
+}
+
 ensure_debootstrap() {
     [ "$(id -u)" = 0 ] || fail "\`make matrix\` makes and enters folders that each hold a whole Debian,
 which only root can: sudo make matrix"
@@ -183,6 +228,7 @@ bench)
     ensure_servers servers
     ensure_venv
     ensure_bench
+    ensure_node
     ;;
 dist)
     ensure_venv

@@ -19,12 +19,15 @@ from shared.rabbitmq import topology
 from shared.rabbitmq.session import Session
 from tests.bench import traffic
 from tests.bench.measure import Meter, micro
-from tests.bench.peers.common import FASTSTREAM_QUEUE
+from tests.bench.peers.common import FASTSTREAM_QUEUE, NODE_QUEUE
 from tests.bench.site import Site
 from tests.bench.wrk import LoadError
 
 WARM_UP: Final = 2_000
 """Postbacks that workers process before they are measured."""
+
+WARM_UP_NODE: Final = 5 * WARM_UP
+"""The same for Node, which compiles what has run often."""
 
 IN_FLIGHT: Final = 200
 PROGRESS_LIMIT: Final = 20.0
@@ -78,6 +81,16 @@ def fill_faststream(site: Site) -> Fill:
         bodies = list(traffic.bodies(count, run))
         kind = "application/octet-stream"
         asyncio.run(_publish(site, bodies, "", FASTSTREAM_QUEUE, kind))
+
+    return fill
+
+
+def fill_node(site: Site) -> Fill:
+    """For the Node worker, one message for each postback."""
+
+    def fill(count: int, run: str) -> None:
+        bodies = list(traffic.bodies(count, run))
+        asyncio.run(_publish(site, bodies, "", NODE_QUEUE, "application/json"))
 
     return fill
 

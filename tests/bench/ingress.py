@@ -9,7 +9,7 @@ from typing import NamedTuple
 from deploy.local.child import Child, running
 from deploy.local.ports import free_port
 from deploy.local.services import Service
-from tests.bench import traffic, wrk
+from tests.bench import node, traffic, wrk
 from tests.bench.measure import Meter, Spread, micro
 from tests.bench.nginx import nginx
 from tests.bench.results import Bars, Section, Table
@@ -20,21 +20,25 @@ OURS = "mms-ingest"
 FLOOR = "floor: aiohttp, keeps nothing"
 APPLICATION = "floor with web.Application"
 NGINX = "nginx, keeps nothing"
+NODE = "Fastify + amqplib"
 ONE_CONFIRM = "aiohttp + aio-pika"
 FASTSTREAM = "FastAPI + FastStream"
 CELERY = "FastAPI + Celery"
+WEAK = frozenset({NGINX, APPLICATION, ONE_CONFIRM, FASTSTREAM, CELERY})
+"""Servers that are far from ours, in either direction: they are loaded in every second round."""
 
 NOTE = f"""\
 `wrk` with one thread and {wrk.CONNECTIONS} connections sends POSTs of about 400 bytes, and each
 message has an id of its own. All servers run. They are loaded in turn in several rounds, in reverse
-order in every second round. Figures are medians, with the lowest and highest value in brackets.
-Everything shares the machine's cores, so throughput includes the cost of RabbitMQ and of the load
-generator. *CPU* is that of the process alone (user and system, from /proc). All servers but nginx
-and the two floors answer after RabbitMQ has confirmed the persistent postback in a quorum queue
-(with `mandatory`, which Celery's `delay` does not support). Ours is confirmed in the archive stream
-too, which the others do not have. nginx shows the limit of the machine and `wrk`: a server far
-below it was not limited by the load generator. The next section shows that the number of
-connections is sufficient.
+order in every second round, which leaves out the servers that are far from ours: nginx, the floor
+with web.Application, and the peers in Python. Figures are medians, with the lowest and highest
+value in brackets. Everything shares the machine's cores, so throughput includes the cost of
+RabbitMQ and of the load generator. *CPU* is that of the process alone (user and system, from
+/proc). All servers but nginx and the two floors answer after RabbitMQ has confirmed the persistent
+postback in a quorum queue (with `mandatory`, which Celery's `delay` does not support). Ours is
+confirmed in the archive stream too, which the others do not have. nginx shows the limit of the
+machine and `wrk`: a server far below it was not limited by the load generator. The next section
+compares the strongest peer with fewer connections.
 """
 
 
@@ -52,10 +56,11 @@ def measure(site: Site, scale: Scale) -> Section:
     with _servers(site) as servers:
         for name, server in servers.items():
             say(f"ingress: warming up {name}")
-            traffic.write_lua(script, "warm")
-            wrk.run(server.port, scale.warm_up, script)
+            warm_up(name, server, scale, script)
         for number in range(scale.rounds):
             for name in sorted(servers, reverse=bool(number % 2)):
+                if number % 2 and name in WEAK:
+                    continue
                 site.reset()
                 traffic.write_lua(script, f"r{number}")
                 for figure, value in load(site, servers[name], scale, script).items():
@@ -80,9 +85,18 @@ def _servers(site: Site) -> Iterator[dict[str, Server]]:
     ):
         peer = site.peer(module, *arguments)
         servers[name] = Server(peer, peer.port)
+    if not node.missing():
+        peer = node.ingress(site)
+        servers[NODE] = Server(peer, peer.port)
     say("ingress: starting all servers")
     with running(*(server.child for server in servers.values())):
         yield servers
+
+
+def warm_up(name: str, server: Server, scale: Scale, script: Path) -> None:
+    """Load one server before it is measured; Node for longer, because it compiles meanwhile."""
+    traffic.write_lua(script, "warm")
+    wrk.run(server.port, scale.warm_up * (3 if name == NODE else 1), script)
 
 
 def load(
@@ -132,7 +146,8 @@ def batch_counts(child: Child) -> tuple[float, float] | None:
 
 
 def _section(figures: dict[str, Spread]) -> Section:
-    names = [NGINX, FLOOR, APPLICATION, OURS, ONE_CONFIRM, FASTSTREAM, CELERY]
+    order = (NGINX, FLOOR, APPLICATION, OURS, NODE, ONE_CONFIRM, FASTSTREAM, CELERY)
+    names = [name for name in order if f"{name}.rate" in figures]
     floor, floor_cpu = figures[f"{FLOOR}.rate"].median, figures[f"{FLOOR}.cpu"].median
     ours = figures[f"{OURS}.rate"].median
     rows = []

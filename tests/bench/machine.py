@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local.servers import RabbitMQ
+from tests.bench import node
 from tests.bench.site import Site
 
 OURS: Final = ("aiohttp", "aio-pika", "aiormq", "msgspec", "redis", "hiredis", "uvloop")
@@ -30,6 +31,7 @@ def describe(site: Site) -> dict[str, str]:
         "wrk": _printed_version("wrk", "-v"),
         "libraries": ", ".join(f"{name} {version(name)}" for name in OURS),
         "peers' libraries": _peers(site),
+        "Node": node.versions(),
     }
 
 

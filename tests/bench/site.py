@@ -135,6 +135,10 @@ class Site:
         command = [str(self.peers_python), "-m", f"tests.bench.peers.{module}"]
         return command, self._peer_environment()
 
+    def log_path(self, name: str) -> Path:
+        """The log of one more process."""
+        return self.directory / "log" / f"{name}-{self._next()}.log"
+
     def reset(self) -> None:
         """Empty the queues and Redis, and declare the topology."""
         asyncio.run(self._reset())
@@ -173,7 +177,7 @@ class Site:
         return Peer(
             name,
             (str(self.peers_python), *arguments),
-            log_path=self.directory / "log" / f"{name}-{self._next()}.log",
+            log_path=self.log_path(name),
             env=self._peer_environment(),
             port=port,
             mark=mark,

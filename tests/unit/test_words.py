@@ -38,6 +38,7 @@ PATTERNS["verdict; or dead letter"] = re.compile(OTHER_LETTER)
 
 EXCEPTIONS = {
     "tests/unit/test_words.py": "this list",
+    "tests/bench/peers/node/package-lock.json": "npm writes it",
     "LICENSE": "the text of a licence is fixed",
 }
 NOT_TEXT = (".png", ".msgpack")

@@ -18,7 +18,9 @@ HOST: Final = "127.0.0.1"
 AIOHTTP_QUEUE: Final = "bench.aiohttp"
 CELERY_QUEUE: Final = "bench.celery"
 FASTSTREAM_QUEUE: Final = "bench.faststream"
-QUEUES: Final = (AIOHTTP_QUEUE, CELERY_QUEUE, FASTSTREAM_QUEUE)
+NODE_QUEUE: Final = "bench.node"
+"""Its name in `peers/node/rabbitmq.mjs`."""
+QUEUES: Final = (AIOHTTP_QUEUE, CELERY_QUEUE, FASTSTREAM_QUEUE, NODE_QUEUE)
 """All are durable quorum queues."""
 
 QUORUM: Final = {"x-queue-type": "quorum"}
