@@ -18,7 +18,8 @@ const MAX_POSTBACKS = 64
 const MAX_TRACKING_IDS = 64
 
 const redis = new Redis(process.env.MMS_REDIS_URL ?? 'redis://127.0.0.1:6379/0', {
-  enableAutoPipelining: true
+  enableAutoPipelining: true,
+  maxRetriesPerRequest: null // wait for Redis as long as it is away
 })
 // Copies of the worker's scripts of release 0.2.0: the fields of a record are theirs.
 for (const name of ['merge', 'index']) {
@@ -39,7 +40,6 @@ await open(async (model) => {
       settled(tag, true)
     } catch (error) {
       console.error(error.message)
-      consuming.nack(message) // the queue's delivery limit ends the retries
       settled(tag, false)
     }
   })
@@ -78,14 +78,18 @@ function publish (publishing, { routingKey, body, id, type }) {
 /**
  * Acknowledges deliveries together: all that are done, up to the first one in work.
  *
- * `settled(tag, ok)` notes that a delivery is done, or with `ok` false that RabbitMQ has it back.
+ * `settled(tag, ok)` notes that a delivery is done. With `ok` false it is requeued; the queue's
+ * delivery limit ends the retries. RabbitMQ requeues all of a channel that is closed.
  */
 function acknowledger (channel) {
   const later = new Map()
   let upTo = 0
   let scheduled = false
+  let closed = false
+  channel.on('close', () => { closed = true })
   function flush () {
     scheduled = false
+    if (closed) return
     let last = 0
     for (let ok; (ok = later.get(upTo + 1)) !== undefined; later.delete(upTo)) {
       upTo++
@@ -94,6 +98,8 @@ function acknowledger (channel) {
     if (last > 0) channel.ack({ fields: { deliveryTag: last } }, true)
   }
   return (tag, ok) => {
+    if (closed) return
+    if (!ok) channel.nack({ fields: { deliveryTag: tag } })
     later.set(tag, ok)
     if (!scheduled) {
       scheduled = true
