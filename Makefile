@@ -3,6 +3,8 @@ SHELL = /bin/sh
 BOOTSTRAP = @deploy/local/bootstrap.sh
 PYTHON = .venv/bin/python
 VAR = var
+# In Debian haproxy and nginx are there, and not in the PATH of every user.
+export PATH := $(PATH):/usr/sbin
 # The tests wait more than they compute: three processes, each with servers of its own.
 # tests/support/scheduling.py says how the tests are spread.
 PARALLEL = --numprocesses 3 --dist loadscope

@@ -15,6 +15,9 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
+# In Debian this is where haproxy, nginx and debootstrap are, and not in the PATH of every user.
+PATH=$PATH:/usr/sbin
+
 log=var/log/bootstrap.log
 stamp=.venv/.stamp
 mkdir -p var/log
@@ -80,8 +83,9 @@ $without"
 }
 
 # Finds a Python that is new enough and has its venv module, which is a separate package in Debian.
+# `python3` comes first: it is the one that the user, or a job of CI, has chosen.
 find_python() {
-    for python in python3.13 python3.12 python3.11 python3; do
+    for python in python3 python3.13 python3.12 python3.11; do
         if "$python" -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))'; then
             return 0
         fi
@@ -118,6 +122,11 @@ is_set() {
         { [ -n "${MMS_CONFIG:-}" ] && grep -q "^ *$1 *=" "$MMS_CONFIG"; }
 }
 
+# Ubuntu's docker-compose is version 1, which its own Python cannot run.
+compose_package() {
+    if grep -q '^ID=ubuntu' /etc/os-release; then echo docker-compose-v2; else echo docker-compose; fi
+}
+
 ensure_servers() {
     missing=
     if [ "$1" = servers ] || ! is_set amqp_url; then
@@ -132,9 +141,10 @@ ensure_servers() {
         { command -v prometheus && command -v promtool; } >/dev/null || missing="$missing prometheus"
     fi
     if [ "$1" = servers ]; then
-        command -v docker-compose >/dev/null || missing="$missing docker-compose"
+        { docker compose version || docker-compose version; } >/dev/null 2>&1 ||
+            missing="$missing $(compose_package)"
         command -v systemd-analyze >/dev/null || missing="$missing systemd"
-        PATH="$PATH:/usr/sbin" command -v nginx >/dev/null || missing="$missing nginx-light"
+        command -v nginx >/dev/null || missing="$missing nginx-light"
         # The tests of TLS create their certificates with it.
         command -v openssl >/dev/null || missing="$missing openssl"
     fi
@@ -213,7 +223,7 @@ install_node() {
 ensure_debootstrap() {
     [ "$(id -u)" = 0 ] || fail "\`make matrix\` makes and enters folders that each hold a whole Debian,
 which only root can: sudo make matrix"
-    PATH="$PATH:/usr/sbin" command -v debootstrap >/dev/null ||
+    command -v debootstrap >/dev/null ||
         install "debootstrap makes a Debian in a folder; \`make matrix\` needs it." debootstrap
 }
 

@@ -1,5 +1,6 @@
 """The Dockerfile and the compose file, as far as they can be tested without a Docker daemon."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -42,8 +43,21 @@ def test_the_wheel_of_the_image_is_complete(tmp_path: Path) -> None:
         assert f"!{folder}\n" in (DEPLOY / "Dockerfile.dockerignore").read_text()
 
 
+@functools.cache
+def compose() -> tuple[str, ...]:
+    """Compose is a plugin of Docker, or (Debian) a command of its own; neither needs a daemon."""
+    for words in (("docker", "compose"), ("docker-compose",)):
+        try:
+            done = subprocess.run((*words, "version"), capture_output=True, check=False)
+        except FileNotFoundError:
+            continue
+        if done.returncode == 0:
+            return words
+    raise AssertionError("neither `docker compose` nor `docker-compose` runs here")
+
+
 def test_compose_config() -> None:
-    words = ("docker-compose", "-f", "deploy/compose.yaml", "config", "--services")
+    words = (*compose(), "-f", "deploy/compose.yaml", "config", "--services")
     services = run(*words, RABBITMQ_PASSWORD="a", GRAFANA_PASSWORD="b").split()
     assert set(services) == {
         *("ingress-1", "ingress-2", "worker", "proxy"),
@@ -53,7 +67,7 @@ def test_compose_config() -> None:
 
 def test_compose_refuses_to_start_without_passwords() -> None:
     done = subprocess.run(
-        ("docker-compose", "-f", "deploy/compose.yaml", "config"),
+        (*compose(), "-f", "deploy/compose.yaml", "config"),
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if "PASSWORD" not in key},
         capture_output=True,
