@@ -33,7 +33,7 @@ def load_settings(environ: Mapping[str, str] = os.environ) -> Settings:
     raw = read_raw(environ)
     values = {name: _parse(name, each) for name, each in raw.settings.items()}
     settings = msgspec.structs.replace(Settings(), **values)
-    check(settings)
+    check(settings, {name: each.origin for name, each in raw.settings.items()})
     rules = parse_rules(raw.rules, settings.sources)
     return msgspec.structs.replace(settings, rules=rules)
 

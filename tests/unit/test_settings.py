@@ -193,6 +193,29 @@ def test_the_error_of_a_bad_value_names_the_setting(variable: str, value: str) -
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        'state_ttl = "soon"',
+        "prefetch = 0",
+        'sources = ["A"]',
+        "sources = []",
+        'amqp_url = "http://host"',
+        'amqp_url = "amqp://host/?heartbeat=often"',
+        'amqp_url = "amqps://host/?no_verify_ssl=1"',
+        'admin_host = "a..b"',
+        'otel_endpoint = "collector:4318"',
+        'log_level = "LOUD"',
+        'log_format = "xml"',
+    ],
+)
+def test_the_error_of_a_bad_value_names_the_file_that_it_comes_from(text: str, toml: Path) -> None:
+    toml.write_text(text)
+    with pytest.raises(SettingsError) as raised:
+        load_settings({"MMS_CONFIG": str(toml)})
+    assert str(raised.value).startswith(f"{text.partition(' ')[0]} in {toml} ")
+
+
+@pytest.mark.parametrize(
     ("text", "named"),
     [
         ('state_ttl = "soon"', "state_ttl"),
