@@ -9,7 +9,7 @@ from typing import NamedTuple
 from deploy.local.child import Child, running
 from deploy.local.ports import free_port
 from deploy.local.services import Service
-from tests.bench import node, traffic, wrk
+from tests.bench import faults, node, traffic, wrk
 from tests.bench.measure import Meter, Spread, micro
 from tests.bench.nginx import nginx
 from tests.bench.results import Bars, Section, Table
@@ -24,6 +24,9 @@ NODE = "Fastify + amqplib"
 ONE_CONFIRM = "aiohttp + aio-pika"
 FASTSTREAM = "FastAPI + FastStream"
 CELERY = "FastAPI + Celery"
+NOTHING_KEPT = frozenset({NGINX, FLOOR, APPLICATION})
+"""Servers that do not need RabbitMQ, because they keep nothing."""
+
 WEAK = frozenset({NGINX, APPLICATION, ONE_CONFIRM, FASTSTREAM, CELERY})
 """Servers that are far from ours, in either direction: they are loaded in every second round."""
 
@@ -68,6 +71,10 @@ def measure(site: Site, scale: Scale) -> Section:
                 rate = figures[f"{name}.rate"][-1]
                 cpu = figures[f"{name}.cpu"][-1]
                 say(f"ingress, round {number + 1}: {name}: {rate:,.0f}/s, {cpu:.0f} µs")
+        kept = {name: each.port for name, each in servers.items() if name not in NOTHING_KEPT}
+        for fault, statuses in faults.observe(site, kept).items():
+            for name, status in statuses.items():
+                figures[f"{name}.{fault}"].append(status)
     return _section({name: Spread.of(values) for name, values in figures.items()})
 
 

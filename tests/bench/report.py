@@ -10,7 +10,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from tests.bench import plot, targets
+from tests.bench import guarantees, plot, targets
 from tests.bench.results import Section, Table
 
 PLOTS: Final = "plots"
@@ -40,12 +40,12 @@ def write(
 ) -> None:
     """Write the page, the charts and the raw figures."""
     figures = {name: each for section in sections for name, each in section.figures.items()}
-    goals = targets.table(figures)
+    summaries = [targets.table(figures), guarantees.table(figures)]
     (directory / PLOTS).mkdir(parents=True, exist_ok=True)
     for section in sections:
         for chart in section.charts:
             (directory / PLOTS / f"{chart.name}.svg").write_text(plot.draw(chart))
-    (directory / "RESULTS.md").write_text(_markdown(machine, sections, goals, scale))
+    (directory / "RESULTS.md").write_text(_markdown(machine, sections, summaries, scale))
     raw = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "scale": scale,
@@ -54,15 +54,19 @@ def write(
     }
     encoded = msgspec.json.format(msgspec.json.encode(raw), indent=1)
     (directory / "results.json").write_bytes(encoded + b"\n")
-    show(goals)
+    for table in summaries:
+        show(table)
 
 
 def _markdown(
-    machine: Mapping[str, str], sections: Sequence[Section], goals: Table, scale: str
+    machine: Mapping[str, str],
+    sections: Sequence[Section],
+    summaries: Sequence[Table],
+    scale: str,
 ) -> str:
     parts = [_INTRODUCTION, f"## The machine\n\n{_grid(('', ''), list(machine.items()))}"]
     parts.append(f"Run: {scale}, {datetime.now(UTC):%Y-%m-%d}. Everything ran on this one machine.")
-    parts.append(f"## Targets\n\n{_grid(goals.columns, goals.rows)}")
+    parts += [f"## {each.title}\n\n{_grid(each.columns, each.rows)}" for each in summaries]
     for section in sections:
         parts.append(f"## {section.title}\n\n{section.note.strip()}")
         parts += [
