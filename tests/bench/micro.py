@@ -14,14 +14,8 @@ from xml.etree import ElementTree as ET
 
 import pydantic
 
-from shared.postback import envelope
-from shared.postback.codes import Track
 from shared.postback.dialects.parse import parse
-from shared.postback.event import event_of
-from shared.postback.normalise import decode, normalise
-from shared.postback.postback import Rank
-from shared.postback.record import entry_name, entry_value, read_record
-from tests.bench import traffic
+from tests.costs.pure import json_body, pure_steps, xml_body
 
 ROUNDS: Final = 7
 SECONDS: Final = 0.05
@@ -52,48 +46,29 @@ class Postback(pydantic.BaseModel):
 
 
 def steps() -> dict[str, Callable[[], object]]:
-    """The steps to measure, by name."""
-    sent, body = traffic.body(0, "micro"), traffic.body(1, "micro")
-    fields = parse(body)
-    xml = "".join(f"<{name}>{text}</{name}>" for name, text in fields.items())
-    xml_body = f"<postback>{xml}</postback>".encode()
-    normalised_postbacks = [decode("default", each) for each in (sent, body)]
-    normalised = normalised_postbacks[1]
-    held = {
-        entry_name(each).encode(): entry_value(1_790_000_000_000_000, each.postback)
-        for each in normalised_postbacks
-    }
-    record = read_record(normalised.key, held)
-    if record is None:
-        raise AssertionError
-    event = event_of(record, Track.MESSAGE)
-    batch = list(traffic.arrivals(32, "micro", 0))
-    packed = envelope.encode(batch)
+    """Our steps, each followed by its alternatives."""
+    body, xml = json_body(), xml_body()
+    texts = {name: text for name, text in parse(body).items() if isinstance(text, str)}
     adapter = pydantic.TypeAdapter(Postback)
     model = adapter.validate_json(body)
-    texts = {name: text for name, text in fields.items() if isinstance(text, str)}
-    return {
-        "JSON to fields": lambda: parse(body),
-        "JSON: json.loads": lambda: json.loads(body),
-        "JSON: pydantic": lambda: adapter.validate_json(body),
-        "XML to fields": lambda: parse(xml_body),
-        "XML: ElementTree": lambda: {each.tag: each.text for each in ET.fromstring(xml_body)},
-        "fields to postback, identity and rank": lambda: normalise("default", dict(texts)),
-        "JSON to postback, all of it": lambda: decode("default", body),
-        "XML to postback, all of it": lambda: decode("default", xml_body),
-        "rank taken apart": lambda: Rank.parse(str(normalised.rank)),
-        "postback to Redis": lambda: (
-            entry_name(normalised),
-            entry_value(1_790_000_000_000_000, normalised.postback),
-        ),
-        "record from Redis, two postbacks": lambda: read_record(normalised.key, held),
-        "record to event": lambda: event_of(record, Track.MESSAGE),
-        "event to JSON": event.encode,
-        "event: json.dumps of as many fields": lambda: json.dumps(texts).encode(),
-        "event: pydantic, as many fields": lambda: adapter.dump_json(model),
-        "envelope of 32, encoded": lambda: envelope.encode(batch),
-        "envelope of 32, decoded": lambda: envelope.decode(packed),
+    alternatives: dict[str, dict[str, Callable[[], object]]] = {
+        "JSON to fields": {
+            "JSON: json.loads": lambda: json.loads(body),
+            "JSON: pydantic": lambda: adapter.validate_json(body),
+        },
+        "XML to fields": {
+            "XML: ElementTree": lambda: {each.tag: each.text for each in ET.fromstring(xml)},
+        },
+        "event to JSON": {
+            "event: json.dumps of as many fields": lambda: json.dumps(texts).encode(),
+            "event: pydantic, as many fields": lambda: adapter.dump_json(model),
+        },
     }
+    found: dict[str, Callable[[], object]] = {}
+    for name, step in pure_steps().items():
+        found[name] = step.call
+        found |= alternatives.get(name, {})
+    return found
 
 
 def time_ns(step: Callable[[], object]) -> list[float]:

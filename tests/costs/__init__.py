@@ -1,0 +1,1 @@
+"""What one postback costs in each step, counted instead of timed."""
