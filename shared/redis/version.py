@@ -1,4 +1,4 @@
-"""The server's name and version, and whether we support it: Redis 7 or newer, Valkey 8 or newer.
+"""The server's name and version, and whether we support it.
 
 Every user may send `HELLO` without arguments, whatever their permissions; it changes nothing.
 """
@@ -16,6 +16,12 @@ from shared.redis.errors import redis_errors
 OLDEST: Final = {"redis": (7,), "valkey": (8,)}
 """The oldest version of each server that all tests pass with. A Valkey with
 `extended-redis-compatibility` calls itself Redis 7.2."""
+
+NEEDED: Final = ", or ".join(
+    f"{name.capitalize()} {'.'.join(map(str, version))} or newer"
+    for name, version in OLDEST.items()
+)
+"""`OLDEST`, for people."""
 
 
 async def check_version(redis: RedisClient) -> str:
@@ -35,8 +41,8 @@ async def check_version(redis: RedisClient) -> str:
     name, version = read_hello(reply)
     if not supported(name, version):
         raise UnsupportedRedisError(
-            f"MMS_REDIS_URL leads to {name} {version}; mms-postbacks needs Redis 7 or newer, or"
-            " Valkey 8: upgrade the server"
+            f"MMS_REDIS_URL leads to {name} {version}; mms-postbacks needs {NEEDED}: upgrade the"
+            " server"
         )
     return f"{name} {version}"
 

@@ -14,10 +14,12 @@ from redis import exceptions
 from redis.asyncio.cluster import RedisCluster
 
 from shared.errors import SettingsError
+from shared.postback.postback import Key
+from shared.postback.record import reference_key
 from shared.process.cli import counted
 from shared.redis.client import RedisClient, client, close
 from shared.redis.errors import REDIS_ERRORS
-from shared.redis.version import read_hello, supported
+from shared.redis.version import NEEDED, read_hello, supported
 from shared.settings.settings import Settings
 from workers.admin.doctor.finding import (
     CALL_LIMIT,
@@ -29,6 +31,7 @@ from workers.admin.doctor.finding import (
     warning,
     wrong,
 )
+from workers.store import PROBE, PROBE_TTL
 
 CLOCK_DIFFERENCE: Final = 2.0
 """Seconds that clocks may differ. The earliest time of receipt of a postback is kept, and the lag
@@ -40,18 +43,16 @@ NEARLY_FULL: Final = 0.9
 RIGHTS: Final = "~mms:* +@read +@write +@scripting +@connection -@dangerous +info +time"
 """The rights that our Redis user needs; `+info +time` are for `doctor`."""
 
-_SCRIPTS: Final = {
-    "message": """
-        redis.call('HSET', KEYS[1], 'doctor', '')
-        redis.call('EXPIRE', KEYS[1], 60)
-        return redis.call('HDEL', KEYS[1], 'doctor')
-    """,
-    "ref": """
-        redis.call('ZADD', KEYS[1], 'GT', 1, 'doctor')
-        return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1)
-    """,
-}
-"""By kind of key: some commands of merge.lua and index.lua; the key is deleted at the end."""
+_MERGE: Final = """
+    redis.call('HSET', KEYS[1], 'doctor', '')
+    redis.call('EXPIRE', KEYS[1], 60)
+    return redis.call('HDEL', KEYS[1], 'doctor')
+"""
+_INDEX: Final = """
+    redis.call('ZADD', KEYS[1], 'GT', 1, 'doctor')
+    return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1)
+"""
+"""Some commands of merge.lua and of index.lua; each script deletes its key at the end."""
 
 _CALL_ERRORS: Final = (*REDIS_ERRORS, ValueError)
 """A `ValueError`: the server is not a Redis."""
@@ -110,9 +111,10 @@ async def _findings(redis: RedisClient) -> AsyncIterator[Finding]:
 async def _permissions(redis: RedisClient) -> Finding:
     """Run the commands of a worker in scripts that leave no key, and write the worker's probe."""
     try:
-        await redis.set("mms:probe", b"", ex=60)
-        for kind, script in _SCRIPTS.items():
-            key = f"mms:{kind}:{{doctor/{secrets.token_hex(8)}}}"
+        await redis.set(PROBE, b"", ex=PROBE_TTL)
+        name = secrets.token_hex(8)
+        keys = {Key("message", "doctor", name).redis: _MERGE, reference_key("doctor", name): _INDEX}
+        for key, script in keys.items():
             sha = await redis.script_load(script)
             await redis.execute_command("EVALSHA", sha, 1, key)
     except exceptions.ResponseError as error:
@@ -128,7 +130,7 @@ async def _server(redis: RedisClient, name: str, target: dict[str, Any]) -> Asyn
         f"{name} version",
         f"{server} {version}",
         good=supported(server, version),
-        advice="Upgrade to Redis 7 or newer, or to Valkey 8 or newer.",
+        advice=f"Upgrade to {NEEDED}.",
     )
     try:
         info = await redis.execute_command("INFO", **target)
