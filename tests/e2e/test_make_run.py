@@ -13,13 +13,13 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from tests.support.old_dead import declare_old, publish, taken
 
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ
 from deploy.local.services import command
 from shared.postback.postback import Key
 from shared.settings.settings import Settings
-from tests.integration.test_topology_upgrade import declare_old, publish, taken
 from tests.support.live import Live
 from tests.support.processes import until
 from tests.support.running import channel

@@ -25,6 +25,7 @@ from typing import Final, NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.support.serving import serving
 
 from deploy.local.ports import HOST
 from ingest.http import connections
@@ -33,7 +34,6 @@ from shared.settings import password
 from shared.settings.settings import Settings
 from shared.settings.sources import BasicAuthUser, Rule
 from shared.settings.units import Bytes, Names
-from tests.fuzz.test_socket import serving
 from tests.support.answering import SLOW, Answering
 from tests.support.budget import EXAMPLES, fuzzed
 

@@ -1,6 +1,5 @@
 """Raw bytes at the ingress's socket: it responds or closes, with no unhandled error or leak."""
 
-import asyncio
 import base64
 import contextlib
 import gc
@@ -8,13 +7,8 @@ import gzip
 import ipaddress
 import re
 import socket
-import threading
-from collections.abc import Iterator
-from concurrent.futures import Future
-from typing import Any
 
 import pytest
-import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -23,9 +17,10 @@ from shared.settings import password
 from shared.settings.settings import Settings
 from shared.settings.sources import BasicAuthUser, Rule
 from shared.settings.units import Bytes, Names, Networks, parse_networks
-from tests.support.answering import Answering, answering
+from tests.support.answering import Answering
 from tests.support.budget import fuzzed, resident
 from tests.support.mutation import mutated
+from tests.support.serving import serving
 
 MAX_REPEATED = 100
 ROUNDS = 4
@@ -143,34 +138,6 @@ class Client:
         return [
             int(status) for status in re.findall(rb"^HTTP/1\.[01] (\d{3}) ", said, re.MULTILINE)
         ]
-
-
-@contextlib.contextmanager
-def serving(settings: Settings, **options: Any) -> Iterator[Answering]:
-    """An ingress in a thread of its own, on uvloop as in production.
-
-    Args:
-        options: as `answering` takes them.
-    """
-    started: Future[Answering] = Future()
-    stop = threading.Event()
-
-    async def serve() -> None:
-        async with answering(settings, **options) as server:
-            started.set_result(server)
-            await asyncio.to_thread(stop.wait)
-
-    def run() -> None:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(serve())
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield started.result(timeout=10)
-    finally:
-        stop.set()
-        thread.join()
 
 
 def test_it_responds_or_closes(

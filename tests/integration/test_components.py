@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import pytest
 
 from deploy.local.ports import free_port
 from shared.settings.settings import Settings
+from tests.support.admin_port import is_healthy
 from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
@@ -146,7 +146,7 @@ def test_the_batcher_fails_when_its_sweep_fails(alone: Settings) -> None:
 @pytest.mark.parametrize("behaviour", ["ignores_cancel", "blocks"])
 def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str) -> None:
     with started(alone, "drain", behaviour) as process:
-        assert until(lambda: answers(alone.admin_port), within=30)
+        assert until(lambda: is_healthy(alone.admin_port), within=30)
         process.send_signal(signal.SIGTERM)
         began = time.monotonic()
         _, said = process.communicate(timeout=30)
@@ -159,7 +159,7 @@ def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, behaviour: str
 @pytest.mark.parametrize("step", ["admin", "public"])
 def test_a_failed_step_of_the_clean_up_does_not_skip_the_others(alone: Settings, step: str) -> None:
     with started(alone, step, "fails") as process:
-        assert until(lambda: answers(alone.admin_port), within=30)
+        assert until(lambda: is_healthy(alone.admin_port), within=30)
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     assert process.returncode == 1
@@ -167,11 +167,3 @@ def test_a_failed_step_of_the_clean_up_does_not_skip_the_others(alone: Settings,
     assert "stop was called" in said  # the batcher finishes its batches
     assert "aclose was called" in said  # the spool is closed
     assert "Timeout" not in said  # the batcher and the drain ended too
-
-
-def answers(admin_port: int | None) -> bool:
-    try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{admin_port}/healthz", timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

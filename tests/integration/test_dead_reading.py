@@ -13,8 +13,8 @@ from shared.postback.envelope import Arrival
 from shared.rabbitmq.session import open_session
 from shared.settings.settings import Settings
 from shared.settings.units import Bytes
-from tests.integration.test_admin_commands import admin, arrival, bury, opened, start
 from tests.support import running
+from tests.support.admin import admin, arrival, opened, publish_dead_letters, start
 from workers.admin.dead.browse import browse
 
 COUNT = 350
@@ -35,7 +35,7 @@ async def test_reading_thirty_times_loses_and_reorders_nothing(settings: Setting
     """RabbitMQ 4 removes what was delivered 20 times from a quorum queue without a limit."""
     sent = postbacks()
     async with opened(settings) as session:
-        await bury(session, sent, Reason.MALFORMED)
+        await publish_dead_letters(session, sent, Reason.MALFORMED)
     for _ in range(30):
         assert await bodies_in_order(settings) == [each.body for each in sent]
 
@@ -43,7 +43,7 @@ async def test_reading_thirty_times_loses_and_reorders_nothing(settings: Setting
 async def test_list_show_and_export_only_read(settings: Settings, tmp_path: Path) -> None:
     sent = postbacks(40)
     async with opened(settings) as session:
-        await bury(session, sent, Reason.MALFORMED)
+        await publish_dead_letters(session, sent, Reason.MALFORMED)
     listed = (await admin(settings, "dead", "list", "--json")).lines
     assert (await admin(settings, "dead", "show", listed[7]["id"])).status == 0
     assert (await admin(settings, "dead", "export", str(tmp_path / "dead.jsonl"))).status == 0
@@ -53,7 +53,7 @@ async def test_list_show_and_export_only_read(settings: Settings, tmp_path: Path
 async def test_a_reader_that_fails_requeues_in_order(settings: Settings) -> None:
     sent = postbacks()
     async with opened(settings) as session:
-        await bury(session, sent, Reason.MALFORMED)
+        await publish_dead_letters(session, sent, Reason.MALFORMED)
 
     async def fail() -> None:
         async with browse(settings) as browser:
@@ -87,7 +87,7 @@ async def test_a_connection_lost_during_a_call_prints_one_line(
 ) -> None:
     sent = postbacks(120)
     async with opened(settings) as session:
-        await bury(session, sent, Reason.MALFORMED)
+        await publish_dead_letters(session, sent, Reason.MALFORMED)
     file = tmp_path / "dead.jsonl"
     file.write_text("precious")
     words = [str(file) if each == "FILE" else each for each in arguments]
@@ -119,7 +119,7 @@ async def test_a_purge_that_loses_its_connection_prints_how_many_it_removed(
     settings: Settings,
 ) -> None:
     async with opened(settings) as session:
-        await bury(session, postbacks(5), Reason.MALFORMED)
+        await publish_dead_letters(session, postbacks(5), Reason.MALFORMED)
     lost = await admin(settings, "dead", "purge", "--yes", before=LOST_AFTER_TWO)
     assert (lost.status, lost.out) == (2, "")
     error, removed = lost.err.splitlines()
@@ -130,14 +130,14 @@ async def test_a_purge_that_loses_its_connection_prints_how_many_it_removed(
 
 async def test_readers_at_the_same_time_see_all(settings: Settings) -> None:
     async with opened(settings) as session:
-        await bury(session, postbacks(), Reason.MALFORMED)
+        await publish_dead_letters(session, postbacks(), Reason.MALFORMED)
     readers = await asyncio.gather(*(admin(settings, "dead", "list", "--json") for _ in range(3)))
     assert [len(ran.lines) for ran in readers] == [COUNT] * 3
 
 
 async def test_a_second_reader_waits_for_the_first(settings: Settings) -> None:
     async with opened(settings) as session:
-        await bury(session, postbacks(3), Reason.MALFORMED)
+        await publish_dead_letters(session, postbacks(3), Reason.MALFORMED)
     async with browse(settings) as browser:
         async for _ in browser.dead_letters():
             second = await start(settings, "dead", "list", "--json")

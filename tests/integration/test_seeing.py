@@ -22,7 +22,7 @@ from deploy.local.services import Service, command
 from shared.settings.settings import Settings
 from tests.conftest import SMALL
 from tests.support.processes import Processes, environment, until
-from tests.unit.test_alerts import RABBITMQ
+from tests.support.rabbitmq_metrics import RABBITMQ
 
 DASHBOARDS = sorted((CONFIGURATION.parent / "grafana").glob("*.json"))
 DEPLOY_TESTS = Path(__file__).parents[1] / "deploy"

@@ -10,7 +10,7 @@ import pytest
 
 from deploy.local.ports import free_port
 from shared.settings.settings import Settings
-from tests.integration.test_components import answers
+from tests.support.admin_port import is_healthy
 from tests.support.processes import environment, until
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,7 @@ def test_an_unexpected_error_while_consuming_ends_the_process(settings: Settings
 def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, component: str) -> None:
     with started(alone, component, "deaf") as process:
         assert process.stderr is not None
-        assert until(lambda: answers(alone.admin_port), within=30)
+        assert until(lambda: is_healthy(alone.admin_port), within=30)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait(30) == 1
@@ -117,7 +117,7 @@ def test_sigterm_ends_the_process_whatever_hangs(alone: Settings, component: str
 def test_a_step_of_the_clean_up_that_fails_skips_no_other(alone: Settings, step: str) -> None:
     with started(alone, step, "fails") as process:
         assert process.stderr is not None
-        assert until(lambda: answers(alone.admin_port), within=30)
+        assert until(lambda: is_healthy(alone.admin_port), within=30)
         process.send_signal(signal.SIGTERM)
         said = process.stderr.read()
         assert process.wait(30) == 1

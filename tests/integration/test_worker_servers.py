@@ -22,8 +22,8 @@ from shared.postback.postback import Key
 from shared.rabbitmq.session import Session
 from shared.rabbitmq.topology import DEAD, POSTBACKS, STATE_QUEUE
 from shared.settings.settings import Settings
-from tests.integration.test_redis_away import OldRedis
 from tests.support import running
+from tests.support.old_redis import OldRedis
 from tests.support.processes import Processes, metric, until
 from workers import merge
 from workers.consumer import Consumer

@@ -10,7 +10,7 @@ from shared.errors import StateUnavailableError
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.settings.settings import Settings
-from tests.unit.test_pipeline import ModelStore
+from tests.support.model_store import ModelStore
 from workers.admin.restore import EventPublisher, Restorer, Summary
 from workers.outbox import Outbox
 from workers.verdicts import Merged, Received, Unmergeable

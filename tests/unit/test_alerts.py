@@ -12,16 +12,11 @@ from prometheus_client import REGISTRY
 import ingest.metrics
 import workers.metrics
 import workers.outcome_metrics
+from tests.support.rabbitmq_metrics import RABBITMQ
 
 DEPLOY: Final = Path(__file__).parents[2] / "deploy"
 PROMETHEUS: Final = DEPLOY / "prometheus"
 OURS: Final = (ingest.metrics, workers.metrics, workers.outcome_metrics)
-
-RABBITMQ: Final = {
-    "queue_coarse_metrics": {"rabbitmq_detailed_queue_messages"},
-    "queue_consumer_count": {"rabbitmq_detailed_queue_consumers"},
-}
-"""The metrics in use of each family of `/metrics/detailed`; test_seeing.py asks a RabbitMQ."""
 
 _NAME: Final = re.compile(r"(?<![\w$])(?:mms|rabbitmq|haproxy|redis)(?:_\w+|:[\w:]+)")
 

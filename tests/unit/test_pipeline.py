@@ -1,8 +1,6 @@
 """A window's way through the worker, with the model instead of Redis."""
 
-from collections.abc import Sequence
 from random import Random
-from typing import TYPE_CHECKING
 
 import msgspec
 from hypothesis import given
@@ -12,40 +10,14 @@ from shared.errors import OtherOriginError, UndecodableError
 from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
-from shared.settings.settings import Settings
 from tests.support.contract import CODES
-from tests.support.model import Model
+from tests.support.model_store import ModelStore
 from tests.support.strategies import DIALECTS
 from workers.consumer import Delivery
 from workers.pipeline import process_window
-from workers.store import Store
-from workers.verdicts import Merged, Received, Unmergeable
-
-if TYPE_CHECKING:
-    from shared.postback.postback import Key
+from workers.verdicts import Received
 
 NO_BATCHES = [b"", b"\xc1", b"{}"]
-
-
-class ModelStore(Store):
-    """The state in models, one for each key."""
-
-    def __init__(self) -> None:
-        # A client that never connects: processing a window only calls `merge`.
-        super().__init__(Settings())
-        self.models: dict[Key, Model] = {}
-        self.received: list[Arrival] = []
-
-    async def merge(self, window: Sequence[Received]) -> list[Merged | Unmergeable]:
-        groups: dict[Key, list[Received]] = {}
-        for each in window:
-            self.received.append(each.arrival)
-            groups.setdefault(each.normalised.key, []).append(each)
-        merged: list[Merged | Unmergeable] = []
-        for key, group in groups.items():
-            model = self.models.setdefault(key, Model(key))
-            merged.append(model.merge(group))
-        return merged
 
 
 def _later(delivery: Delivery) -> Delivery:
