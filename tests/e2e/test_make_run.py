@@ -13,7 +13,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from tests.support.old_dead import declare_old, publish, taken
 
 from deploy.local.child import running
 from deploy.local.servers import RabbitMQ
@@ -21,6 +20,7 @@ from deploy.local.services import command
 from shared.postback.postback import Key
 from shared.settings.settings import Settings
 from tests.support.live import Live
+from tests.support.old_dead import declare_old, publish, taken
 from tests.support.processes import until
 from tests.support.running import channel
 from workers.store import Store

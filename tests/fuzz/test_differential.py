@@ -25,7 +25,6 @@ from typing import Final, NamedTuple
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.support.serving import serving
 
 from deploy.local.ports import HOST
 from ingest.http import connections
@@ -36,6 +35,7 @@ from shared.settings.sources import BasicAuthUser, Rule
 from shared.settings.units import Bytes, Names
 from tests.support.answering import SLOW, Answering
 from tests.support.budget import EXAMPLES, fuzzed
+from tests.support.serving import serving
 
 _fuzzed = settings(fuzzed, max_examples=EXAMPLES // 5)  # each example makes two connections
 PATIENCE: Final = 60.0  # an answer that never comes, not one that a busy machine delays

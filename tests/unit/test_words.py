@@ -12,6 +12,8 @@ REPLACED = {
     "outbox": r"[Uu]ntold",
     "result, publish, say": r"[Tt]old|[Tt]ells?|[Tt]elling|[Ff]ates?",
     "fast path": r"[Ee]xpress|[Ll]anes?",
+    "slow path": r"[Uu]sual path",
+    "accepts": r"RabbitMQ (?:can )?(?:never )?takes? (?:it|no|messages|publishes)",
     "normalised postback": r"[Ff]ilings?",
     "process": r"[Aa]bsorb(?!ed_total)\w*",
     "PublishRejectedError": r"NotTaken\w*",
@@ -89,6 +91,8 @@ def test_no_tracked_file_has_a_replaced_word() -> None:
         "absorb(window)",
         "letters = merge()",
         "def test_readiness_is_told_at_once",
+        "requests on the usual path",
+        "until RabbitMQ takes it",
     ],
 )
 def test_a_replaced_word_is_found(text: str) -> None:
