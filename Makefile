@@ -63,8 +63,8 @@ fmt: ## format the code, and mend what the linter can mend
 lock: ## pin the dependencies anew, in requirements*.txt; needs uv
 	$(LOCK) --upgrade \
 	  --extra dev --output-file requirements-dev.txt pyproject.toml
-	$(LOCK) \
-	  --constraint requirements-dev.txt --output-file requirements.txt pyproject.toml
+	$(LOCK) --constraint requirements-dev.txt \
+	  --extra otel --output-file requirements.txt pyproject.toml
 	$(LOCK) --upgrade --constraint requirements-dev.txt \
 	  --extra deploy --output-file requirements-deploy.txt pyproject.toml
 

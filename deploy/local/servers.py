@@ -25,7 +25,7 @@ REDIS: Final = next(
 )
 """The installed server with Redis' protocol; its commands are `<name>-server` and `<name>-cli`."""
 
-_DURABLE: Final = (
+REDIS_SETTINGS: Final = (
     *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
     # A record of many postbacks stays one compact block. Redis 7 renamed these two settings and
     # still accepts the old names.
@@ -252,7 +252,7 @@ class Redis(_Server):
         self.port = port or free_port()
         self._directory = directory
         self._is_sentinel = configuration is not None
-        kind = _DURABLE if configuration is None else (str(configuration), "--sentinel")
+        kind = REDIS_SETTINGS if configuration is None else (str(configuration), "--sentinel")
         where = ("--port", str(self.port), "--bind", HOST, "--dir", str(directory))
         super().__init__(
             "Redis",

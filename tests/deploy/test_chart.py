@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from deploy.local.services import command
 from tests.support.chart import lint, rendered
@@ -25,7 +26,10 @@ VALUES: Mapping[str, Mapping[str, Any]] = {
             "affinity": {"podAntiAffinity": {}},
         },
         "worker": {"processes": 2, "affinity": {"podAntiAffinity": {}}},
-        "networkPolicy": {"servers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]},
+        "networkPolicy": {
+            "servers": [{"ipBlock": {"cidr": "10.0.0.0/8"}}],
+            "egress": [{"ports": [{"port": 4318, "protocol": "TCP"}]}],
+        },
         "monitoring": {"enabled": True, "labels": {"release": "stack"}},
     },
     "no network policy": {"networkPolicy": {"enabled": False}},
@@ -70,6 +74,12 @@ def test_keda_scales_by_depth_and_lag() -> None:
         "KEDA sets the number of replicas"
     )
     assert "kind: ScaledObject" not in rendered({}).get("autoscaling", "")
+
+
+def test_the_collector_of_traces_can_be_reached() -> None:
+    policies = yaml.safe_load_all(rendered(VALUES["everything"])["networkpolicy"])
+    for policy in filter(None, policies):
+        assert {"ports": [{"port": 4318, "protocol": "TCP"}]} in policy["spec"]["egress"]
 
 
 def test_probes_security_and_disruption_budgets_are_there() -> None:

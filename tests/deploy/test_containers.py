@@ -7,6 +7,9 @@ import sys
 import zipfile
 from pathlib import Path
 
+import yaml
+
+from deploy.local import servers
 from deploy.local.services import command
 
 ROOT = Path(__file__).parents[2]
@@ -77,6 +80,19 @@ def test_compose_refuses_to_start_without_passwords() -> None:
     )
     assert done.returncode != 0
     assert "see the top of compose.yaml" in done.stderr
+
+
+def test_redis_has_the_same_settings_everywhere() -> None:
+    """Those of `make run`, which the benchmark and the plan of its memory are made with."""
+    pairs = iter(servers.REDIS_SETTINGS)
+    wanted = {name.removeprefix("--"): value for name, value in zip(pairs, pairs, strict=True)}
+    compose_file = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    words = iter(compose_file["services"]["redis"]["command"][1:])
+    in_compose = {name.removeprefix("--"): value for name, value in zip(words, words, strict=True)}
+    assert in_compose == wanted | {"maxmemory-policy": "noeviction"}
+    manual = (DEPLOY / "docs" / "deployment.md").read_text()
+    for name, value in in_compose.items():
+        assert f"'{name} {value}'" in manual or name == "save"
 
 
 def test_every_file_that_compose_mounts_exists() -> None:
