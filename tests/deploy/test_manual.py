@@ -5,6 +5,8 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 import ingest.main
 import workers.main
 from deploy.local import site
@@ -215,6 +217,18 @@ def test_the_figures_of_the_readme() -> None:
     assert sustained <= results[f"{ours}.sustained"]["median"] < 1.1 * sustained
     assert answer - 1 < results[f"{ours}.1,000/s.answer.p99"]["median"] <= answer
     assert event - 1 < results[f"{ours}.1,000/s.event.p99"]["median"] <= event
+
+
+def test_the_cost_of_a_postback_in_small_batches() -> None:
+    results = json.loads((ROOT / "tests" / "bench" / "results.json").read_text())["figures"]
+    text = " ".join((ROOT / SCALING).read_text().split())
+    found = re.search(
+        r"costs (\d+) µs in the ingress, (\d+) µs in the worker and (\d+) µs in", text
+    )
+    assert found
+    for part, written in zip(("ingest", "worker", "rabbitmq"), found.groups(), strict=True):
+        name = f"end-to-end.mms-ingest + mms-worker.1,000/s.cpu.{part}"
+        assert float(written) == pytest.approx(results[name]["median"], rel=0.25), part
 
 
 def test_the_cost_of_a_postback() -> None:
