@@ -36,6 +36,7 @@ from typing import Any, Final
 from deploy.local.ports import free_port
 
 ROOT: Final = Path(__file__).parents[1]
+DIST: Final = ROOT / "dist"
 CHART: Final = ROOT / "deploy" / "helm" / "mms-postbacks"
 DOCKERFILE: Final = ROOT / "deploy" / "Dockerfile"
 SHELLS: Final = ("bash", "zsh", "fish")
@@ -59,7 +60,7 @@ class DistError(Exception):
 def main() -> None:
     """Build and check; exit with status 1 and a line that says what is wrong."""
     parser = argparse.ArgumentParser(description="Build and check all that a user installs.")
-    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="folder; default: dist")
+    parser.add_argument("--out", type=Path, default=DIST, help="folder; default: dist")
     out: Path = parser.parse_args().out.absolute()
     try:
         build(out)
@@ -69,11 +70,13 @@ def main() -> None:
 
 
 def build(out: Path) -> None:
-    """Build all of it into an empty folder.
+    """Build all of it into an empty folder; only what is in `dist` is removed first.
 
     Raises:
-        DistError: a build or a check failed.
+        DistError: a build or a check failed, or another folder has files.
     """
+    if out != DIST and out.exists() and any(out.iterdir()):
+        raise DistError(f"{out} is not empty; name a folder that is empty or does not exist")
     began = time.monotonic()
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     version, commands = project["version"], sorted(project["scripts"])

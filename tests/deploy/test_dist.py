@@ -69,6 +69,24 @@ def test_there_is_one_version() -> None:
     assert newest[1] == VERSION
 
 
+def test_the_manual_names_the_files_that_are_built() -> None:
+    text = (ROOT / "deploy" / "docs" / "deployment.md").read_text()
+    named = set(re.findall(r"\bdist/(mms[\w.-]+)", text))
+    assert named == {
+        f"mms_postbacks-{VERSION}-py3-none-any.whl",
+        f"mms-postbacks-image-{VERSION}.tar.gz",
+        f"mms-postbacks-{VERSION}.tgz",
+    }
+    assert f"-t mms-postbacks:{VERSION} " in text
+
+
+def test_a_folder_with_other_files_is_not_emptied(tmp_path: Path) -> None:
+    (tmp_path / "precious").touch()
+    with pytest.raises(dist.DistError, match="is not empty"):
+        dist.build(tmp_path)
+    assert (tmp_path / "precious").exists()
+
+
 def test_the_github_workflow_runs_what_ci_runs() -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yaml").read_text())
     steps = [step["run"] for step in workflow["jobs"]["test"]["steps"] if "run" in step]

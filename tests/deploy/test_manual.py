@@ -3,6 +3,7 @@
 import inspect
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,7 @@ from shared.postback.normalise import decode
 from shared.postback.record import entry_name, entry_value
 from shared.process import metric_labels
 from shared.rabbitmq import topology
+from shared.redis import version
 from shared.settings import password, sources
 from shared.settings.describe import describe
 from shared.settings.load import load_settings
@@ -171,6 +173,60 @@ def test_the_ports_of_a_site() -> None:
 
 def test_the_limits() -> None:
     assert {row[0]: row[1] for row in table("SECURITY.md", "limit")} == LIMITS
+
+
+def test_the_limits_for_every_client() -> None:
+    text = " ".join((ROOT / RULES_OF_SOURCES).read_text().split())
+    headers = f"{connections.MAX_HEADERS} headers of {connections.MAX_LINE // 1024} KiB."
+    times = f"{connection.HEADERS_LIMIT:g} s for the headers of a request and"
+    body = f"{server.RESPONSE_LIMIT:g} s"
+    for sentence in (
+        f"{times} {body} for its body; at most {headers}",
+        f"{connection.WRITE_LIMIT:g} s for the client to read a response.",
+        f"{content_coding.TIME_LIMIT:g} s, with at most {content_coding.MAX_MEMBERS} members",
+        f"the body did not arrive within {body}",
+    ):
+        assert sentence in text
+
+
+def test_the_versions_that_are_supported() -> None:
+    text = " ".join((ROOT / "deploy/docs/deployment.md").read_text().split())
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    prefix = "Programming Language :: Python :: "
+    pythons = [each.removeprefix(prefix) for each in project["classifiers"] if prefix in each]
+    redis, valkey = (version.OLDEST[name][0] for name in ("redis", "valkey"))
+    assert (
+        f"RabbitMQ 3.10 to 4.x, Redis {redis} and 8, Valkey {valkey},"
+        f" Python {pythons[0]} to {pythons[-1]}, on Linux."
+    ) in text
+    chart = (ROOT / "deploy/helm/mms-postbacks/Chart.yaml").read_text()
+    oldest = re.search(r"Kubernetes ([\d.]+);", text)
+    assert oldest
+    assert f'kubeVersion: ">={oldest[1]}.0-0"' in chart
+
+
+def test_the_times_of_proxy_ingress_and_chart() -> None:
+    text = " ".join((ROOT / "deploy/docs/deployment.md").read_text().split())
+    interval = re.search(r"HAProxy asks `/readyz` of each ingress every (\d+) ms", text)
+    assert interval
+    proxy = (ROOT / "deploy/haproxy/haproxy.cfg").read_text()
+    assert f"check inter {interval[1]}ms fall 2" in proxy
+    assert "serves for one more second" in text
+    assert ingest.main.SHUTDOWN_NOTICE == 1
+    assert 2 * int(interval[1]) / 1000 < ingest.main.SHUTDOWN_NOTICE
+    assert "removes one worker per minute" in text
+    scaling = ROOT / "deploy/helm/mms-postbacks/templates/autoscaling.yaml"
+    assert "{type: Pods, value: 1, periodSeconds: 60}" in scaling.read_text()
+
+
+def test_the_ports_of_the_compose_file() -> None:
+    text = " ".join((ROOT / "deploy/docs/deployment.md").read_text().split())
+    compose = (ROOT / "deploy/compose.yaml").read_text()
+    proxy, prometheus, grafana = re.findall(r'"127\.0\.0\.1:(\d+):', compose)
+    assert (
+        f"Postbacks go to 127.0.0.1:{proxy}. Prometheus is on port {prometheus}."
+        f" Grafana is on port {grafana} "
+    ) in text
 
 
 def test_the_limits_of_a_body() -> None:
