@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -15,7 +15,7 @@ from tests.bench.measure import Meter, Spread, micro
 from tests.bench.pacer import Job, Outcome
 from tests.bench.results import Bars, Section, Table
 from tests.bench.scale import Scale
-from tests.bench.site import ROOT, Site, say
+from tests.bench.site import DEFAULTS, ROOT, Site, say
 from tests.bench.wrk import LoadError
 
 OURS: Final = "mms-ingest + mms-worker"
@@ -30,7 +30,8 @@ RETRY_LAG: Final = 1.0
 WATCHED: Final = 250
 """Messages a second whose events are awaited."""
 
-SHARES: Final = (0.5, 0.75)
+SHARES: Final = (0.5, 0.75, 1)
+FULL: Final = f"{SHARES[-1]:.0%} of sustained"
 FIXED: Final = 1_000
 
 NOTE: Final = f"""\
@@ -57,10 +58,10 @@ class Pipeline(NamedTuple):
 
 
 @contextlib.contextmanager
-def ours(site: Site) -> Iterator[Pipeline]:
-    """Run one ingress and one worker of ours."""
-    ingest, port = site.ingest()
-    pipeline = Pipeline(OURS, {"ingest": ingest, "worker": site.worker()}, port)
+def ours(site: Site, settings: Mapping[str, str] = DEFAULTS) -> Iterator[Pipeline]:
+    """Run one ingress and one worker of ours; for `settings` see `Site.ingest`."""
+    ingest, port = site.ingest(settings)
+    pipeline = Pipeline(OURS, {"ingest": ingest, "worker": site.worker(settings)}, port)
     with running(*pipeline.children.values()):
         yield pipeline
 
@@ -165,10 +166,9 @@ def measure(site: Site, scale: Scale) -> Section:
             for share in SHARES:
                 name = f"{share:.0%} of sustained"
                 each.add(name, offer(site, each.pipeline, each.top.median * share, scale.paced, 2))
-        for number in range(scale.rounds):
-            for each in reversed(found) if number % 2 else found:
-                if each.top.median > FIXED:
-                    each.add(f"{FIXED:,}/s", offer(site, each.pipeline, FIXED, scale.paced, 2))
+        for each in found:
+            if each.top.median > FIXED:
+                each.add(f"{FIXED:,}/s", offer(site, each.pipeline, FIXED, scale.paced, 2))
     return _section(found)
 
 

@@ -1,26 +1,21 @@
 """Growth: more processes, more records, a longer queue, larger bodies; which costs stay flat."""
 
-import asyncio
-import contextlib
 import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Final
 
 from deploy.local.child import running
 from shared.postback.normalise import decode
-from tests.bench import backlog, traffic, wrk
+from tests.bench import backlog, records, traffic, wrk
 from tests.bench.backlog import drain
 from tests.bench.measure import Meter, Spread, micro, number
 from tests.bench.results import Section, Table
 from tests.bench.scale import Scale
 from tests.bench.site import Site, say
 from tests.bench.worker import BATCH
-from workers.store import Store
-from workers.verdicts import Received
 
 PROCESSES: Final = (1, 2, 4)
 COMPUTED: Final = 50_000
@@ -31,10 +26,6 @@ PADS: Final = (0, 1_000, 8_000, 32_000)
 SMALL: Final = 8
 """Postbacks in a batch of a backlog: then not even the smallest fits into a worker's prefetch."""
 
-WINDOW: Final = 500
-MERGED: Final = 20_000
-"""Postbacks that are merged on top of the records that are there."""
-
 NOTE: Final = f"""\
 *Flat* means that CPU per postback (for records: also bytes) grows by at most 10 % from the smallest
 to the largest size. The figure is the median growth of all rounds, because the speed of a shared
@@ -43,11 +34,12 @@ and how independent processes affect each other: each process decodes postbacks 
 
 Several ingress processes share {wrk.CONNECTIONS} connections, each with its own `wrk`. Several
 workers share one queue. One process and several processes take turns. More processes than cores
-(this machine has {CORES}) compete for the cores. They are shown, but only the growth up to the
-number of cores counts.
-Records: two postbacks each with all usual fields, merged in windows of {WINDOW} by the worker's own
-store. The figures are the CPU of Redis and all of its memory (record, reference, keys). Bodies: the
-ingress alone.
+(this machine has {CORES}) compete for the cores. They are shown, from one round, but only the
+growth up to the number of cores counts.
+Records: two postbacks each with all usual fields. Each number of records has a Redis of its own.
+They take turns: the worker's own store merges {records.MERGED:,} postbacks in windows of
+{records.WINDOW}, and then their records are removed. The figures are the CPU of Redis and all of
+its memory (record, reference, keys). Bodies: the ingress alone.
 """
 
 
@@ -141,11 +133,15 @@ def _ingresses(site: Site, scale: Scale) -> Rows:
 
 
 def _turns(scale: Scale) -> list[tuple[int, int]]:
-    """Each round with each number of processes, every other round backwards."""
+    """Each round with each number of processes, every other round backwards.
+
+    More processes than cores are only shown, so they have one round.
+    """
     return [
         (number_, count)
         for number_ in range(scale.growth_rounds)
         for count in sorted(PROCESSES, reverse=bool(number_ % 2))
+        if count <= max(CORES, min(PROCESSES)) or number_ == 0
     ]
 
 
@@ -197,66 +193,8 @@ def _backlogs(site: Site, scale: Scale) -> Rows:
 
 
 def _records(site: Site, scale: Scale) -> Rows:
-    """Fill Redis, and at each size merge some more postbacks and measure."""
-    site.reset()
-    empty = _memory(site)
-    rows = {}
-    held = 0
-    for size in scale.records:
-        asyncio.run(_merge(site, held * 2, size * 2))
-        held = size
-        _wait_for_rewrite(site)
-        each = (_memory(site) - empty) / held
-        meter = Meter({"redis": site.redis.pid or 0})
-        took = asyncio.run(_merge(site, held * 2, held * 2 + MERGED))
-        redis = micro(meter.spent()["redis"], MERGED)
-        held += MERGED // 2
-        rows[size] = {
-            "Redis CPU µs": [redis],
-            "bytes a record": [each],
-            "merge µs": [micro(took, MERGED)],
-            "of it the hash, bytes": [_hash_bytes(site)],
-        }
-        say(f"growth: {size:,} records: {redis:.1f} µs of Redis, {each:,.0f} bytes each")
-    site.redis_client.flushall()
-    return rows
-
-
-async def _merge(site: Site, first: int, last: int) -> float:
-    """Merge the postbacks of these numbers; return the seconds of Redis and its client."""
-    took = 0.0
-    now = time.time_ns() // 1000
-    numbers = iter(range(first, last))
-    async with contextlib.aclosing(Store(site.settings)) as store:
-        while window := list(islice(numbers, WINDOW)):
-            bodies = [traffic.body(each, "record") for each in window]
-            received = [
-                Received(traffic.arrival(body, now), decode("default", body), redelivered=False)
-                for body in bodies
-            ]
-            began = time.perf_counter()
-            await store.merge(received)
-            took += time.perf_counter() - began
-    return took
-
-
-def _memory(site: Site) -> int:
-    return int(site.redis_client.info("memory")["used_memory"])
-
-
-def _hash_bytes(site: Site) -> float:
-    """Bytes of one record without its reference."""
-    return float(site.redis_client.memory_usage("mms:message:{default/record-0000000}") or 0)
-
-
-def _wait_for_rewrite(site: Site) -> None:
-    """Wait while Redis rewrites its file in a child process, which costs CPU and memory."""
-    until = time.monotonic() + 60
-    while time.monotonic() < until:
-        state = site.redis_client.info("persistence")
-        if not (state["aof_rewrite_in_progress"] or state["aof_rewrite_scheduled"]):
-            return
-        time.sleep(0.1)
+    found = records.rounds(site, scale)
+    return {size: _columns(records.COLUMNS, found[size]) for size in scale.records}
 
 
 def _bodies(site: Site, scale: Scale) -> Rows:

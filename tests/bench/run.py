@@ -21,6 +21,7 @@ from tests.bench import (
     memory,
     microsection,
     report,
+    waiting,
     worker,
 )
 from tests.bench.results import Section
@@ -32,6 +33,7 @@ CASES: Final[dict[str, Callable[[Site, Scale], Section]]] = {
     "connections": connections.measure,
     "worker": worker.measure,
     "end-to-end": endtoend.measure,
+    "waiting": waiting.measure,
     "growth": growth.measure,
     "memory": memory.measure,
     "micro": microsection.measure,

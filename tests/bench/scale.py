@@ -13,6 +13,7 @@ class Scale(NamedTuple):
         seconds: duration of each measurement.
         backlog: postbacks in the queue when a worker is measured.
         paced: seconds of load at a fixed rate.
+        waited: seconds of load at a fixed rate, with and without waiting for fuller batches.
         records: records in Redis when merging is measured.
         backlogs: postbacks in the queue when draining is measured.
         growth_rounds: rounds of each size in the section "Growth".
@@ -26,6 +27,7 @@ class Scale(NamedTuple):
     seconds: int
     backlog: int
     paced: int
+    waited: int
     records: tuple[int, ...]
     backlogs: tuple[int, ...]
     growth_rounds: int
@@ -40,6 +42,7 @@ QUICK = Scale(
     seconds=2,
     backlog=6_000,
     paced=4,
+    waited=4,
     records=(1_000, 10_000),
     backlogs=(1_000, 10_000),
     growth_rounds=1,
@@ -53,6 +56,7 @@ USUAL = Scale(
     seconds=4,
     backlog=20_000,
     paced=8,
+    waited=5,
     records=(10_000, 100_000),
     backlogs=(1_000, 10_000, 100_000),
     growth_rounds=5,
@@ -66,6 +70,7 @@ FULL = Scale(
     seconds=8,
     backlog=40_000,
     paced=30,
+    waited=20,
     records=(10_000, 100_000, 1_000_000),
     backlogs=(1_000, 10_000, 100_000),
     growth_rounds=7,

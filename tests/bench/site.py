@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import aiormq
@@ -29,6 +30,7 @@ from tests.bench.peers.common import QUEUES
 ROOT: Final = Path(__file__).parents[2]
 
 _STARTED: Final = time.monotonic()
+DEFAULTS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 def say(text: str) -> None:
@@ -92,19 +94,23 @@ class Site:
     def redis_client(self) -> "RedisClient":
         return RedisClient.from_url(self.redis.url)
 
-    def ingest(self) -> tuple[Service, int]:
-        """One `mms-ingest` with its defaults, not started, and its port."""
+    def ingest(self, settings: Mapping[str, str] = DEFAULTS) -> tuple[Service, int]:
+        """One `mms-ingest`, not started, and its port.
+
+        Args:
+            settings: those that differ from the defaults.
+        """
         port = free_port()
         number = self._next()
-        ours = {
+        ours = dict(settings) | {
             "MMS_INGEST_PORT": str(port),
             "MMS_SPOOL_PATH": str(self.directory / f"spool-{number}.db"),
         }
         return self._service("mms-ingest", ours, number), port
 
-    def worker(self) -> Service:
-        """One `mms-worker` with its defaults, not started."""
-        return self._service("mms-worker", {}, self._next())
+    def worker(self, settings: Mapping[str, str] = DEFAULTS) -> Service:
+        """One `mms-worker`, not started; for `settings` see `ingest`."""
+        return self._service("mms-worker", settings, self._next())
 
     def peer(self, module: str, *arguments: str) -> Peer:
         """A peer that is an HTTP server, not started."""
