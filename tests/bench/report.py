@@ -1,5 +1,6 @@
 """The output of the results: the terminal, `RESULTS.md`, `results.json` and charts."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,7 +11,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from tests.bench import guarantees, plot, targets
+from tests.bench import guarantees, needs, plot, targets
 from tests.bench.results import Section, Table
 
 PLOTS: Final = "plots"
@@ -41,6 +42,8 @@ def write(
     """Write the page, the charts and the raw figures."""
     figures = {name: each for section in sections for name, each in section.figures.items()}
     summaries = [targets.table(figures), guarantees.table(figures)]
+    with contextlib.suppress(KeyError, ValueError):  # some cases were left out
+        sections = [needs.section(figures), *sections]
     (directory / PLOTS).mkdir(parents=True, exist_ok=True)
     for section in sections:
         for chart in section.charts:

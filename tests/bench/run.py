@@ -83,7 +83,9 @@ def _measure(site: Site, scale: Scale, name: str, wanted: Sequence[str], out: Pa
             for table in section.tables:
                 report.show(table)
     report.write(out, described, sections, name)
-    say(f"written to {out}")
+    say(
+        f"written to {out}; `.venv/bin/python -m tests.support.tables` brings the manual up to date"
+    )
 
 
 if __name__ == "__main__":

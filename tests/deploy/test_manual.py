@@ -6,8 +6,6 @@ import re
 import tomllib
 from pathlib import Path
 
-import pytest
-
 import ingest.main
 import workers.main
 from deploy.local import site
@@ -28,7 +26,7 @@ from shared.settings import password, sources
 from shared.settings.describe import describe
 from shared.settings.load import load_settings
 from shared.settings.settings import Settings
-from tests.support import tables
+from tests.support import plan_costs, tables
 from tests.support.documents import PAGES, ROOT, blocks, table, words
 from workers.admin import topic
 from workers.admin.plan.capacity import MEASURED
@@ -275,25 +273,5 @@ def test_the_figures_of_the_readme() -> None:
     assert event - 1 < results[f"{ours}.1,000/s.event.p99"]["median"] <= event
 
 
-def test_the_cost_of_a_postback_in_small_batches() -> None:
-    results = json.loads((ROOT / "tests" / "bench" / "results.json").read_text())["figures"]
-    text = " ".join((ROOT / SCALING).read_text().split())
-    found = re.search(
-        r"costs (\d+) µs in the ingress, (\d+) µs in the worker and (\d+) µs in", text
-    )
-    assert found
-    for part, written in zip(("ingest", "worker", "rabbitmq"), found.groups(), strict=True):
-        name = f"end-to-end.mms-ingest + mms-worker.1,000/s.cpu.{part}"
-        assert float(written) == pytest.approx(results[name]["median"], rel=0.25), part
-
-
-def test_the_cost_of_a_postback() -> None:
-    costs = {row[0].strip("`"): row[1] for row in table(SCALING, "part")}
-    measured = MEASURED
-    assert costs["mms-ingest"].startswith(f"{measured.ingress} µs")
-    assert costs["mms-worker"].startswith(f"{measured.worker} µs")
-    assert costs["RabbitMQ, one node"].startswith(f"{measured.rabbitmq} µs")
-    assert costs["Redis"].startswith(f"{measured.redis} µs")
-    assert costs["Redis memory"].startswith(f"{measured.record_bytes} bytes")
-    assert costs["archive"] == f"body + {measured.envelope_bytes} bytes"
-    assert costs["event log"].startswith(f"{measured.event_bytes} bytes")
+def test_the_plan_counts_with_the_figures_of_the_benchmark() -> None:
+    assert plan_costs.costs() == MEASURED

@@ -3,6 +3,8 @@
 A page has them between `<!-- generated: name -->` and `<!-- end -->`. To write all of them:
 
     .venv/bin/python -m tests.support.tables
+
+It also writes the costs that `mms-admin plan` counts with, from the figures of the benchmark.
 """
 
 import re
@@ -21,8 +23,10 @@ from shared.postback import codes
 from shared.process import multiprocess
 from shared.settings.describe import describe
 from shared.settings.settings import Settings
+from tests.support import plan_costs
 from tests.support.documents import PAGES, ROOT
-from workers.admin.plan.capacity import MEASURED, Load
+from workers.admin.plan import capacity
+from workers.admin.plan.capacity import Load
 from workers.admin.plan.report import plan
 
 RULES: Final = ROOT / "deploy" / "prometheus" / "rules.yml"
@@ -119,7 +123,7 @@ def _sizes() -> str:
         load = Load(rate=rate, mean=0.4, ttl=ttl * _HOUR, retention=retention * _HOUR)
         columns.append(f"{rate:,}")
         kept.append(f"{retention} h" if retention < _LONG else f"{retention // 24} d")
-        plans.append(plan(load, MEASURED, Settings()))
+        plans.append(plan(load, _MEASURED, Settings()))
     names = [need.what for need in plans[0]]
     shown = [f"`{name}`" if name.startswith("MMS_") else name for name in names]
     amounts = zip(*([need.amount for need in needs] for needs in plans), strict=True)
@@ -127,6 +131,58 @@ def _sizes() -> str:
     return _grid(columns, [kept, *rows])
 
 
+def _costs() -> str:
+    """The costs that the plan counts with, and those of small batches."""
+    small = plan_costs.costs(plan_costs.SMALL_BATCHES)
+    rows = [
+        ("`mms-ingest`", f"{_MEASURED.ingress:g} µs of CPU", f"{small.ingress:g} µs"),
+        (
+            "`mms-worker`",
+            f"{_MEASURED.worker:g} µs of CPU, half of all postbacks with an event",
+            f"{small.worker:g} µs",
+        ),
+        (
+            "RabbitMQ, one node",
+            f"{_MEASURED.rabbitmq:g} µs of CPU: receive, store, archive, deliver, and the event",
+            f"{small.rabbitmq:g} µs",
+        ),
+        (
+            "Redis",
+            f"{_MEASURED.redis:g} µs of CPU, one thread, `appendfsync always`",
+            f"{small.redis:g} µs",
+        ),
+        (
+            "Redis memory",
+            f"{_MEASURED.record_bytes:g} bytes for a message with two postbacks and a reference",
+            "",
+        ),
+        ("archive", f"body + {_MEASURED.envelope_bytes:g} bytes", ""),
+        ("event log", f"{_MEASURED.event_bytes:g} bytes for an event with all usual fields", ""),
+    ]
+    return _grid(("part", "cost", "at 1,000/s"), rows)
+
+
+def _euros() -> str:
+    """What some rates of messages need, as `mms-admin plan --mean 0.4 --ttl 1d` computes it."""
+    rows = []
+    for messages in (1_000, 10_000, 100_000):
+        load = Load(rate=messages * 2, mean=0.4, ttl=24 * _HOUR)
+        cores, price = capacity.cores(load, _MEASURED), capacity.price(load, _MEASURED)
+        memory = capacity.redis_bytes(load, _MEASURED) / 2**30
+        rows.append(
+            (
+                f"{messages:,}",
+                f"{cores:,}",
+                f"{memory:,.0f}",
+                f"{price:,.0f} €",
+                f"{messages / price:,.1f}",
+            )
+        )
+    columns = ("messages/s at the peak", "cores", "GiB of Redis", "a month", "messages/s for a €")
+    return _grid(columns, rows)
+
+
+_MEASURED: Final = plan_costs.costs()
 _HOUR: Final = 3600
 _LONG: Final = 48
 _SIZES: Final = ((1_000, 168, 192), (10_000, 72, 96), (100_000, 24, 36), (1_000_000, 6, 12))
@@ -145,10 +201,13 @@ TABLES: Final[Mapping[str, Callable[[], str]]] = {
     "codes": _codes,
     "statuses": _statuses,
     "sizes": _sizes,
+    "costs": _costs,
+    "euros": _euros,
 }
 """What writes each generated table."""
 
 
 if __name__ == "__main__":
+    plan_costs.write()
     for page in PAGES:
         write(page)

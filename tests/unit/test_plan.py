@@ -33,6 +33,9 @@ def test_the_arithmetic_by_hand() -> None:
     assert capacity.shards(load, COSTS) == 13  # 432 GB at 32 GiB; CPU alone would need one
     assert capacity.archive_bytes(load, COSTS) == 10_000 * 86_400 * 500
     assert capacity.log_bytes(load, COSTS) == 5_000 * 86_400 * 800
+    # 1 core of RabbitMQ in each of three nodes, 1 of Redis; 402.3 GiB
+    assert capacity.cores(load, COSTS) == 2 + 4 + 3 * 1 + 1
+    assert capacity.price(load, COSTS) == pytest.approx(10 * 20 + 402.33 * 4, rel=1e-4)
 
 
 def test_there_are_at_least_two_of_each_process() -> None:
@@ -50,7 +53,13 @@ def test_storage_follows_the_mean_rate_and_processes_follow_the_peak() -> None:
 @given(rate=st.floats(1, 1e6), more=st.floats(1, 100))
 def test_a_higher_rate_never_needs_less(rate: float, more: float) -> None:
     low, high = Load(rate=rate), Load(rate=rate * more)
-    for need in (capacity.ingresses, capacity.workers, capacity.clusters, capacity.shards):
+    for need in (
+        capacity.ingresses,
+        capacity.workers,
+        capacity.clusters,
+        capacity.shards,
+        capacity.price,
+    ):
         assert need(high) >= need(low)
 
 
@@ -75,6 +84,8 @@ def test_the_command_prints_the_same_plan() -> None:
     assert done.exit_code == 0
     lines = [msgspec.json.decode(line, type=Need) for line in done.output.splitlines()]
     assert lines == plan(Load(rate=50_000, ttl=86_400))
+    priced = CliRunner().invoke(show_plan, ["--rate", "1", "--gib-price", "5", "--json"])
+    assert "5 € a GiB" in priced.output
     table = CliRunner().invoke(show_plan, ["--rate", "50000"])
     assert "mms-worker" in table.output
 

@@ -4,6 +4,7 @@
 """
 
 import math
+from importlib.resources import files
 from typing import Final
 
 import msgspec
@@ -31,16 +32,10 @@ class Costs(msgspec.Struct, frozen=True, kw_only=True):
     envelope_bytes: float
 
 
-MEASURED: Final = Costs(
-    ingress=85,
-    worker=150,
-    rabbitmq=100,
-    redis=25,
-    record_bytes=960,
-    event_bytes=850,
-    envelope_bytes=40,
+MEASURED: Final = msgspec.json.decode(
+    (files(__package__ or "") / "measured.json").read_bytes(), type=Costs
 )
-"""From tests/bench/RESULTS.md, with a margin: two virtual cores of an AMD EPYC, Python 3.11."""
+"""Generated from the benchmark's figures, see `tests/support/plan_costs.py`."""
 
 QUEUE_BYTES_LIMIT: Final = 50e6
 """Bytes a second for one quorum queue and its stream. This is an assumption: measure it on your
@@ -64,6 +59,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
         replicas: RabbitMQ nodes that store each message.
         node_cores: cores of a RabbitMQ node.
         shard_bytes: memory of a Redis shard.
+        core_price, gib_price: euros a month for a core, and for a GiB of memory. The defaults are
+            assumptions: about what a large cloud asks without a contract.
     """
 
     rate: float
@@ -76,6 +73,8 @@ class Load(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 3
     node_cores: int = 8
     shard_bytes: float = 32 * 2.0**30
+    core_price: float = 20
+    gib_price: float = 4
 
 
 def ingresses(load: Load, costs: Costs = MEASURED) -> int:
@@ -106,6 +105,18 @@ def shards(load: Load, costs: Costs = MEASURED) -> int:
 def redis_bytes(load: Load, costs: Costs = MEASURED) -> float:
     """Memory of all records that exist at once."""
     return load.rate * load.mean / load.per_message * load.ttl * costs.record_bytes
+
+
+def cores(load: Load, costs: Costs = MEASURED) -> int:
+    """Cores: one for each process, and those of RabbitMQ's nodes and of Redis."""
+    rabbitmq = load.replicas * _cores(load, costs.rabbitmq)
+    return ingresses(load, costs) + workers(load, costs) + rabbitmq + _cores(load, costs.redis)
+
+
+def price(load: Load, costs: Costs = MEASURED) -> float:
+    """Euros a month for the cores and for the memory of Redis; no disk and no network."""
+    memory = redis_bytes(load, costs) / 2**30
+    return cores(load, costs) * load.core_price + memory * load.gib_price
 
 
 def archive_bytes(load: Load, costs: Costs = MEASURED) -> float:

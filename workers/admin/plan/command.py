@@ -49,6 +49,20 @@ from workers.admin.plan.report import plan
     show_default=True,
     help="Memory of a Redis shard in GiB.",
 )
+@click.option(
+    "--core-price",
+    type=click.FloatRange(0),
+    default=20,
+    show_default=True,
+    help="Euros a month for a core.",
+)
+@click.option(
+    "--gib-price",
+    type=click.FloatRange(0),
+    default=4,
+    show_default=True,
+    help="Euros a month for a GiB of memory.",
+)
 @console.json_option
 def show_plan(
     *,
@@ -60,6 +74,8 @@ def show_plan(
     busy: float,
     node_cores: int,
     shard_gib: float,
+    core_price: float,
+    gib_price: float,
     as_json: bool,
 ) -> None:
     """Compute how many processes, nodes and shards a rate needs, and which limit it reaches first.
@@ -86,6 +102,8 @@ def show_plan(
         busy=busy,
         node_cores=node_cores,
         shard_bytes=shard_gib * 2**30,
+        core_price=core_price,
+        gib_price=gib_price,
     )
     needs = plan(load, MEASURED, loaded)
     if as_json:

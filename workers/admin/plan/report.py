@@ -42,6 +42,7 @@ def plan(load: Load, costs: Costs = MEASURED, settings: Settings | None = None) 
         *_processes(load, costs),
         *_rabbitmq(load, costs),
         *_redis(load, costs),
+        _price(load, costs),
         *_limits(load, costs, settings),
     ]
 
@@ -96,6 +97,15 @@ def _redis(load: Load, costs: Costs) -> Sequence[Need]:
             f"x {costs.record_bytes:g} B; as much again for each replica",
         ),
     ]
+
+
+def _price(load: Load, costs: Costs) -> Need:
+    return Need(
+        "cores and memory",
+        f"{capacity.price(load, costs):,.0f} € a month",
+        f"{capacity.cores(load, costs):,} cores at {load.core_price:g} €, Redis memory at "
+        f"{load.gib_price:g} € a GiB; no replica of Redis, no disk, no network",
+    )
 
 
 def _limits(load: Load, costs: Costs, settings: Settings) -> Sequence[Need]:
