@@ -28,7 +28,7 @@ from shared.postback.event import Event
 from shared.postback.passthrough import PassthroughEvent
 from shared.postback.short_string import fit
 from shared.rabbitmq import topology
-from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.message import Message
 from shared.rabbitmq.session import Result, Session
 from shared.rate_limited_log import RateLimitedLog
 from workers import metrics

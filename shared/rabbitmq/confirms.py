@@ -12,19 +12,21 @@ mention. They are used in this file only:
     max_content_size         bytes of a body in one frame
     consumers                by consumer tag: the consumers that RabbitMQ has not cancelled
 
-Tested with the versions of aiormq in `TESTED`, which requirements.txt pins and pyproject.toml
-allows. With another version a name may be missing or mean something else: run
-tests/unit/test_private_names.py and tests/integration/test_confirms.py before you allow it.
+Tested with the versions of aiormq in `TESTED`. With another version, messages are published one by
+one, see `one_by_one`: slower, never wrong. Run tests/unit/test_private_names.py and
+tests/integration/test_confirms.py before you add a version.
 
 Only the end of the channel leaves the outcome of a publish unknown. An error while one message is
 encoded concerns that message alone.
 """
 
 import asyncio
+import logging
 import math
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from typing import Final, NamedTuple, cast
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, lru_cache, partial
+from importlib import metadata
+from typing import Final, TypeVar, cast
 from uuid import uuid4
 
 import aiormq
@@ -35,6 +37,10 @@ from pamqp.commands import Basic
 from pamqp.header import ContentHeader
 
 from shared.errors import PublishOutcomeUnknownError, UnpublishableError
+from shared.rabbitmq import one_by_one
+from shared.rabbitmq.message import Message
+
+T = TypeVar("T")
 
 TESTED: Final = frozenset({"7.2.4"})
 """Versions of aiormq with which all tests pass."""
@@ -53,17 +59,7 @@ PRIVATE: Final = {
 """Names of aiormq that are not part of its public interface, by class."""
 
 
-class Message(NamedTuple):
-    """A message and its destination.
-
-    Attributes:
-        properties: its `message_id` is empty, or unique among messages in progress.
-    """
-
-    body: bytes
-    exchange: str
-    routing_key: str
-    properties: Basic.Properties
+log: Final = logging.getLogger(__name__)
 
 
 def has_consumer(channel: aiormq.Channel, consumer_tag: str) -> bool:
@@ -88,7 +84,12 @@ async def publish(
         PublishOutcomeUnknownError: the channel ended; RabbitMQ may have some messages. Its cause
             is the error that ended the channel.
     """
-    frames, refused = _encoded(channel, messages, largest)
+    if not is_tested():
+        _, refused = _encoded(one_by_one.check, messages, largest)
+        sendable = {at: each for at, each in enumerate(messages) if at not in refused}
+        await one_by_one.publish(channel, sendable, refused)
+        return refused
+    frames, refused = _encoded(partial(_marshal, channel), messages, largest)
     if not frames:
         return refused
     results = _Results(len(frames), channel.create_future(), refused)
@@ -121,11 +122,26 @@ async def publish(
     return results.refused
 
 
+@cache  # asked, and logged, once for each process
+def is_tested() -> bool:
+    """Whether messages can be published together with the installed version of aiormq."""
+    version = metadata.version("aiormq")
+    if version in TESTED:
+        return True
+    log.warning(
+        "aiormq %s was not tested with publishing many messages at once, which stays off: fewer"
+        " postbacks a second; tested are %s",
+        version,
+        ", ".join(sorted(TESTED)),
+    )
+    return False
+
+
 def _encoded(
-    channel: aiormq.Channel, messages: Sequence[Message], largest: float
-) -> tuple[dict[int, bytes], dict[int, Exception]]:
-    """By index: the frames of each message that can be sent, and why the others cannot."""
-    frames: dict[int, bytes] = {}
+    encode: Callable[[Message], T], messages: Sequence[Message], largest: float
+) -> tuple[dict[int, T], dict[int, Exception]]:
+    """By index: each message that can be sent, encoded, and why the others cannot be."""
+    frames: dict[int, T] = {}
     unpublishable: dict[int, Exception] = {}
     for index, message in enumerate(messages):
         if len(message.body) > largest:
@@ -134,7 +150,7 @@ def _encoded(
         message.properties.delivery_mode = 2
         message.properties.message_id = message.properties.message_id or uuid4().hex
         try:
-            frames[index] = _marshal(channel, message)
+            frames[index] = encode(message)
         except Exception as error:  # noqa: BLE001 - only this message can be the cause
             failure = UnpublishableError(f"it cannot be encoded: {type(error).__name__}: {error}")
             failure.__cause__ = error

@@ -23,9 +23,9 @@ from shared.errors import (
 )
 from shared.log import mask
 from shared.rabbitmq import confirms, topology
-from shared.rabbitmq.confirms import Message
 from shared.rabbitmq.connection import CONNECT_LIMIT, Connection, close, connect, with_options
 from shared.rabbitmq.errors import connection_errors
+from shared.rabbitmq.message import Message
 from shared.rabbitmq.message_size import learn_max_message_size, max_message_size
 from shared.settings.settings import Settings
 

@@ -17,7 +17,7 @@ from shared.postback import envelope
 from shared.postback.envelope import Arrival
 from shared.postback.event import CONTENT_TYPE
 from shared.rabbitmq import confirms
-from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.message import Message
 from shared.rabbitmq.session import Result, Session
 from shared.settings.settings import Settings
 from tests.bench import traffic

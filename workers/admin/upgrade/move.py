@@ -12,7 +12,7 @@ from aiormq.abc import DeliveredMessage
 from pamqp.commands import Basic
 
 from shared.errors import UpgradeError
-from shared.rabbitmq.confirms import Message
+from shared.rabbitmq.message import Message
 from shared.rabbitmq.reader import Reader
 from shared.rabbitmq.session import Session
 from workers.admin.upgrade.calls import counts
