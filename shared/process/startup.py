@@ -1,7 +1,9 @@
-"""The first second of a command, while Python imports modules."""
+"""The start of a command: its standard output, and Ctrl-C while Python imports modules."""
 
 import contextlib
+import io
 import signal
+import sys
 from collections.abc import Iterator
 
 
@@ -19,3 +21,19 @@ def interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def buffer_output() -> None:
+    """Write standard output through a buffer, also with `PYTHONUNBUFFERED` or `python -u`.
+
+    Without a buffer Python loses the rest of a long write to a pipe if a signal interrupts it, as
+    Ctrl-Z and `fg` do. Each line is written as soon as it is complete.
+    """
+    raw = getattr(sys.stdout, "buffer", None)
+    if isinstance(raw, io.RawIOBase):
+        sys.stdout = io.TextIOWrapper(
+            io.BufferedWriter(raw),
+            encoding=sys.stdout.encoding,
+            errors=sys.stdout.errors,
+            line_buffering=True,
+        )

@@ -1,8 +1,13 @@
-"""Ctrl-C while a command imports its modules."""
+"""Ctrl-C while a command imports its modules, and its standard output."""
 
+import fcntl
+import os
 import signal
+import struct
 import subprocess
 import sys
+import termios
+import time
 from importlib.metadata import distribution
 from pathlib import Path
 
@@ -68,3 +73,35 @@ with interruptible():
 assert signal.getsignal(signal.SIGINT) == signal.{handler}
 """
     subprocess.run((sys.executable, "-c", check), cwd=Path(__file__).parents[2], check=True)
+
+
+@pytest.mark.parametrize("command", ["mms-admin", "mms-simulate"])
+def test_a_command_that_is_stopped_and_continued_prints_all(command: str) -> None:
+    """As by Ctrl-Z and `fg`: the signals interrupt a write to a pipe that is full."""
+    program = Path(sys.executable).with_name(command)
+    expected = subprocess.check_output((program, "--help"))
+    assert len(expected) > PIPE_SIZE
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    environ = os.environ | {"PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen((program, "--help"), stdout=writing, env=environ) as running:
+        os.close(writing)
+        while _unread(reading) < PIPE_SIZE:
+            assert running.poll() is None
+            time.sleep(0.01)
+        for _ in range(3):
+            running.send_signal(signal.SIGSTOP)
+            os.waitpid(running.pid, os.WUNTRACED)
+            running.send_signal(signal.SIGCONT)
+            os.waitpid(running.pid, os.WCONTINUED)
+        with os.fdopen(reading, "rb") as output:
+            assert output.read() == expected
+
+
+PIPE_SIZE = 4096
+
+
+def _unread(pipe: int) -> int:
+    """Bytes in a pipe."""
+    (count,) = struct.unpack("i", fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)))
+    return int(count)
