@@ -1,9 +1,10 @@
 """Group commit: postbacks that arrive during a commit go into the next one.
 
-There is no timer. When no commit is in progress, a postback is committed alone and at once. Under
-load the batches grow, so many postbacks share the cost of one commit. A second commit starts beside
-another one only with a large batch: small batches side by side cost more, up to the worker, and
-under load no postback is durable sooner.
+When no commit is in progress, a postback is committed at once, unless recent arrivals say that its
+batch will fill within a few milliseconds, see `linger`. Under load the batches grow, so many
+postbacks share the cost of one commit. A second commit starts beside another one only with a large
+batch: small batches side by side cost more, up to the worker, and under load no postback is durable
+sooner.
 """
 
 import asyncio
@@ -17,6 +18,7 @@ from typing import Final
 
 import msgspec
 
+from ingest.linger import Linger
 from shared.errors import DeadlineExceededError, OverloadedError, PostbacksError
 from shared.postback.envelope import MAX_BYTES, MAX_POSTBACKS, Arrival
 from shared.rate_limited_log import RateLimitedLog
@@ -25,7 +27,8 @@ SWEEP_INTERVAL: Final = 0.25
 """Seconds between two looks for arrivals whose deadline has passed."""
 
 MIN_PARALLEL_BATCH: Final = 32
-"""Arrivals that must wait before a commit starts beside another one."""
+"""Arrivals that must wait before a commit starts beside another one. A batch of this size is full
+enough: it does not wait for more."""
 
 _ARRIVAL_OVERHEAD: Final = 64
 """Bytes of an arrival in the envelope beside its texts, at most."""
@@ -54,6 +57,7 @@ class Batcher:
         max_waiting: arrivals that may wait for a commit.
         largest: bytes of the largest batch that can be committed now. A batch of one arrival may be
             larger.
+        linger: seconds that an arrival waits at most for its batch to fill; 0: it never does.
     """
 
     def __init__(
@@ -63,13 +67,17 @@ class Batcher:
         in_flight: int = 2,
         max_waiting: int = 10_000,
         largest: Callable[[], float] = lambda: MAX_BYTES,
+        linger: float = 0.0,
     ) -> None:
         self._commit = commit
         self._largest = largest
         self._in_flight = in_flight
         self._max_waiting = max_waiting
+        self._linger = Linger(linger)
         self._waiting: deque[_Waiting] = deque()
         self._in_progress: list[list[_Waiting]] = []
+        self._oldest_at = 0.0  # when the first of `_waiting` arrived, or one taken before it
+        self._enough = 1  # arrivals that start a commit now
         self._batch_due = asyncio.Event()
         self._stopping = False
         self._ended = False
@@ -83,12 +91,6 @@ class Batcher:
     def full(self) -> bool:
         """Whether no arrival can be submitted now."""
         return self._ended or len(self._waiting) >= self._max_waiting
-
-    @property
-    def _should_commit(self) -> bool:
-        """Whether a commit should start now."""
-        any_size = not self._in_progress or self._stopping
-        return bool(self._waiting) and (any_size or len(self._waiting) >= MIN_PARALLEL_BATCH)
 
     def submit(self, arrival: Arrival, deadline: float = math.inf) -> asyncio.Future[str]:
         """Queue an arrival; the future returns the id of the batch in which it is durable.
@@ -115,8 +117,11 @@ class Batcher:
             error = OverloadedError()
             _log_refusal(error)
             raise error
-        self._waiting.append(_Waiting(arrival, deadline, on_done))
-        if self._should_commit:
+        waiting = self._waiting
+        if not waiting:
+            self._oldest_at = asyncio.get_running_loop().time()
+        waiting.append(_Waiting(arrival, deadline, on_done))
+        if len(waiting) >= self._enough:
             self._batch_due.set()
 
     async def run(self) -> None:
@@ -139,27 +144,56 @@ class Batcher:
     def stop(self) -> None:
         """Let `run` return when all arrivals are committed."""
         self._stopping = True
+        self._set_enough()
         self._batch_due.set()
 
     async def _commit_batches(self) -> None:
         while True:
-            if not self._should_commit:
+            if len(self._waiting) < self._enough:
                 if self._stopping:
                     return
                 self._batch_due.clear()
                 await self._batch_due.wait()
                 continue
+            if not self._in_progress:
+                await self._let_fill()
+                if len(self._waiting) < self._enough:  # another committer has taken the batch
+                    continue
             batch = self._take_batch()
             if not batch:
                 continue
             self._in_progress.append(batch)
+            self._set_enough()
             result: Result = _ENDED
             try:
                 result = await self._commit_one(batch)
             finally:
+                self._linger.committed(len(self._waiting) + sum(map(len, self._in_progress)))
                 self._in_progress.remove(batch)
+                self._set_enough()
                 for waiting in batch:
                     waiting.resolve(result)
+
+    async def _let_fill(self) -> None:
+        """Wait while the batch fills: until it is full, arrivals pause, or the limit is reached."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        end = self._oldest_at + self._linger.limit
+        self._set_enough(min(max(1, self._linger.wanted(now)), MIN_PARALLEL_BATCH))
+        before = 0
+        while before < len(self._waiting) < self._enough and now < end:
+            before = len(self._waiting)
+            timer = loop.call_at(min(end, now + self._linger.pause(now)), self._batch_due.set)
+            self._batch_due.clear()
+            await self._batch_due.wait()
+            timer.cancel()
+            now = loop.time()
+        self._set_enough()
+
+    def _set_enough(self, alone: int = 1) -> None:
+        """Set how many arrivals start a commit: `alone` when no other one is in progress."""
+        beside = MIN_PARALLEL_BATCH if self._in_progress else alone
+        self._enough = 1 if self._stopping else beside
 
     async def _commit_one(self, batch: "list[_Waiting]") -> Result:
         try:
@@ -184,6 +218,7 @@ class Batcher:
             self._waiting.popleft()
             if waiting.on_done is not None:  # else its deadline has passed
                 batch.append(waiting)
+        self._linger.taken(len(batch), asyncio.get_running_loop().time())
         return batch
 
     async def _sweep_deadlines(self) -> None:

@@ -67,6 +67,7 @@ class Ingest:
             self._committer.commit,
             max_waiting=settings.max_waiting,
             largest=lambda: self._publisher.largest,
+            linger=settings.linger,
         )
         self._tracing = tracing.start(settings, "mms-ingest")
         self._server = Server(settings, self._batcher, self._tracing)

@@ -26,6 +26,8 @@ BOUNDS: Final = {
     # RabbitMQ 4 accepts messages of up to 16 MiB, and one message is at least one body.
     "max_body": Bounds(1, 8 * 2**20, "1 to 8MiB"),
     "max_waiting": Bounds(1, 10**7, "1 to 10000000"),
+    # A response is due within 5 s, and making a batch durable may take more than 2 s of them.
+    "linger": Bounds(0, 1, "0 to 1s"),
     "max_connections": Bounds(1, 10**6, "1 to 1000000"),
     # The tables of the spool file and its reserve need some pages.
     "spool_max_bytes": Bounds(64 * 2**10, 8 * 2**40, "64KiB to 8TiB"),

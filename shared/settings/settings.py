@@ -62,6 +62,9 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     max_waiting: Annotated[
         int, Meta(description="postbacks that may wait for a durable response; more: 503")
     ] = 10_000
+    linger: Annotated[
+        Seconds, Meta(description="longest time a postback waits for its batch to fill; 0: none")
+    ] = Seconds(0.01)
     max_connections: Annotated[
         int, Meta(description="connections to the ingress; more are closed at once")
     ] = 1000

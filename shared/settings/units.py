@@ -177,6 +177,8 @@ def shown(value: object) -> str:
     if isinstance(value, tuple):
         return ",".join(map(str, value))
     if isinstance(value, Seconds):
+        if 0 < value < 1:
+            return f"{value * 1000:g}ms"
         return _in_units(value, {"d": 86400, "h": 3600, "m": 60, "s": 1})
     if isinstance(value, Bytes):
         return _in_units(value, {"TiB": 2**40, "GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1})

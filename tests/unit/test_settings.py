@@ -24,6 +24,7 @@ CONTRACT = {
     "MMS_SPOOL_PATH": "var/spool.db",
     "MMS_STATE_TTL": "7d",
     "MMS_MAX_BODY": "64KiB",
+    "MMS_LINGER": "10ms",
 }
 
 
@@ -177,6 +178,7 @@ def test_names(written: str, toml: Path) -> None:
         ("MMS_PREFETCH", "0"),
         ("MMS_PREFETCH", "many"),
         ("MMS_MAX_WAITING", "0"),
+        ("MMS_LINGER", "1001ms"),
         ("MMS_DELIVERY_LIMIT", "-1"),
         ("MMS_SOURCES", ""),
         ("MMS_SOURCES", "Acme"),
