@@ -30,7 +30,7 @@ RETRY_LAG: Final = 1.0
 WATCHED: Final = 250
 """Messages a second whose events are awaited."""
 
-SHARES: Final = (0.5, 0.75, 1)
+SHARES: Final = (0.75, 1)
 FULL: Final = f"{SHARES[-1]:.0%} of sustained"
 FIXED: Final = 1_000
 
