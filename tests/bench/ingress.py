@@ -2,14 +2,14 @@
 
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from deploy.local.child import Child, running
 from deploy.local.ports import free_port
 from deploy.local.services import Service
-from tests.bench import faults, node, traffic, wrk
+from tests.bench import connections, faults, node, traffic, wrk
 from tests.bench.measure import Meter, Spread, micro
 from tests.bench.nginx import nginx
 from tests.bench.results import Bars, Section, Table
@@ -24,6 +24,8 @@ NODE = "Fastify + amqplib"
 ONE_CONFIRM = "aiohttp + aio-pika"
 FASTSTREAM = "FastAPI + FastStream"
 CELERY = "FastAPI + Celery"
+CONNECTIONS: Final = (16, 64, wrk.CONNECTIONS)
+
 NOTHING_KEPT = frozenset({NGINX, FLOOR, APPLICATION})
 """Servers that do not need RabbitMQ, because they keep nothing."""
 
@@ -40,8 +42,12 @@ RabbitMQ and of the load generator. *CPU* is that of the process alone (user and
 /proc). All servers but nginx and the two floors answer after RabbitMQ has confirmed the persistent
 postback in a quorum queue (with `mandatory`, which Celery's `delay` does not support). Ours is
 confirmed in the archive stream too, which the others do not have. nginx shows the limit of the
-machine and `wrk`: a server far below it was not limited by the load generator. The next section
-compares the strongest peer with fewer connections.
+machine and `wrk`: a server far below it was not limited by the load generator.
+
+Our ingress, the strongest peer and the floor are loaded with fewer connections too. `wrk` sends the
+next request of a connection when the last one is answered. So the rate of a server that waits for
+RabbitMQ grows with the number of connections, until the CPU is the limit. The floor does not wait.
+*Ours ÷ it* is there the median of the ratios within each round.
 """
 
 
@@ -53,29 +59,30 @@ class Server(NamedTuple):
 
 
 def measure(site: Site, scale: Scale) -> Section:
-    """All servers in turn, some rounds."""
+    """All servers in turn, some rounds for each number of connections."""
     script = site.directory / "ingress.lua"
-    figures: dict[str, list[float]] = defaultdict(list)
+    found: dict[str, list[float]] = defaultdict(list)
     with _servers(site) as servers:
         for name, server in servers.items():
             say(f"ingress: warming up {name}")
-            warm_up(name, server, scale, script)
-        for number in range(scale.rounds):
-            for name in sorted(servers, reverse=bool(number % 2)):
-                if number % 2 and name in WEAK:
-                    continue
-                site.reset()
-                traffic.write_lua(script, f"r{number}")
-                for figure, value in load(site, servers[name], scale, script).items():
-                    figures[f"{name}.{figure}"].append(value)
-                rate = figures[f"{name}.rate"][-1]
-                cpu = figures[f"{name}.cpu"][-1]
-                say(f"ingress, round {number + 1}: {name}: {rate:,.0f}/s, {cpu:.0f} µs")
+            _warm_up(name, server, scale, script)
+        for count in CONNECTIONS:
+            for number in range(scale.rounds):
+                for name in sorted(servers, reverse=bool(number % 2)):
+                    if name in WEAK and (number % 2 or count != wrk.CONNECTIONS):
+                        continue
+                    site.reset()
+                    traffic.write_lua(script, f"c{count}-{number}")
+                    figures = load(site, servers[name], scale, script, count)
+                    for figure, value in figures.items():
+                        found[f"{count}.{name}.{figure}"].append(value)
+                    say(
+                        f"ingress, {count} connections, round {number + 1}: {name}:"
+                        f" {figures['rate']:,.0f}/s, {figures['cpu']:.0f} µs"
+                    )
         kept = {name: each.port for name, each in servers.items() if name not in NOTHING_KEPT}
-        for fault, statuses in faults.observe(site, kept).items():
-            for name, status in statuses.items():
-                figures[f"{name}.{fault}"].append(status)
-    return _section({name: Spread.of(values) for name, values in figures.items()})
+        answers = faults.observe(site, kept)
+    return _section(found, answers)
 
 
 @contextlib.contextmanager
@@ -100,7 +107,7 @@ def _servers(site: Site) -> Iterator[dict[str, Server]]:
         yield servers
 
 
-def warm_up(name: str, server: Server, scale: Scale, script: Path) -> None:
+def _warm_up(name: str, server: Server, scale: Scale, script: Path) -> None:
     """Load one server before it is measured; Node for longer, because it compiles meanwhile."""
     traffic.write_lua(script, "warm")
     wrk.run(server.port, scale.warm_up * (3 if name == NODE else 1), script)
@@ -152,7 +159,16 @@ def batch_counts(child: Child) -> tuple[float, float] | None:
     return postbacks, batches
 
 
-def _section(figures: dict[str, Spread]) -> Section:
+def _section(found: Mapping[str, list[float]], answers: Mapping[str, faults.Statuses]) -> Section:
+    most = f"{wrk.CONNECTIONS}."
+    figures = {
+        name.removeprefix(most): Spread.of(values)
+        for name, values in found.items()
+        if name.startswith(most)
+    }
+    for fault, statuses in answers.items():
+        figures |= {f"{name}.{fault}": Spread.of([each]) for name, each in statuses.items()}
+    compared = connections.compare(found, CONNECTIONS, (OURS, NODE, FLOOR))
     order = (NGINX, FLOOR, APPLICATION, OURS, NODE, ONE_CONFIRM, FASTSTREAM, CELERY)
     names = [name for name in order if f"{name}.rate" in figures]
     floor, floor_cpu = figures[f"{FLOOR}.rate"].median, figures[f"{FLOOR}.cpu"].median
@@ -182,8 +198,8 @@ def _section(figures: dict[str, Spread]) -> Section:
     return Section(
         "Ingress",
         NOTE,
-        {f"ingress.{name}": spread for name, spread in figures.items()},
-        [table],
+        {f"ingress.{name}": spread for name, spread in figures.items()} | compared.figures,
+        [table, compared.table],
         [
             Bars(
                 "ingress-rate",

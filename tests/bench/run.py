@@ -13,7 +13,6 @@ from typing import Final
 
 from shared.errors import PostbacksError
 from tests.bench import (
-    connections,
     endtoend,
     growth,
     ingress,
@@ -30,7 +29,6 @@ from tests.bench.site import ROOT, Site, open_site, say
 
 CASES: Final[dict[str, Callable[[Site, Scale], Section]]] = {
     "ingress": ingress.measure,
-    "connections": connections.measure,
     "worker": worker.measure,
     "end-to-end": endtoend.measure,
     "waiting": waiting.measure,
