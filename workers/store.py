@@ -17,6 +17,7 @@ from shared.log import mask
 from shared.postback import record
 from shared.postback.postback import Key
 from shared.postback.record import Record
+from shared.postback.stored import FORMATS, TIME_BYTES, read_record
 from shared.redis.client import client, close
 from shared.redis.errors import is_temporary, redis_errors
 from shared.redis.version import check_version
@@ -53,6 +54,8 @@ class Store:
     def __init__(self, settings: Settings, limit: float = TIME_LIMIT) -> None:
         self._redis = client(settings.redis_url, limit, settings.tls_ca)
         self._ttl = max(1, round(settings.state_ttl))
+        self._format = settings.record_format
+        self._write = FORMATS[settings.record_format]
         self._scripts = {
             name: (files("workers") / f"{name}.lua").read_bytes() for name in ("merge", "index")
         }
@@ -91,7 +94,7 @@ class Store:
         """
         with redis_errors():
             fields = await self._redis.hgetall(key.redis)
-        return record.read_record(key, cast("dict[bytes, bytes]", fields))
+        return read_record(key, cast("dict[bytes, bytes]", fields))
 
     async def tracking_ids(self, source: str, client_reference: str) -> list[str]:
         """The tracking-ids that carried a client reference, the latest arrival first.
@@ -99,8 +102,12 @@ class Store:
         Raises:
             StateUnavailableError: Redis is away.
         """
+        key = record.reference_key(source, client_reference)
         with redis_errors():
-            key = record.reference_key(source, client_reference)
+            # One tracking-id is a string, several are a sorted set; see index.lua.
+            if await self._redis.type(key) == b"string":
+                only = cast("bytes | None", await self._redis.get(key))
+                return [] if only is None else [only[TIME_BYTES:].decode()]
             members = await self._redis.zrevrange(key, 0, -1)
         return [member.decode() for member in cast("list[bytes]", members)]
 
@@ -139,9 +146,9 @@ class Store:
             record.MAX_POSTBACKS_KEPT,
             notify_digits(group),
         ]
+        write = self._write
         for arrival, normalised, _, _ in group:
-            arguments.append(record.entry_name(normalised))
-            arguments.append(record.entry_value(arrival.received_at, normalised.postback))
+            arguments += write(arrival.received_at, normalised)
         return _Call("merge", key.redis, arguments)
 
     def _index_calls(self, window: Sequence[Received]) -> "list[_Call]":
@@ -152,7 +159,7 @@ class Store:
                 key = record.reference_key(normalised.key.source, reference)
                 references.setdefault(key, []).extend((arrival.received_at, normalised.key.id))
         return [
-            _Call("index", key, [self._ttl, MAX_TRACKING_IDS, *members])
+            _Call("index", key, [self._ttl, MAX_TRACKING_IDS, self._format, *members])
             for key, members in references.items()
         ]
 
@@ -225,7 +232,7 @@ def _merged(key: Key, group: Sequence[Received], reply: object) -> Merged | Unme
         return Unmergeable(group, f"Redis refuses this {key.kind} record: {mask(str(reply))}")
     verdicts, flat = reply
     try:
-        after = record.read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
+        after = read_record(key, dict(zip(flat[::2], flat[1::2], strict=True)))
     except UnreadableRecordError as error:
         return Unmergeable(group, f"the record cannot be read: {mask(str(error))}")
     return Merged(group, decode_verdicts(verdicts), after)

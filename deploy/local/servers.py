@@ -27,9 +27,8 @@ REDIS: Final = next(
 
 REDIS_SETTINGS: Final = (
     *("--appendonly", "yes", "--appendfsync", "always", "--save", ""),
-    # A record of many postbacks stays one compact block. Redis 7 renamed these two settings and
-    # still accepts the old names.
-    *("--hash-max-ziplist-entries", "128", "--hash-max-ziplist-value", "1024"),
+    # A record of many postbacks stays one compact block.
+    *("--hash-max-listpack-entries", "256", "--hash-max-listpack-value", "1024"),
 )
 
 _CONNECT_LIMIT: Final = 1.0

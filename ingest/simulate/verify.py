@@ -17,7 +17,8 @@ from ingest.simulate.ledger import Ledger
 from ingest.simulate.lifecycles import Message, Messages
 from shared.errors import BrokerUnavailableError, PostbacksError, StateUnavailableError
 from shared.postback.postback import Key
-from shared.postback.record import Record, read_record
+from shared.postback.record import Record
+from shared.postback.stored import read_record
 from shared.redis.client import RedisClient, client, close
 from shared.redis.errors import redis_errors
 from shared.settings.settings import Settings

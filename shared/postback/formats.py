@@ -6,13 +6,16 @@ change needs one: such data begins with a byte that msgpack never uses, then the
 number is read only when the data cannot be decoded, to say why.
 
 A release reads a new format before a later release writes it. So two successive releases can run
-side by side, and going back one release is safe.
+side by side, and going back one release is safe. Where one release does both, a setting says which
+format it writes: with `MMS_RECORD_FORMAT=1` it can run beside 0.2.0, which does not read format 2
+of a record; see `stored`.
 """
 
 from typing import Final
 
 FORMAT: Final = 1
-"""The highest format that this release reads, and the one that it writes."""
+"""The highest format of a batch that this release reads, and the one that it writes. Also that of
+the array in a record of format 1."""
 
 MARK: Final = 0xC1
 """The first byte of data in a later format; msgpack never uses it."""

@@ -1,50 +1,23 @@
 """A record: the set of postbacks received for one key, and what is known because of them.
 
-In Redis a record is a hash. Each postback is one field. The field's name is one character for the
-track and the postback's rank; its value is the time of the first arrival and the postback's fields.
-The highest name of a track decides its outcome, so nothing else has to be kept consistent.
-Everything here is a function of that set, and independent of the order of arrival.
+The highest rank of a track decides its outcome, so nothing else has to be kept consistent.
+Everything here is a function of that set, and independent of the order of arrival. How Redis holds
+a record: see `stored`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
 import msgspec
 from msgspec.structs import astuple
 
-from shared.errors import UnreadableRecordError
-from shared.postback.codes import CODES, Outcome, Track, phase_of
-from shared.postback.formats import unreadable
-from shared.postback.postback import Key, NormalisedPostback, Postback, Rank
+from shared.postback.codes import Outcome, Track
+from shared.postback.postback import Key, Postback, Rank
 from shared.postback.timestamps import NO_TIME, digits, rfc3339_of
 
 MAX_POSTBACKS_KEPT: Final = 64
 """Postbacks kept for one key. Over this number those of lowest rank are dropped."""
-
-DROPPED: Final = "dropped"
-"""The hash field that says that postbacks were dropped because of `MAX_POSTBACKS_KEPT`."""
-
-_TRACK_CHARACTERS: Final = {Track.MESSAGE: "m", Track.DISCOVERY: "d", Track.TEMPLATE: "t"}
-_TRACKS: Final = {character: track for track, character in _TRACK_CHARACTERS.items()}
-_TIME_DIGITS: Final = 16
-
-_pack: Final = msgspec.msgpack.Encoder().encode
-_unpack: Final = msgspec.msgpack.Decoder(Postback).decode
-
-
-def entry_name(normalised: NormalisedPostback) -> str:
-    """The name of the hash field of a postback."""
-    return f"{_TRACK_CHARACTERS[normalised.track]}{normalised.rank}"
-
-
-def entry_value(received_at: int, postback: Postback) -> bytes:
-    """The value of the hash field of a postback.
-
-    Args:
-        received_at: its first arrival, microseconds since the Unix epoch.
-    """
-    return b"%0*d%b" % (_TIME_DIGITS, received_at, _pack(postback))
 
 
 def reference_key(source: str, client_reference: str) -> str:
@@ -153,38 +126,6 @@ class Record(msgspec.Struct, frozen=True):
             completed_at=rfc3339_of(top.time) if top.rank.terminal else None,
             corrects=_corrected(entries),
         )
-
-
-def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
-    """A record from its Redis hash; None when the hash is empty.
-
-    Raises:
-        UnreadableRecordError: it has an entry in a newer format, or one that is damaged.
-    """
-    if not fields:
-        return None
-    dropped = DROPPED.encode() in fields
-    entries = (_entry(name, value) for name, value in fields.items() if name != DROPPED.encode())
-    return Record(key, tuple(sorted(entries, key=lambda entry: entry.rank)), dropped)
-
-
-def _entry(field: bytes, value: bytes) -> Entry:
-    name = field.decode(errors="backslashreplace")
-    packed = value[_TIME_DIGITS:]
-    try:
-        postback = _unpack(packed)
-        track = CODES[postback.code].track  # a LookupError if a newer release wrote the code
-        # Release 0.1.0 ranked every unknown status text as a delivery, and the name still has that
-        # phase. The postback itself gives the right phase.
-        phase = phase_of(track, postback.outcome)
-        return Entry(
-            track=_TRACKS[name[0]],
-            rank=Rank.parse(name[1:])._replace(phase=phase),
-            received_at=int(value[:_TIME_DIGITS]),
-            postback=postback,
-        )
-    except (msgspec.DecodeError, LookupError, ValueError) as error:
-        raise UnreadableRecordError(f"entry {name[:60]}: {unreadable(packed, error)}") from error
 
 
 def _filled(entries: list[Entry]) -> Postback:

@@ -32,6 +32,7 @@ BOUNDS: Final = {
     # The tables of the spool file and its reserve need some pages.
     "spool_max_bytes": Bounds(64 * 2**10, 8 * 2**40, "64KiB to 8TiB"),
     "state_ttl": Bounds(1, _CENTURY, "1s to 36500d"),
+    "record_format": Bounds(1, 2, "1 or 2"),
     "prefetch": Bounds(1, 65535, "1 to 65535"),
     "queue_max_bytes": Bounds(1, 2**50, "1 to 1024TiB"),
     "delivery_limit": Bounds(1, 10**6, "1 to 1000000"),

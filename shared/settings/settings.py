@@ -77,6 +77,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     state_ttl: Annotated[
         Seconds, Meta(description="how long a record is kept after its last change")
     ] = Seconds(7 * 86400)
+    record_format: Annotated[
+        int,
+        Meta(description="format of records: 2 is small; 0.2.0 and earlier releases read only 1"),
+    ] = 2
     prefetch: Annotated[int, Meta(description="batches that a worker may have unacknowledged")] = 64
     queue_max_bytes: Annotated[
         Bytes, Meta(description="size limit of mms.postbacks.state and of mms.dead, each")

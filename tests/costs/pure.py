@@ -9,8 +9,10 @@ from shared.postback.dialects.parse import parse
 from shared.postback.event import event_of
 from shared.postback.normalise import decode, normalise
 from shared.postback.postback import Rank
-from shared.postback.record import Record, entry_name, entry_value, read_record
+from shared.postback.record import Record
+from shared.postback.stored import format_2, read_record
 from tests.bench import traffic
+from tests.support.hashes import as_hash
 from workers.verdicts import Received
 
 BATCH: Final = 32
@@ -52,7 +54,7 @@ def received(number: int) -> Received:
 def held(message: int) -> dict[bytes, bytes]:
     """The hash in Redis of a message with two postbacks."""
     both = [received(number).normalised for number in (message * 2, message * 2 + 1)]
-    return {entry_name(each).encode(): entry_value(RECEIVED_AT, each.postback) for each in both}
+    return as_hash(both, RECEIVED_AT)
 
 
 def finished_record(message: int) -> Record:
@@ -84,9 +86,7 @@ def pure_steps() -> dict[str, Step]:
         "JSON to postback, all of it": Step(lambda: decode("default", body)),
         "XML to postback, all of it": Step(lambda: decode("default", xml)),
         "rank taken apart": Step(lambda: Rank.parse(rank)),
-        "postback to Redis": Step(
-            lambda: (entry_name(normalised), entry_value(RECEIVED_AT, normalised.postback))
-        ),
+        "postback to Redis": Step(lambda: format_2(RECEIVED_AT, normalised)),
         "record from Redis, two postbacks": Step(lambda: read_record(normalised.key, in_redis)),
         "record to event": Step(lambda: event_of(record, Track.MESSAGE)),
         "event to JSON": Step(event.encode),

@@ -18,7 +18,7 @@ from shared.postback.dialects import fields
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event, event_of
 from shared.postback.normalise import decode
-from shared.postback.record import entry_name, entry_value
+from shared.postback.stored import read_record
 from shared.process import metric_labels
 from shared.rabbitmq import topology
 from shared.redis import version
@@ -28,6 +28,7 @@ from shared.settings.load import load_settings
 from shared.settings.settings import Settings
 from tests.support import plan_costs, tables
 from tests.support.documents import PAGES, ROOT, blocks, table, words
+from tests.support.hashes import as_hash
 from workers.admin import topic
 from workers.admin.plan.capacity import MEASURED
 
@@ -250,8 +251,7 @@ def test_the_first_postback_makes_the_events_that_the_readme_subscribes_to() -> 
     assert binding
     assert binding[1] == topology.EVENTS
     normalised = decode("default", posted[1].encode())
-    entry = {entry_name(normalised).encode(): entry_value(0, normalised.postback)}
-    found = record.read_record(normalised.key, entry)
+    found = read_record(normalised.key, as_hash([normalised]))
     assert found
     event = event_of(found, normalised.track)
     assert topic.matches(binding[2], event.routing_key)

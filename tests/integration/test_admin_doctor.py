@@ -51,7 +51,13 @@ def test_nothing_is_wrong_with_a_healthy_installation(
     assert examined["workers"].found == "1 consumer, 0 batches waiting"
     for name in topology.STREAMS:
         assert examined[f"queue {name}"] == Finding(f"queue {name}", State.OK, "answers")
-    for check in ("topology", "rabbitmq permissions", "redis permissions", "redis appendfsync"):
+    for check in (
+        "topology",
+        "rabbitmq permissions",
+        "redis permissions",
+        "redis appendfsync",
+        "redis records",
+    ):
         assert examined[check].state is State.OK
 
 
@@ -195,6 +201,15 @@ def test_a_redis_that_is_not_durable_is_wrong(
     assert "CONFIG SET appendfsync always" in examined["redis appendfsync"].advice
 
 
+def test_a_redis_that_does_not_keep_records_in_one_block_has_a_warning(
+    settings: Settings, fresh_redis: Callable[..., Redis]
+) -> None:
+    server = fresh_redis(arguments=("--hash-max-listpack-value", "64"))
+    examined = Examined(msgspec.structs.replace(settings, redis_url=server.url))
+    assert examined["redis records"].state is State.WARNING
+    assert "CONFIG SET hash-max-listpack-value 1024" in examined["redis records"].advice
+
+
 def test_unavailable_servers_and_a_full_disk_are_wrong(settings: Settings, tmp_path: Path) -> None:
     nowhere = msgspec.structs.replace(
         settings,
@@ -226,7 +241,8 @@ def test_a_redis_user_needs_only_the_rights_of_a_worker(
         processes.start_worker(mine)
         assert Examined(mine).wrong == []
         strict = "resetkeys -@all ~mms:* +hset +hget +hgetall +hkeys +hdel +hincrby +expire +set"
-        strict += " +zadd +zremrangebyrank +evalsha +script|load +ping +select +client"
+        strict += " +get +type +del +zadd +zremrangebyrank +evalsha +script|load +ping +select"
+        strict += " +client"
         assert redis_server.ask(f"ACL SETUSER limited {strict}\r\n".encode()) == b"+OK\r\n"
         examined = Examined(mine)
         assert examined.wrong == []

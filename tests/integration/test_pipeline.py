@@ -15,7 +15,8 @@ from shared.postback.envelope import Arrival
 from shared.postback.event import decode_event
 from shared.postback.normalise import decode
 from shared.postback.postback import Key
-from shared.postback.record import Record, entry_name, entry_value
+from shared.postback.record import Record
+from shared.postback.stored import format_1
 from shared.rabbitmq.session import open_session
 from shared.rabbitmq.topology import EVENT_LOG, EVENTS, STATE_QUEUE
 from shared.settings.settings import Settings
@@ -344,12 +345,12 @@ async def test_a_failure_below_a_wrong_delivery_of_release_0_1_0_has_its_event(
 ) -> None:
     """That release ranked every unknown status text as a delivery."""
     deferred = decode("default", postback("N102", "Deferred", timestamp="2026-11-24T10:00:00Z"))
-    name = b"m4" + entry_name(deferred)[2:].encode()
+    name, value = format_1(1, deferred)
     expired = decode("default", EXPIRED)
     store = Store(settings)
     try:
         await store._redis.hset(  # noqa: SLF001 (as that release wrote it)
-            MESSAGE.redis, name, entry_value(1, deferred.postback)
+            MESSAGE.redis, b"m4" + name[2:], value
         )
         batch = envelope.encode([Arrival(1, "default", "", EXPIRED)])
         outbox = await process_window(store, [Delivery(1, "", batch, redelivered=False)])

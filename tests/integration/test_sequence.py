@@ -27,6 +27,7 @@ from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.normalise import decode
 from shared.postback.postback import NormalisedPostback
+from shared.postback.stored import FORMATS
 from shared.settings.settings import Settings
 from tests.support import contract
 from tests.support.strategies import as_json
@@ -70,7 +71,11 @@ class Site(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.runner = asyncio.Runner()
-        self.store = Store(Settings(redis_url=self.url))
+        # Workers of two settings side by side: a record may have postbacks of both formats.
+        self.stores = {
+            number: Store(Settings(redis_url=self.url, record_format=number)) for number in FORMATS
+        }
+        self.store = self.stores[2]
         self.now = 1_000
         self.archive: list[Arrival] = []
         self.waiting: list[Delivery] = []
@@ -105,7 +110,8 @@ class Site(RuleBasedStateMachine):
             return
         at = data.draw(st.integers(0, len(self.waiting) - 1))
         delivery = self.waiting.pop(at)
-        events = self.run(process_window(self.store, [delivery])).events
+        store = data.draw(st.sampled_from(list(self.stores.values())))
+        events = self.run(process_window(store, [delivery])).events
         if dies:  # with some of its events published
             self.waiting.append(delivery._replace(redelivered=True))
             events = events[: data.draw(st.integers(0, len(events)))]
@@ -153,7 +159,8 @@ class Site(RuleBasedStateMachine):
                 key: normalised.postback.code for key, normalised in expected.items()
             }
         finally:
-            self.run(self.store.aclose())
+            for store in self.stores.values():
+                self.run(store.aclose())
             self.runner.close()
 
 

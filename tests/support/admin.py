@@ -148,6 +148,8 @@ async def all_records(settings: Settings) -> dict[bytes, object]:
         async for key in client.scan_iter(match="mms:*"):
             if (await client.type(key)) == b"hash":
                 held[key] = await client.hgetall(key)
+            elif (await client.type(key)) == b"string" and key.startswith(b"mms:ref:"):
+                held[key] = await client.get(key)
             elif (await client.type(key)) == b"zset":
                 held[key] = await client.zrange(key, 0, -1, withscores=True)
     return held

@@ -15,21 +15,26 @@ import pytest
 
 from ingest.spool.spool import Spool
 from shared.errors import SettingsError, UndecodableError, UnreadableRecordError
-from shared.postback import envelope, formats, record
+from shared.postback import envelope, formats
 from shared.postback.codes import Outcome, Track
 from shared.postback.envelope import Arrival
 from shared.postback.normalise import decode
 from shared.postback.postback import Key, Postback
+from shared.postback.stored import TIME_BYTES, format_1, read_record
 from workers.consumer import Delivery
 from workers.decode import Decoded, decode_batch
 from workers.store import _merged
 from workers.verdicts import Merged, Received, Unmergeable
 
-SAMPLES = Path(__file__).parent / "samples" / "format-1"
-BATCH = (SAMPLES / "batch.msgpack").read_bytes()
+SAMPLES = Path(__file__).parent / "samples"
+BATCH = (SAMPLES / "format-1" / "batch.msgpack").read_bytes()
 RECORD = {
     name.encode(): bytes.fromhex(value)
-    for name, value in json.loads((SAMPLES / "record.json").read_text()).items()
+    for name, value in json.loads((SAMPLES / "format-1" / "record.json").read_text()).items()
+}
+RECORD_2 = {
+    bytes.fromhex(name): bytes.fromhex(value)
+    for name, value in json.loads((SAMPLES / "format-2" / "record.json").read_text()).items()
 }
 KEY = Key("message", "default", "SAMPLE-1")
 AT = 1_795_486_200_000_000
@@ -47,8 +52,9 @@ def test_a_batch_of_format_1() -> None:
         decode("default", arrivals[3].body)
 
 
-def test_a_record_of_format_1() -> None:
-    known = record.read_record(KEY, RECORD)
+@pytest.mark.parametrize("stored", [RECORD, RECORD_2], ids=["format 1", "format 2"])
+def test_a_record(stored: dict[bytes, bytes]) -> None:
+    known = read_record(KEY, stored)
     assert known is not None
     assert known.tracks() == [Track.MESSAGE, Track.DISCOVERY]
     message = known.known(Track.MESSAGE)
@@ -60,6 +66,10 @@ def test_a_record_of_format_1() -> None:
     assert known.of(Track.MESSAGE)[0].postback.extra == {"new-field": "kept"}
 
 
+def test_both_samples_are_the_same_record() -> None:
+    assert read_record(KEY, RECORD) == read_record(KEY, RECORD_2)
+
+
 def test_identities_and_ranks_are_those_of_format_1() -> None:
     """Otherwise a postback that is resent after the upgrade would be new, and publish an event.
 
@@ -69,8 +79,8 @@ def test_identities_and_ranks_are_those_of_format_1() -> None:
     written = {}
     for arrival in envelope.decode(BATCH)[:3]:
         normalised = decode(arrival.source, arrival.body)
-        value = record.entry_value(arrival.received_at, normalised.postback)
-        written[record.entry_name(normalised).encode()] = value
+        name, value = format_1(arrival.received_at, normalised)
+        written[name] = value
         assert normalised.key == KEY
     renamed = next(name for name, value in RECORD.items() if b"new-field" in value)
     same = {name: value for name, value in RECORD.items() if name not in (b"dropped", renamed)}
@@ -91,6 +101,24 @@ def longer(fields: list[object]) -> list[object]:
 
 
 @pytest.mark.parametrize("change", [shorter, longer])
+def test_a_record_of_format_2_with_fewer_or_more_fields_at_the_end(change: Change) -> None:
+    def changed(packed: bytes, count: int) -> bytes:
+        values = msgspec.msgpack.decode(packed)
+        return msgspec.msgpack.encode(change(values + [None] * (count - len(values))))
+
+    stored = {
+        name: changed(value, 12)
+        if len(name) == 1
+        else value[:TIME_BYTES] + changed(value[TIME_BYTES:], 8)
+        for name, value in RECORD_2.items()
+        if name != b"dropped"
+    }
+    known = read_record(KEY, stored)
+    assert known is not None
+    assert known.known(Track.MESSAGE).to == "15550100001"
+
+
+@pytest.mark.parametrize("change", [shorter, longer])
 def test_a_record_with_fewer_or_more_fields_at_the_end(change: Change) -> None:
     changed = {
         name: value
@@ -98,7 +126,7 @@ def test_a_record_with_fewer_or_more_fields_at_the_end(change: Change) -> None:
         else value[:16] + msgspec.msgpack.encode(change(msgspec.msgpack.decode(value[16:])))
         for name, value in RECORD.items()
     }
-    known = record.read_record(KEY, changed)
+    known = read_record(KEY, changed)
     assert known is not None
     assert known.known(Track.MESSAGE).client_reference == "order-7"
 
@@ -145,7 +173,7 @@ def test_a_record_of_a_newer_release_does_not_stop_the_worker(entry: bytes) -> N
     name = next(name for name in RECORD if name.startswith(b"d"))
     held = RECORD | {name: RECORD[name][:16] + entry}
     with pytest.raises(UnreadableRecordError):
-        record.read_record(KEY, held)
+        read_record(KEY, held)
     arrival = envelope.decode(BATCH)[1]
     received = Received(arrival, decode("default", arrival.body), redelivered=False)
     result = _merged(KEY, [received], [b"n", [each for pair in held.items() for each in pair]])

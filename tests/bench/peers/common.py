@@ -9,6 +9,7 @@ from shared.postback import record
 from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.normalise import decode
+from shared.postback.stored import format_2, read_record
 from workers.verdicts import Merged, Received, decode_verdicts, due_events, notify_digits
 
 AMQP_URL: Final = os.environ.get("MMS_AMQP_URL", "amqp://guest:guest@127.0.0.1:5672/")
@@ -27,6 +28,7 @@ QUORUM: Final = {"x-queue-type": "quorum"}
 
 TTL: Final = 7 * 86400
 _REFERENCES: Final = 64
+_FORMAT: Final = 2
 _LUA: Final = Path(__file__).parents[3] / "workers"
 MERGE: Final = (_LUA / "merge.lua").read_bytes()
 INDEX: Final = (_LUA / "index.lua").read_bytes()
@@ -51,15 +53,14 @@ def prepare(body: bytes) -> Update:
     received_at = time.time_ns() // 1000
     received = Received(Arrival(received_at, "default", "", body), normalised, redelivered=False)
     notify = notify_digits([received])
-    name = record.entry_name(normalised)
-    value = record.entry_value(received_at, normalised.postback)
+    stored = format_2(received_at, normalised)
     index = None
     if reference := normalised.postback.client_reference:
         key = record.reference_key("default", reference)
-        index = (key, (TTL, _REFERENCES, received_at, normalised.key.id))
+        index = (key, (TTL, _REFERENCES, _FORMAT, received_at, normalised.key.id))
     return Update(
         received,
-        (normalised.key.redis, (TTL, record.MAX_POSTBACKS_KEPT, notify, name, value)),
+        (normalised.key.redis, (TTL, record.MAX_POSTBACKS_KEPT, notify, *stored)),
         index,
     )
 
@@ -72,6 +73,6 @@ def due_event(update: Update, reply: tuple[bytes, list[bytes]]) -> Event | None:
     """
     verdicts, flat = reply
     fields = dict(zip(flat[::2], flat[1::2], strict=True))
-    after = record.read_record(update.received.normalised.key, fields)
+    after = read_record(update.received.normalised.key, fields)
     due = due_events(Merged([update.received], decode_verdicts(verdicts), after))
     return due[0].event if due else None

@@ -40,6 +40,10 @@ is the time since the receipt."""
 NEARLY_FULL: Final = 0.9
 """Share of `maxmemory` from which there is a warning."""
 
+COMPACT: Final = 256
+"""Bytes of a record's field that Redis should keep in one block with the others; its default is 64,
+and a long client reference with a long campaign has more."""
+
 RIGHTS: Final = "~mms:* +@read +@write +@scripting +@connection -@dangerous +info +time"
 """The rights that our Redis user needs; `+info +time` are for `doctor`."""
 
@@ -49,6 +53,10 @@ _MERGE: Final = """
     return redis.call('HDEL', KEYS[1], 'doctor')
 """
 _INDEX: Final = """
+    redis.call('TYPE', KEYS[1])
+    redis.call('SET', KEYS[1], 'doctor', 'EX', 60)
+    redis.call('GET', KEYS[1])
+    redis.call('DEL', KEYS[1])
     redis.call('ZADD', KEYS[1], 'GT', 1, 'doctor')
     return redis.call('ZREMRANGEBYRANK', KEYS[1], 0, -1)
 """
@@ -164,6 +172,7 @@ def _configured(name: str, configuration: dict[str, str], info: dict[str, Any]) 
         for key, (value, advice) in _WANTED.items()
         for found in (configuration.get(key, "unknown"),)
     ]
+    findings.append(_compact(name, configuration))
     limit, policy = int(configuration.get("maxmemory", 0)), configuration.get("maxmemory-policy")
     findings.append(
         judged(
@@ -184,6 +193,22 @@ def _configured(name: str, configuration: dict[str, str], info: dict[str, Any]) 
             )
         )
     return findings
+
+
+def _compact(name: str, configuration: dict[str, str]) -> Finding:
+    """Whether Redis keeps a record in one block of memory, if it is not unusually large."""
+    entries, value = (
+        int(configuration.get(f"hash-max-listpack-{limit}", 0)) for limit in ("entries", "value")
+    )
+    found = f"in one block up to {entries} fields of {value} bytes"
+    if value < COMPACT:
+        return warning(
+            f"{name} records",
+            found,
+            "A record with a longer field takes half as much memory again. Run CONFIG SET"
+            " hash-max-listpack-value 1024, and set it in its file. It holds for new records.",
+        )
+    return ok(f"{name} records", found)
 
 
 async def _clock(redis: RedisClient, name: str, target: dict[str, Any]) -> Finding:
