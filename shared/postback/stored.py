@@ -65,8 +65,7 @@ def format_2(received_at: int, normalised: NormalisedPostback) -> Arguments:
     *texts, extra = astuple(normalised.postback)
     if time != NO_TIME:
         texts[_TIMESTAMP] = None  # the name has it
-    shorts = [None if text is None else shorten(text) for text in texts]
-    shorts.append(extra)
+    shorts: list[Short | dict[str, str]] = [*shorten(texts), extra]
     own, common = _packed([*_own_of(shorts)]), _packed([*_common_of(shorts)])
     return name, received_at.to_bytes(TIME_BYTES, "big") + own, common
 
@@ -92,7 +91,7 @@ def read_record(key: Key, fields: Mapping[bytes, bytes]) -> Record | None:
         for name, value in fields.items()
         if len(name) > 1 and name != DROPPED
     ]
-    if common and any(len(name) == _LENGTH_1 for name in fields):
+    if common and _LENGTH_1 in map(len, fields):
         entries = _without_twins(entries)
     entries.sort(key=_rank)
     return Record(key, tuple(entries), DROPPED in fields)
@@ -108,7 +107,8 @@ _TRACKS_2: Final = (Track.MESSAGE, Track.DISCOVERY, Track.TEMPLATE)
 _NUMBERS: Final = 80
 _LAST_BYTES: Final = {track: f"{_NUMBERS * at:02x}" for at, track in enumerate(_TRACKS_2)}
 _COMMON_NAMES: Final = [bytes((ord("0") + number,)) for number in range(_NUMBERS)]
-_LENGTHS: Final = frozenset({21, 24})  # of names without and with a fraction of a second
+_SHORT: Final = 21  # the length of a name without a fraction of a second
+_LENGTHS: Final = frozenset({_SHORT, 24})
 
 
 class _Own(msgspec.Struct, frozen=True, array_like=True):
@@ -196,15 +196,15 @@ def _entry_2(name: bytes, value: bytes, common: Mapping[bytes, Sequence[str | No
     digits = name.hex()
     try:
         track, number = divmod(name[-1], _NUMBERS)
-        rank = Rank(int(digits[:2]), f"{digits[2:-26]:0<20}", digits[-26:-2])
+        time = digits[2:16] + "000000" if len(name) == _SHORT else digits[2:22]
+        rank = Rank(name[0], time, digits[-26:-2])
         received_at = int.from_bytes(value[:TIME_BYTES], "big")
         *shorts, extra = astuple(_unpack_own(value[TIME_BYTES:]))
         own = restore(shorts)
-        if rank.time != NO_TIME:
-            own[-1] = rfc3339_of(rank.time)
+        if time != NO_TIME:
+            own[-1] = rfc3339_of(time)
         texts = *own, extra, *common[_COMMON_NAMES[number]]
-        postback = Postback(*_postback_of(texts))
-        return _entry(_TRACKS_2[track], rank, received_at, postback)
+        return _entry(_TRACKS_2[track], rank, received_at, Postback(*_postback_of(texts)))
     except (msgspec.DecodeError, LookupError, ValueError) as error:
         raise UnreadableRecordError(f"entry {digits}: {error}") from error
 

@@ -7,7 +7,6 @@ known word is stored as a negative number, a decimal number as that number, a UU
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import Final
 
 Short = int | str | tuple[int, int] | None
@@ -42,16 +41,9 @@ WORDS: Final = (
 )
 
 
-@lru_cache(maxsize=1024)
-def shorten(text: str) -> Short:
-    """The short form of a text."""
-    if (number := _NUMBERS.get(text)) is not None:
-        return number
-    if _NUMBER.fullmatch(text):
-        return int(text)
-    if _UUID.fullmatch(text):
-        return int(text[:18].replace("-", ""), 16), int(text[19:].replace("-", ""), 16)
-    return text
+def shorten(texts: Iterable[str | None]) -> list[Short]:
+    """The short forms of texts."""
+    return [*map(_short_forms, texts)]
 
 
 def restore(shorts: Iterable[Short]) -> list[str | None]:
@@ -60,21 +52,54 @@ def restore(shorts: Iterable[Short]) -> list[str | None]:
     Raises:
         LookupError: one is a word of a later format.
     """
-    return [
-        short
-        if short is None or isinstance(short, str)
-        else (str(short) if short >= 0 else WORDS[-1 - short])
-        if isinstance(short, int)
-        else _uuid(*short)
-        for short in shorts
-    ]
+    return [*map(_texts, shorts)]
 
 
-_NUMBERS: Final = {word: -1 - at for at, word in enumerate(WORDS)}
+_KNOWN: Final = 1024
+"""Short forms and texts that are remembered, each."""
+_LONGEST: Final = 64
+"""Characters of a text that is remembered."""
 _NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")  # 64 bits
 _UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
+class _ShortForms(dict[str | None, Short]):
+    """Short forms by text. Looking up in a dict is the fastest way, so they are remembered."""
+
+    def __missing__(self, text: str) -> Short:
+        if len(text) > _LONGEST:
+            return text
+        if len(self) >= _KNOWN:
+            self.clear()
+            self.update(_WORDS)
+        short: Short = text
+        if _NUMBER.fullmatch(text):
+            short = int(text)
+        elif _UUID.fullmatch(text):
+            short = int(text[:18].replace("-", ""), 16), int(text[19:].replace("-", ""), 16)
+        self[text] = short
+        return short
+
+
+class _Texts(dict[Short, str | None]):
+    """Texts by short form."""
+
+    def __missing__(self, short: int | str | tuple[int, int]) -> str:
+        if isinstance(short, str):
+            return short
+        if isinstance(short, tuple):
+            return _uuid(*short)
+        if short < 0:
+            raise LookupError(f"word {-short} is in no table of this release")
+        return str(short)
 
 
 def _uuid(high: int, low: int) -> str:
     text = f"{high:016x}{low:016x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+_WORDS: Final[dict[str | None, Short]] = {None: None}
+_WORDS.update((word, -1 - at) for at, word in enumerate(WORDS))
+_short_forms: Final = _ShortForms(_WORDS).__getitem__
+_texts: Final = _Texts({short: word for word, short in _WORDS.items()}).__getitem__

@@ -19,7 +19,16 @@ from shared.postback.words import WORDS, Short, restore, shorten
 from tests.support.hashes import as_hash
 from tests.support.model import Model, received
 from tests.support.strategies import as_json, normalised_postbacks, postback_fields
-from tests.unit.test_record import AT, BASE, EXPIRED, at
+
+AT = 1_795_514_400_000_000  # 2026-11-24T10:00:00Z
+BASE = {"origin": "MMS_MT", "tracking-id": "T1"}
+
+
+def at(hour: int) -> str:
+    return f"2026-11-24T{hour:02}:00:00Z"
+
+
+EXPIRED = {"code": "N103", "timestamp": at(2)}
 
 formats = st.sampled_from(sorted(FORMATS))
 times = st.integers(0, 10**16 - 1)
@@ -81,7 +90,7 @@ def test_any_text_in_any_field_is_read_as_it_was_written(fields: dict[str, str])
 
 @given(st.sampled_from(HOSTILE) | st.text())
 def test_a_text_is_restored_from_its_short_form(text: str) -> None:
-    assert restore([shorten(text)]) == [text]
+    assert restore(shorten([text, None, text])) == [text, None, text]
 
 
 @pytest.mark.parametrize(
@@ -96,7 +105,7 @@ def test_a_text_is_restored_from_its_short_form(text: str) -> None:
     ],
 )
 def test_the_short_form_of_a_text(text: str, short: Short) -> None:
-    assert shorten(text) == short
+    assert shorten([text]) == [short]
 
 
 def test_the_table_of_words_is_that_of_format_2() -> None:
