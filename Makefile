@@ -5,9 +5,9 @@ PYTHON = .venv/bin/python
 VAR = var
 # In Debian haproxy and nginx are there, and not in the PATH of every user.
 export PATH := $(PATH):/usr/sbin
-# The tests wait more than they compute: three processes, each with servers of its own.
+# The tests wait more than they compute: more processes than cores, each with servers of its own.
 # tests/support/scheduling.py says how the tests are spread.
-PARALLEL = --numprocesses 3 --dist loadscope
+PARALLEL = --numprocesses 4 --dist loadscope
 LOCK = env -u PIP_FIND_LINKS uv pip compile --quiet --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-header
 
@@ -49,7 +49,7 @@ check: ## lint, format, types and unit tests, in less than a minute
 	$(PYTHON) -m ruff check .
 	$(PYTHON) -m ruff format --check .
 	$(PYTHON) -m mypy
-	$(PYTHON) -m pytest -q tests/unit
+	$(PYTHON) -m pytest -q tests/unit $(PARALLEL)
 
 dist: ## build and check all that a user installs: wheel, image context, chart, sample settings
 	$(BOOTSTRAP) dist

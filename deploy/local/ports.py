@@ -47,11 +47,12 @@ def _reserve(port: int) -> bool:
     except OSError:
         reservation.close()
         return False
-    _reserved[port] = reservation
+    reservation.detach()  # nothing closes it before the process ends
+    _reserved.add(port)
     return True
 
 
-_reserved: dict[int, socket.socket] = {}
+_reserved: set[int] = set()
 
 
 class Ports:

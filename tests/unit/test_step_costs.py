@@ -49,6 +49,11 @@ def test_a_step_that_costs_less_is_reported_too_so_that_the_gain_is_stored() -> 
     ]
 
 
+def test_a_few_instructions_more_are_no_difference() -> None:
+    assert differences(INSTRUCTIONS, {"encode": 700.0}, {"encode": 1_100.0}) == []
+    assert differences(INSTRUCTIONS, {"encode": 700.0}, {"encode": 1_300.0}) != []
+
+
 def test_bytecodes_are_counted_in_every_function_that_is_called() -> None:
     def inner(times: int) -> None:
         for _ in range(times):
