@@ -1,5 +1,6 @@
 """Private servers: they start for the first test that needs them, and are empty for each test."""
 
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,15 +9,23 @@ import aio_pika
 import pytest
 
 from deploy.local.child import running
-from deploy.local.ports import free_port
+from deploy.local.ports import draw_from, free_port
 from deploy.local.servers import RabbitMQ, Redis
 from shared.settings.settings import Settings
 from shared.settings.units import Bytes
+from tests.support.port_ranges import ports_of
 from tests.support.processes import Processes
 from tests.support.scheduling import Scheduling
 from tests.support.topology import delete_topology
 
 SMALL = Bytes(64 * 2**20)
+
+
+def pytest_configure() -> None:
+    """Each process of pytest-xdist draws ports of its own: it could not see those drawn by others,
+    and a test would talk to the servers of another one."""
+    if process := os.environ.get("PYTEST_XDIST_WORKER"):
+        draw_from(ports_of(int(process.removeprefix("gw"))))
 
 
 @pytest.hookimpl(optionalhook=True)

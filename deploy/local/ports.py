@@ -3,9 +3,14 @@
 import json
 import random
 import socket
+from collections import deque
 from pathlib import Path
+from typing import Final
 
 HOST = "127.0.0.1"
+
+RANGE: Final = range(20_000, 32_000)
+"""Where free ports are looked for."""
 
 # Not the usual generator: tests seed it, and would all get the same ports.
 _random = random.SystemRandom()
@@ -26,10 +31,23 @@ def free_port() -> int:
     """A port that is free now; use it soon.
 
     It is below the ports that Linux uses for outgoing connections, which could take it any moment.
+    No port comes again before all others have come.
     """
-    while not is_free(port := _random.randrange(20_000, 32_000)):
-        pass
-    return port
+    while True:
+        _candidates.rotate(-1)
+        if is_free(_candidates[0]):
+            return _candidates[0]
+
+
+def draw_from(ports: range) -> None:
+    """Let `free_port` draw from these ports: processes with different ones take none twice."""
+    _candidates.clear()
+    _candidates.extend(_random.sample(ports, len(ports)))
+
+
+_candidates: deque[int] = deque()
+
+draw_from(RANGE)
 
 
 def _reserve(port: int) -> bool:

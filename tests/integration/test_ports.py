@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from deploy.local.ports import Ports, free_port
+from deploy.local.ports import RANGE, Ports, free_port
+from tests.support.port_ranges import MAX_PROCESSES, ports_of
 
 _ANOTHER = """
 import pathlib, sys
@@ -38,3 +39,14 @@ def test_the_next_run_gets_the_same_ports(tmp_path: Path) -> None:
     assert taken[0] == usual != taken[1]
     second = Ports(tmp_path / "ports.json")
     assert [second.take("one", usual), second.take("two", usual)] == taken
+
+
+def test_a_free_port_does_not_come_again_before_all_others() -> None:
+    drawn = [free_port() for _ in range(1_000)]
+    assert len(set(drawn)) == len(drawn)
+
+
+def test_processes_of_a_test_run_have_different_ports() -> None:
+    drawn = [port for process in range(MAX_PROCESSES) for port in ports_of(process)]
+    assert len(set(drawn)) == len(drawn) == len(RANGE)
+    assert set(drawn) == set(RANGE)
