@@ -1,8 +1,7 @@
 """What goes wrong with one postback, event or dead letter concerns that one alone."""
 
-import contextlib
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import ModuleType
 
 import msgspec
@@ -18,8 +17,9 @@ from shared.postback.envelope import Arrival
 from shared.postback.event import Event
 from shared.postback.postback import Key
 from shared.rabbitmq import topology
-from shared.rabbitmq.session import Session, open_session
+from shared.rabbitmq.session import Session
 from shared.settings.settings import Settings
+from tests.support.admin import opened
 from workers import decode, merge
 from workers.consumer import Delivery
 from workers.outbox import Outbox
@@ -52,15 +52,6 @@ def window(bad: Arrival) -> list[Delivery]:
         Delivery(number, envelope.CONTENT_TYPE, envelope.encode(batch), redelivered=False)
         for number, batch in enumerate(batches, start=1)
     ]
-
-
-@contextlib.asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[Session]:
-    session = await open_session(settings, name="test")
-    try:
-        yield session
-    finally:
-        await session.close()
 
 
 async def taken(session: Session, queue: str) -> list[DeliveredMessage]:
